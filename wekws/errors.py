@@ -1,0 +1,9 @@
+"""Errors a user can mend: where, what was found, what was expected, what to do."""
+
+
+class ConfigError(ValueError):
+    """A configuration file, flag or combination of them cannot be used."""
+
+
+class DataError(ValueError):
+    """A corpus, list, feature, checkpoint or result file cannot be used."""
