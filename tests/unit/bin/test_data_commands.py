@@ -1,0 +1,137 @@
+"""From a Kaldi folder to lists, dictionary and validation, through the commands."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from wekws.bin import make_dict, make_list, prepare_kaldi, validate_data
+from wekws.dataset.manifest import read_data_list, read_kaldi_table
+from wekws.dataset.vocabulary import Vocabulary
+from wekws.errors import ConfigError, DataError
+
+RATE = 16000
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder with relative paths and long recordings in test/long."""
+    root = tmp_path / "corpus"
+    rng = np.random.default_rng(0)
+    folders = {"train": "JARVIS", "dev": "jarvis", "test": "Jarvis", "test/long": "<noise>"}
+    for folder, text in folders.items():
+        key = folder.replace("/", "_")
+        (root / folder).mkdir(parents=True)
+        soundfile.write(root / f"{key}.wav", rng.uniform(-0.1, 0.1, RATE), RATE)
+        (root / folder / "wav.scp").write_text(f"{key} {key}.wav\n")
+        (root / folder / "text").write_text(f"{key} {text}\n")
+    (root / "test" / "utt2spk").write_text("test someone\n")
+    return root
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "conf.yaml"
+    path.write_text("dataset_conf:\n  frame_skip: 3\n")
+    return path
+
+
+def run(command, **options):
+    return command.main([part for k, v in options.items() for part in (f"--{k}", str(v))])
+
+
+def prepare(corpus, out_dir):
+    assert run(prepare_kaldi, data_dir=corpus, out_dir=out_dir) == 0
+    return out_dir
+
+
+def test_the_whole_way(corpus, config, tmp_path, capsys):
+    data = prepare(corpus, tmp_path / "data")
+    dictionary, keywords = tmp_path / "dict.txt", tmp_path / "keywords.txt"
+    options = {"text": data / "train" / "text", "keywords": "jarvis", "num_tokens": 20}
+    assert run(make_dict, **options, dict=dictionary, keywords_file=keywords) == 0
+    lists = {name: data / "test" / name for name in ("wav.scp", "text", "data.list")}
+    wav_scp, text, data_list = lists.values()
+    assert run(make_list, wav_scp=wav_scp, text=text, data_list=data_list) == 0
+    options = {"data_dir": data, "keywords_file": keywords, "dict": dictionary, "config": config}
+    assert run(validate_data, **options, out_dir=tmp_path / "out", num_workers=1) == 0
+
+    assert read_kaldi_table(wav_scp) == {
+        "test": str(corpus / "test.wav"),
+        "test_long": str(corpus / "test_long.wav"),
+    }
+    assert read_kaldi_table(data / "test" / "utt2spk") == {"test": "someone"}
+    assert Vocabulary.load(dictionary).tokens[2:] == tuple("JARVIS")
+    utterances = read_data_list(data_list)
+    assert [(u.key, u.txt, u.duration) for u in utterances] == [
+        ("test", "Jarvis", 1.0),
+        ("test_long", "<noise>", 1.0),
+    ]
+    assert json.loads((tmp_path / "out" / "validation.json").read_text())["num_errors"] == 0
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+
+
+def test_validation_fails_with_status_2_and_still_reports(corpus, config, tmp_path):
+    (corpus / "dev.wav").write_bytes(b"")
+    data = prepare(corpus, tmp_path / "data")
+    (tmp_path / "dict.txt").write_text("<blk> 0\n<filler> 1\n")
+    (tmp_path / "keywords.txt").write_text("JARVIS\n")
+    options = {"data_dir": data, "dict": tmp_path / "dict.txt", "config": config}
+    options |= {"keywords_file": tmp_path / "keywords.txt", "out_dir": tmp_path / "out"}
+    assert run(validate_data, **options) == 2
+    report = json.loads((tmp_path / "out" / "validation.json").read_text())
+    kinds = {problem["kind"] for problem in report["problems"]}
+    assert kinds == {"audio_empty", "keyword_not_in_vocabulary"}
+    with pytest.raises(DataError, match="none of train, dev, test"):
+        run(validate_data, **(options | {"data_dir": corpus / "train"}))
+
+
+def test_prepare_names_every_missing_list(corpus, tmp_path):
+    (corpus / "dev" / "text").unlink()
+    (corpus / "test" / "wav.scp").unlink()
+    with pytest.raises(DataError, match="dev/text, .*test/wav.scp: no such file"):
+        run(prepare_kaldi, data_dir=corpus, out_dir=tmp_path / "data")
+    with pytest.raises(DataError, match="is --data_dir itself"):
+        run(prepare_kaldi, data_dir=corpus, out_dir=corpus)
+
+
+def test_prepare_keeps_duplicates_for_validation(corpus, tmp_path):
+    (corpus / "train" / "text").write_text("train JARVIS\ntrain other\n")
+    data = prepare(corpus, tmp_path / "data")
+    assert (data / "train" / "text").read_text() == "train JARVIS\ntrain other\n"
+
+
+def test_list_takes_listed_durations(corpus, tmp_path):
+    data = prepare(corpus, tmp_path / "data")
+    (data / "test" / "utt2dur").write_text("test_long 12.5\n")
+    tables = {
+        "wav_scp": data / "test" / "wav.scp",
+        "text": data / "test" / "text",
+        "data_list": data / "data.list",
+    }
+    run(make_list, **tables, utt2dur=data / "test" / "utt2dur")
+    assert [u.duration for u in read_data_list(data / "data.list")] == [1.0, 12.5]
+    (data / "test" / "utt2dur").write_text("test_long -1\n")
+    with pytest.raises(DataError, match="test_long lasts '-1'; expected seconds"):
+        run(make_list, **tables, utt2dur=data / "test" / "utt2dur")
+
+
+def test_list_refuses_lonely_ids_and_bad_audio(corpus, tmp_path):
+    tables = {"wav_scp": tmp_path / "wav.scp", "text": tmp_path / "text"}
+    tables["data_list"] = tmp_path / "data.list"
+    tables["wav_scp"].write_text(f"a {corpus / 'train.wav'}\nb {tmp_path / 'gone.wav'}\n")
+    tables["text"].write_text("a A\nc C\n")
+    with pytest.raises(DataError, match="1 ids are in no other list, such as b\n.*such as c"):
+        run(make_list, **tables)
+    tables["text"].write_text("a A\nb B\n")
+    with pytest.raises(DataError, match="gone.wav: no such file"):
+        run(make_list, **tables)
+    assert not tables["data_list"].exists()
+
+
+@pytest.mark.parametrize("num_tokens", ["0", "-3", "many", "2"])
+def test_dictionary_size_is_checked(corpus, tmp_path, num_tokens):
+    options = {"text": corpus / "train" / "text", "keywords": "JARVIS", "dict": tmp_path / "d"}
+    with pytest.raises(ConfigError, match="expected `all` or a number from 3"):
+        run(make_dict, **options, num_tokens=num_tokens)

@@ -1,0 +1,134 @@
+"""score_ctc and compute_det_ctc from waveforms to a summary, in an empty folder."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from wekws.bin import compute_det_ctc, score_ctc
+from wekws.config import to_mapping
+from wekws.dataset.loader import DatasetConfig
+from wekws.dataset.manifest import Utterance, write_data_list
+from wekws.dataset.vocabulary import Vocabulary, write_keywords
+from wekws.errors import ConfigError, DataError
+from wekws.files import write_yaml
+from wekws.model.checkpoint import save_weights
+from wekws.model.fsmn import FSMNConfig
+from wekws.model.model import KwsModel, ModelConfig
+from wekws.score.scores import read_scores
+from wekws.score.summary import validate_summary
+
+KEYWORDS = ["嗨小问", "SMART MIRROR"]
+TEXTS = ["嗨小问", "smart mirror please", "你好", "<noise>", "嗨小问", "smart mirrors"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exp")
+    vocabulary = Vocabulary(("<blk>", "<filler>", *"嗨小问", *"SMARTIO"))
+    vocabulary.save(folder / "dict.txt")
+    write_keywords(folder / "keywords.txt", KEYWORDS)
+    backbone = FSMNConfig(
+        type="fsmn",
+        input_affine_dim=8,
+        num_layers=2,
+        linear_dim=8,
+        proj_dim=8,
+        left_order=3,
+        right_order=1,
+        output_affine_dim=8,
+    )
+    torch.manual_seed(0)
+    config = ModelConfig(input_dim=400, output_dim=vocabulary.size, backbone=backbone)
+    save_weights(KwsModel(config, (torch.zeros(400), torch.ones(400))), folder / "final.pt")
+    sections = {"dataset_conf": DatasetConfig(), "model": config}
+    write_yaml(folder / "config.yaml", {k: to_mapping(v) for k, v in sections.items()})
+    for name in ("dev", "test"):
+        make_list(folder / name, TEXTS)
+    return folder
+
+
+def make_list(folder, texts):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    utterances = []
+    for i, text in enumerate(texts):
+        num_samples = 16000 * (i + 1) // 2
+        path = folder / f"utt{i}.wav"
+        soundfile.write(path, rng.normal(0, 0.1, num_samples).astype(np.float32), 16000)
+        utterances.append(
+            Utterance(key=f"utt{i}", wav=str(path), txt=text, duration=num_samples / 16000)
+        )
+    write_data_list(folder / "data.list", utterances)
+
+
+def score(folder, name, result, *options):
+    flags = ["--checkpoint", folder / "final.pt", "--test_data", folder / name / "data.list"]
+    flags += ["--result_dir", folder / result, "--num_workers", 1, "--device", "cpu", *options]
+    assert score_ctc.main([str(flag) for flag in flags]) == 0
+    return folder / result
+
+
+def evaluate(*flags):
+    return compute_det_ctc.main([str(flag) for flag in flags])
+
+
+@pytest.mark.parametrize("decoder", ["keyword", "prefix_beam"])
+def test_from_waveforms_to_a_summary(folder, decoder, capsys):
+    test_dir = score(folder, "test", f"test_{decoder}", "--decoder", decoder)
+    dev_dir = score(folder, "dev", f"dev_{decoder}", "--decoder", decoder)
+    info = json.loads((test_dir / "score.json").read_text(encoding="utf-8"))
+    assert (info["utterances"], info["decoder"]) == (6, decoder)
+    assert info["hours"] == pytest.approx(10.5 / 3600)
+    table = read_scores(test_dir / "score.txt")
+    assert table.keys == tuple(f"utt{i}" for i in range(6))
+    if decoder == "keyword":
+        assert set(table.events) == {"嗨小问", "SMART_MIRROR"}
+        assert all((table.best(keyword) >= 0).all() for keyword in KEYWORDS)
+    flags = ["--result_dir", test_dir, "--dev_result_dir", dev_dir]
+    assert evaluate(*flags, "--test_data", folder / "test" / "data.list") == 0
+    assert "| SMART MIRROR | 1 in all |" in capsys.readouterr().out
+    summary = json.loads((test_dir / "summary.json").read_text(encoding="utf-8"))
+    validate_summary(summary)
+    assert [entry["positives"] for entry in summary["keywords"]] == [2, 1]
+    assert summary["keywords"][0]["negatives"] == 3
+    assert (test_dir / "stats.SMART_MIRROR.txt").exists()
+    assert (test_dir / "stats.嗨小问.txt").exists()
+
+
+def test_batching_does_not_change_scores(folder):
+    together = score(folder, "test", "together")
+    alone = score(folder, "test", "alone", "--batch_size", 1)
+    expected, found = (read_scores(d / "score.txt") for d in (together, alone))
+    for keyword in KEYWORDS:
+        np.testing.assert_allclose(found.best(keyword), expected.best(keyword), rtol=1e-4)
+
+
+def test_dev_scores_of_another_checkpoint_are_refused(folder):
+    first = score(folder, "test", "first")
+    other = score(folder, "dev", "other", "--decoder", "prefix_beam")
+    with pytest.raises(ConfigError, match="decoder is prefix_beam"):
+        evaluate("--result_dir", first, "--dev_result_dir", other)
+
+
+def test_messages_name_what_is_missing(folder, tmp_path):
+    with pytest.raises(DataError, match="score_ctc"):
+        evaluate("--result_dir", tmp_path)
+    with pytest.raises(ConfigError, match="config.yaml"):
+        score(folder, "test", "x", "--checkpoint", tmp_path / "1.pt")
+    (tmp_path / "keywords.txt").write_text("COMPUTER\n")
+    with pytest.raises(ConfigError, match="keyword COMPUTER: C P U E"):
+        score(folder, "test", "x", "--keywords_file", tmp_path / "keywords.txt")
+    result = score(folder, "test", "only")
+    with pytest.raises(ConfigError, match="COMPUTER was not scored"):
+        evaluate("--result_dir", result, "--keywords_file", tmp_path / "keywords.txt")
+
+
+def test_a_set_without_negatives(folder, tmp_path):
+    make_list(tmp_path / "only", TEXTS[:2])
+    result = score(folder, "test", "few", "--test_data", tmp_path / "only" / "data.list")
+    with pytest.raises(DataError, match="no negatives"):
+        evaluate("--result_dir", result)
+    assert not (result / "summary.json").exists()

@@ -1,0 +1,150 @@
+"""Audio files of many formats, and every way in which one can be broken."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+
+from wekws.dataset.audio import AudioError, decode, probe, read_audio
+
+RATE = 16000
+
+
+def sine(num_samples=RATE, rate=RATE, hz=440.0):
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(num_samples) / rate)).astype(np.float32)
+
+
+def write(path, samples, rate=RATE, **options):
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+def cut(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def flaw(path, read=probe):
+    with pytest.raises(AudioError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    return caught.value.kind
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "tolerance"),
+    [
+        ("a.wav", "PCM_16", 1e-4),
+        ("a.wav", "PCM_24", 1e-6),
+        ("a.wav", "FLOAT", 0),
+        ("a.flac", "PCM_16", 1e-4),
+        ("a.ogg", "VORBIS", 0.1),
+    ],
+)
+def test_reads_every_format(tmp_path, name, subtype, tolerance):
+    path = write(tmp_path / name, sine(), subtype=subtype)
+    samples = read_audio(path, RATE)
+    assert samples.dtype == np.float32 and samples.shape == (RATE,)
+    assert np.abs(samples - sine()).max() <= tolerance
+
+
+def test_int16_steps_are_one_32768th(tmp_path):
+    path = write(tmp_path / "a.wav", np.array([0, 1, -32768, 32767], dtype=np.int16))
+    assert read_audio(path, RATE).tolist() == [0, 1 / 32768, -1, 32767 / 32768]
+
+
+def test_channels_are_averaged(tmp_path):
+    stereo = np.array([[0.5, 0.25], [-0.5, 0.5]])  # means 0.375 and 0
+    path = write(tmp_path / "a.wav", stereo, subtype="FLOAT")
+    assert read_audio(path, RATE).tolist() == [0.375, 0]
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_resampling_keeps_the_tone(tmp_path, rate):
+    path = write(tmp_path / "a.wav", sine(rate, rate), rate, subtype="FLOAT")
+    samples = read_audio(path, RATE)
+    assert len(samples) == RATE
+    inner = slice(200, -200)  # the filter rings at both ends
+    assert np.abs(samples - sine())[inner].max() < 2e-3
+    reference = torchaudio.functional.resample(torch.from_numpy(sine(rate, rate)), rate, RATE)
+    assert np.abs(samples - reference.numpy()).max() < 1e-4
+
+
+def test_probe_and_conversion(tmp_path):
+    path = write(tmp_path / "a.wav", np.stack([sine(4000), sine(4000)], axis=1), 8000)
+    info = probe(path)
+    assert (info.sample_rate_hz, info.num_channels, info.num_frames) == (8000, 2, 4000)
+    assert info.duration_s == 0.5
+    assert info.conversion(RATE) == "mixed down from 2 channels, resampled from 8000 Hz"
+    assert probe(write(tmp_path / "b.wav", sine())).conversion(RATE) == ""
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    assert flaw(tmp_path / "none.wav") == "missing"
+    assert flaw(tmp_path) == "missing"
+    assert flaw(tmp_path / "sox a.wav -t wav - |") == "missing"
+    (tmp_path / "zero.wav").touch()
+    assert flaw(tmp_path / "zero.wav") == "empty"
+    assert flaw(write(tmp_path / "header.wav", sine(0))) == "empty"
+    (tmp_path / "text.wav").write_text("this is not audio\n" * 20)
+    assert flaw(tmp_path / "text.wav") == "unreadable"
+
+
+@pytest.mark.parametrize("share", [0.999, 0.5, 0.001])
+def test_truncated_wav_is_found_by_its_header(tmp_path, share):
+    assert flaw(cut(write(tmp_path / "a.wav", sine()), share)) == "truncated"
+
+
+def test_truncated_flac_fails_to_decode(tmp_path):
+    path = cut(write(tmp_path / "a.flac", sine()), 0.5)
+    assert flaw(path, read=decode) in ("truncated", "unreadable")
+
+
+@pytest.mark.parametrize("share", [0.999, 0.7, 0.3])
+def test_truncated_ogg(tmp_path, share):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * RATE)
+    assert flaw(cut(write(tmp_path / "a.ogg", noise), share)) == "truncated"
+
+
+def test_ogg_cut_between_pages(tmp_path):
+    path = write(tmp_path / "a.ogg", np.random.default_rng(0).uniform(-0.5, 0.5, 10 * RATE))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rfind(b"OggS")])
+    assert flaw(path) == "truncated"
+
+
+def test_streamed_wav_has_no_length_to_believe(tmp_path):
+    path = write(tmp_path / "a.wav", sine())
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert len(read_audio(path, RATE)) == RATE
+
+
+def test_chunks_around_the_samples(tmp_path):
+    form = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
+    samples = struct.pack("<3h", 1, 2, 3)
+    chunks = [(b"fmt ", form), (b"LIST", b"odd"), (b"data", samples), (b"note", b"tail")]
+    body = b"".join(
+        name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+        for name, data in chunks
+    )
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
+    assert (read_audio(path, RATE) * 32768).tolist() == [1, 2, 3]
+
+
+def test_nan_samples_are_refused(tmp_path):
+    path = write(tmp_path / "a.wav", np.array([0, np.nan, 0]), subtype="FLOAT")
+    assert flaw(path, read=decode) == "unreadable"
+
+
+def test_error_survives_the_way_out_of_a_worker():
+    error = pickle.loads(pickle.dumps(AudioError("a.wav", "empty", "0 bytes", "record it")))
+    assert (str(error), error.kind) == ("a.wav: 0 bytes; record it", "empty")

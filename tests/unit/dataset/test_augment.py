@@ -1,0 +1,217 @@
+import numpy as np
+import pytest
+import torch
+
+from wekws.dataset.augment import (
+    AugmentConfig,
+    SpecAugConfig,
+    augment,
+    change_speed,
+    coloured_noise,
+    mix_at_snr,
+    reverberate,
+    room_impulse_response,
+    spec_augment,
+)
+from wekws.errors import ConfigError
+
+RATE = 16000
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def tone(num_samples=RATE, frequency_hz=440.0):
+    return np.sin(2 * np.pi * frequency_hz * np.arange(num_samples) / RATE).astype(np.float32)
+
+
+def snr_db(speech, mixed):
+    noise = mixed.astype(np.float64) - speech
+    return 10 * np.log10(np.mean(np.square(speech, dtype=np.float64)) / np.mean(noise**2))
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2])
+def test_noise_has_the_slope_asked_for(exponent):
+    noise = coloured_noise(1 << 17, exponent, rng())
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    frequency = np.fft.rfftfreq(len(noise))
+    bands = np.geomspace(2e-3, 0.5, 9)
+    means = [
+        power[(frequency >= low) & (frequency < high)].mean()
+        for low, high in zip(bands, bands[1:], strict=False)
+    ]
+    slope = np.polyfit(np.log(np.sqrt(bands[1:] * bands[:-1])), np.log(means), 1)[0]
+    assert slope == pytest.approx(-exponent, abs=0.1)
+    assert noise.dtype == np.float32
+    assert np.mean(noise.astype(np.float64) ** 2) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 401, 46411])
+def test_noise_of_any_length(num_samples):
+    noise = coloured_noise(num_samples, 1, rng())
+    assert noise.shape == (num_samples,) and np.isfinite(noise).all()
+
+
+@pytest.mark.parametrize("wanted", [-5.0, 0.0, 15.0])
+def test_snr_is_as_asked(wanted):
+    speech = tone()
+    for noise in (coloured_noise(RATE, 1, rng()), coloured_noise(777, 2, rng())):
+        assert snr_db(speech, mix_at_snr(speech, noise, wanted)) == pytest.approx(wanted, abs=0.01)
+
+
+def test_silence_has_no_snr():
+    silence = np.zeros(100, np.float32)
+    assert np.array_equal(mix_at_snr(silence, np.ones(100, np.float32), 0), silence)
+    assert np.array_equal(mix_at_snr(tone(100), silence, 0), tone(100))
+
+
+def test_room_decays_as_asked_and_does_not_delay():
+    rt60_s = 0.4
+    rir = room_impulse_response(rt60_s, RATE, rng())
+    assert rir[0] == 1 and len(rir) >= rt60_s * RATE
+    tail = np.square(rir[int(0.005 * RATE) + 1 :].astype(np.float64))
+    remaining = 10 * np.log10(np.cumsum(tail[::-1])[::-1])
+    # Schroeder's curve, 5 to 35 dB down, is half the way of 60 dB.
+    start, end = (np.argmax(remaining < remaining[0] - drop) for drop in (5, 35))
+    assert (end - start) * 2 / RATE == pytest.approx(rt60_s, rel=0.1)
+
+
+def test_reverberation_lengthens_the_tail_and_keeps_length_and_power():
+    speech = np.concatenate((tone(RATE // 2), np.zeros(RATE // 2, np.float32)))
+    wet = reverberate(speech, room_impulse_response(0.5, RATE, rng()))
+    assert wet.shape == speech.shape and wet.dtype == np.float32
+    assert np.mean(wet**2) == pytest.approx(np.mean(speech**2), rel=1e-3)
+    early, late = (wet[RATE // 2 :][part] for part in (slice(0, 800), slice(-800, None)))
+    assert np.abs(early).max() > 0.05  # The speech is over, the room still sounds,
+    assert np.mean(late**2) < 1e-2 * np.mean(early**2)  # and dies away.
+
+
+def test_reverberation_is_a_convolution():
+    speech, rir = tone(300), room_impulse_response(0.01, RATE, rng())
+    expected = np.convolve(speech, rir)[:300]
+    expected *= np.sqrt(np.mean(speech**2) / np.mean(expected**2))
+    np.testing.assert_allclose(reverberate(speech, rir), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 0.5, 2.0])
+def test_speed_changes_length_and_pitch(factor):
+    fast = change_speed(tone(), factor, RATE)
+    assert len(fast) == pytest.approx(RATE / factor, abs=1)
+    peak_hz = np.argmax(np.abs(np.fft.rfft(fast))) * RATE / len(fast)
+    assert peak_hz == pytest.approx(440 * factor, abs=1.5)
+
+
+def test_speed_one_changes_nothing():
+    np.testing.assert_array_equal(change_speed(tone(), 1.0, RATE), tone())
+
+
+def test_augment_same_seed_same_bytes():
+    config = AugmentConfig(
+        speeds=(0.9, 1.0, 1.1), gain_db=(-6.0, 6.0), noise_prob=0.5, reverb_prob=0.5
+    )
+    babble = lambda n, generator: generator.standard_normal(n).astype(np.float32)  # noqa: E731
+    outputs = {
+        augment(tone(), RATE, config, rng(seed), babble_pool=babble).tobytes() for seed in range(20)
+    }
+    again = augment(tone(), RATE, config, rng(3), babble_pool=babble)
+    assert len(outputs) == 20 and again.tobytes() in outputs and again.dtype == np.float32
+
+
+def test_augment_applies_each_part():
+    speech = tone()
+    noisy = augment(speech, RATE, AugmentConfig(noise_prob=1.0, noise_snr_db=(7.0, 7.0)), rng())
+    assert snr_db(speech, noisy) == pytest.approx(7, abs=0.01)
+    louder = augment(speech, RATE, AugmentConfig(gain_db=(6.0, 6.0)), rng())
+    np.testing.assert_allclose(louder, speech * 10 ** (6 / 20), rtol=1e-5)
+    assert len(augment(speech, RATE, AugmentConfig(speeds=(1.25,)), rng())) == 12800
+    assert not np.allclose(augment(speech, RATE, AugmentConfig(reverb_prob=1.0), rng()), speech)
+
+
+def test_augment_draws_pools():
+    config = AugmentConfig(noise_prob=1.0, noise_kinds=("babble",), noise_snr_db=(0.0, 0.0))
+    other = tone(frequency_hz=1000.0)
+    mixed = augment(tone(), RATE, config, rng(), babble_pool=lambda n, _: other[:n])
+    np.testing.assert_allclose(mixed, tone() + other, atol=1e-3)
+    assert np.array_equal(augment(tone(), RATE, config, rng()), tone())  # No pool, no noise.
+    config = AugmentConfig(noise_prob=1.0, noise_kinds=(), noise_dir="x", noise_snr_db=(0.0, 0.0))
+    mixed = augment(tone(), RATE, config, rng(), recorded_pool=lambda n, _: other[:n])
+    np.testing.assert_allclose(mixed, tone() + other, atol=1e-3)
+
+
+def test_probabilities_hold():
+    config = AugmentConfig(noise_prob=0.3, noise_kinds=("white",))
+    changed = [not np.array_equal(augment(tone(50), RATE, config, rng(i)), tone(50))
+               for i in range(500)]  # fmt: skip
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"copies": -1},
+        {"speeds": ()},
+        {"speeds": (3.0,)},
+        {"noise_prob": 1.5},
+        {"noise_snr_db": (5.0, 0.0)},
+        {"reverb_rt60_s": (0.0, 0.5)},
+        {"noise_prob": 0.5, "noise_kinds": ()},
+    ],
+)
+def test_config_refuses(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        AugmentConfig(**wrong)
+
+
+def masked_cells(lengths, config, seed, num_frames=60, num_bins=20):
+    feats = torch.ones(len(lengths), num_frames, num_bins)
+    for b, length in enumerate(lengths):
+        feats[b, length:] = 0
+    fill = -torch.arange(1.0, num_bins + 1)
+    generator = torch.Generator().manual_seed(seed)
+    out = spec_augment(feats, torch.tensor(lengths), config, generator, fill)
+    assert ((out == feats) | (out == fill)).all()
+    for b, length in enumerate(lengths):
+        assert (out[b, length:] == 0).all()
+    return out == fill
+
+
+def test_time_masks_are_whole_frames_within_bounds():
+    config = SpecAugConfig(num_t_mask=1, num_f_mask=0, max_t=10, max_f=5)
+    widths = set()
+    for seed in range(60):
+        for length, cells in zip((60, 4, 1), masked_cells([60, 4, 1], config, seed), strict=True):
+            rows = cells.all(dim=1)
+            assert torch.equal(cells, rows[:, None].expand_as(cells))
+            widths.add((length, int(rows.sum())))
+            assert (rows.int().diff() != 0).sum() <= 2  # One stretch.
+    assert {width for length, width in widths if length == 60} == set(range(11))
+    assert {width for length, width in widths if length == 4} == set(range(5))
+    assert {width for length, width in widths if length == 1} == {0, 1}
+
+
+def test_frequency_masks_span_valid_frames():
+    config = SpecAugConfig(num_t_mask=0, num_f_mask=2, max_t=10, max_f=3)
+    widths = set()
+    for seed in range(60):
+        for length, cells in zip((60, 7), masked_cells([60, 7], config, seed), strict=True):
+            columns = cells[0]
+            assert torch.equal(cells[:length], columns.expand(length, -1))
+            widths.add(int(columns.sum()))
+    assert widths == set(range(7))  # Two masks of 0 to 3 bins, apart or overlapping.
+
+
+def test_spec_augment_is_the_generators():
+    config = SpecAugConfig(num_t_mask=2, num_f_mask=2)
+    first, again, other = (masked_cells([60, 50], config, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_spec_augment_leaves_its_input_alone():
+    feats = torch.ones(1, 30, 8)
+    generator = torch.Generator().manual_seed(0)
+    out = spec_augment(feats, torch.tensor([30]), SpecAugConfig(), generator, torch.zeros(8))
+    assert (feats == 1).all() and not torch.equal(out, feats)
+    none = SpecAugConfig(num_t_mask=0, num_f_mask=0)
+    out = spec_augment(feats, torch.tensor([30]), none, generator, torch.zeros(8))
+    assert torch.equal(out, feats)

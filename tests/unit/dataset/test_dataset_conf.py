@@ -1,0 +1,58 @@
+import pytest
+
+from wekws.config import parse_section
+from wekws.dataset.augment import AugmentConfig
+from wekws.dataset.dataset_conf import BatchConfig, DatasetConfig, FilterConfig
+from wekws.errors import ConfigError
+
+WEKWS_SECTION = {
+    "filter_conf": {"max_length": 2048, "min_length": 0, "token_max_length": 200,
+                    "token_min_length": 1, "max_output_input_ratio": 1,
+                    "min_output_input_ratio": 0.0005},
+    "resample_conf": {"resample_rate": 16000},
+    "speed_perturb": True,
+    "feats_type": "fbank",
+    "fbank_conf": {"num_mel_bins": 80, "frame_shift": 10, "frame_length": 25, "dither": 1.0},
+    "context_expansion": True,
+    "context_expansion_conf": {"left": 2, "right": 2},
+    "frame_skip": 3,
+    "spec_aug": True,
+    "spec_aug_conf": {"num_t_mask": 1, "num_f_mask": 1, "max_t": 20, "max_f": 10},
+    "shuffle": True,
+    "shuffle_conf": {"shuffle_size": 1500},
+    "sort": True,
+    "batch_conf": {"batch_size": 256},
+}  # fmt: skip
+
+
+def test_wekws_section_is_read_and_idle_settings_named(caplog):
+    config = parse_section(DatasetConfig, WEKWS_SECTION, "dataset_conf")
+    assert config.batch_conf.batch_size == 256 and config.input_dim == 400
+    assert config.augmentation.speeds == (0.9, 1.0, 1.1) and config.is_online
+    config.warn_of_idle_settings()
+    assert "shuffle_conf" in caplog.text and "sort" in caplog.text
+
+
+def test_config_without_augmentation_or_context():
+    config = DatasetConfig(context_expansion=False, augment_conf=AugmentConfig(copies=3))
+    assert config.augmentation is None and not config.is_online and config.input_dim == 80
+    assert len(config.cached_views(is_training=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong", "message"),
+    [
+        (DatasetConfig, {"frame_skip": 0}, "frame_skip"),
+        (DatasetConfig, {"max_bad_fraction": 2.0}, "max_bad_fraction"),
+        (
+            DatasetConfig,
+            {"speed_perturb": True, "augment_conf": AugmentConfig(speeds=(0.8,))},
+            "disagree",
+        ),
+        (FilterConfig, {"min_length": 9, "max_length": 8}, "min_length 9"),
+        (BatchConfig, {"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_config_refuses(cls, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        cls(**wrong)

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+import torchaudio.compliance.kaldi as kaldi
+
+from wekws.dataset.features import FbankConfig, expand_context, fbank, num_fbank_frames
+from wekws.errors import ConfigError, DataError
+
+RATE = 16000
+
+
+def loop_expansion(feats, lengths, left, right, skip):
+    """One frame at a time: what expand_context must equal."""
+    batch, num_frames, num_features = feats.shape
+    out = torch.zeros(batch, -(-num_frames // skip), (left + 1 + right) * num_features)
+    for b in range(batch):
+        for t in range(-(-int(lengths[b]) // skip)):
+            window = [
+                feats[b, min(max(t * skip + offset, 0), int(lengths[b]) - 1)]
+                for offset in range(-left, right + 1)
+            ]
+            out[b, t] = torch.cat(window)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "skip"), [(2, 2, 3), (0, 0, 1), (1, 0, 2), (0, 3, 4), (5, 5, 1)]
+)
+def test_expand_context_equals_a_loop(left, right, skip):
+    lengths = torch.tensor([7, 1, 4, 6, 3])
+    feats = torch.randn(5, 7, 3)
+    expanded, out_lengths = expand_context(feats, lengths, left, right, skip)
+    assert torch.equal(expanded, loop_expansion(feats, lengths, left, right, skip))
+    assert out_lengths.tolist() == [-(-n // skip) for n in lengths.tolist()]
+
+
+def test_expand_context_by_hand():
+    # Frames 1 2 3 4, the fifth is padding; centres 0 and 3.
+    feats = torch.tensor([[[1.0], [2.0], [3.0], [4.0], [99.0]]])
+    expanded, lengths = expand_context(feats, torch.tensor([4]), 2, 2, 3)
+    assert expanded.tolist() == [[[1, 1, 1, 2, 3], [2, 3, 4, 4, 4]]]
+    assert lengths.tolist() == [2]
+
+
+def test_expand_context_of_an_empty_utterance_is_zero():
+    expanded, lengths = expand_context(torch.ones(2, 3, 2), torch.tensor([3, 0]), 1, 1, 3)
+    assert lengths.tolist() == [1, 0]
+    assert expanded[1].abs().sum() == 0 and expanded[0].sum() == 6
+
+
+def test_fbank_is_kaldis_on_the_int16_scale():
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32)
+    expected = kaldi.fbank(
+        torch.from_numpy(samples)[None] * 32768,
+        num_mel_bins=80,
+        frame_length=25,
+        frame_shift=10,
+        dither=0.0,
+        energy_floor=0.0,
+        sample_frequency=RATE,
+    )
+    feats = fbank(samples, RATE, FbankConfig())
+    assert feats.dtype == torch.float32
+    assert torch.equal(feats, expected)
+    assert torch.equal(fbank(torch.from_numpy(samples), RATE, FbankConfig()), expected)
+
+
+@pytest.mark.parametrize("num_samples", [400, 559, 560, 561, 16000])
+def test_number_of_frames(num_samples):
+    feats = fbank(np.ones(num_samples, np.float32), RATE, FbankConfig())
+    assert len(feats) == num_fbank_frames(num_samples, RATE, FbankConfig())
+    assert feats.isfinite().all()
+
+
+def test_number_of_frames_of_little_audio():
+    assert num_fbank_frames(399, RATE, FbankConfig()) == 0
+    assert num_fbank_frames(0, RATE, FbankConfig()) == 0
+    with pytest.raises(DataError, match="399 samples"):
+        fbank(np.zeros(399, np.float32), RATE, FbankConfig())
+
+
+def test_dither_comes_from_the_generator():
+    samples = np.zeros(1600, np.float32)
+    first, again, other = (
+        fbank(samples, RATE, FbankConfig(), 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    # White noise of power 1 gives the energies that Kaldi's dither gives: about the same level.
+    torch.manual_seed(0)
+    theirs = kaldi.fbank(torch.zeros(1, 16000), num_mel_bins=80, dither=1.0, energy_floor=0.0)
+    ours = fbank(np.zeros(16000, np.float32), RATE, FbankConfig(), 1.0, np.random.default_rng(0))
+    assert abs(theirs.mean() - ours.mean()) < 0.1
+
+
+def test_config_refuses_a_hop_longer_than_the_window():
+    with pytest.raises(ConfigError, match="frame_shift"):
+        FbankConfig(frame_shift=30.0)

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from wekws.dataset.order import plan_batches
+from wekws.errors import DataError
+
+
+def plan(num, batch_size, **options):
+    lengths = np.random.default_rng(1).integers(50, 1000, num)
+    options = {"epoch": 0, "seed": 0, "shuffle": True} | options
+    return lengths, plan_batches(lengths, batch_size, **options)
+
+
+@pytest.mark.parametrize("batching", ["random", "bucket"])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("num", [3, 64, 65, 997])
+def test_ranks_share_a_permutation_exactly(num, world_size, batching):
+    _, whole = plan(num, 16, batching=batching, world_size=world_size)
+    shares = [[b[rank::world_size] for b in whole] for rank in range(world_size)]
+    assert len({len(share) for share in shares}) == 1  # As many steps on every rank,
+    assert all(len(indices) > 0 for share in shares for indices in share)  # none of them idle.
+    taken = np.concatenate([indices for share in shares for indices in share])
+    assert sorted(taken) == list(range(num))
+    assert all(len(b) <= 16 + world_size - 1 for b in whole)
+    assert sum(len(b) != 16 for b in whole) <= 1
+
+
+def test_number_of_ranks_does_not_change_the_batches():
+    _, one = plan(128, 16, world_size=1)
+    _, two = plan(128, 16, world_size=2)
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_fewer_utterances_than_ranks_is_an_error():
+    with pytest.raises(DataError, match="1 utterances for 2 processes"):
+        plan(1, 4, world_size=2)
+
+
+def test_order_is_the_seeds_and_the_epochs():
+    first, again = plan(100, 10)[1], plan(100, 10)[1]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (plan(100, 10, epoch=1)[1], plan(100, 10, seed=1)[1]):
+        assert not np.array_equal(np.concatenate(first), np.concatenate(other))
+
+
+def test_evaluation_is_sorted_longest_first():
+    lengths, whole = plan(50, 8, shuffle=False)
+    assert (np.diff(lengths[np.concatenate(whole)]) <= 0).all()
+
+
+def test_buckets_save_padding_and_stay_random():
+    def padding(lengths, whole):
+        return sum(len(b) * lengths[b].max() for b in whole) / lengths.sum() - 1
+
+    lengths, mixed = plan(2000, 16)
+    lengths, bucketed = plan(2000, 16, batching="bucket", pool_batches=16)
+    assert padding(lengths, bucketed) < 0.2 * padding(lengths, mixed)
+    means = np.array([lengths[b].mean() for b in bucketed])
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.25  # Short and long ones alternate.
+    neighbours = [
+        {frozenset(b.tolist()) for b in plan(2000, 16, batching="bucket", epoch=e)[1]}
+        for e in (0, 1)
+    ]
+    assert not neighbours[0] & neighbours[1]  # Company changes from epoch to epoch.

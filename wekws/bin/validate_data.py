@@ -1,0 +1,67 @@
+"""Name every problem of a corpus: status 2 if there is an error, reports either way."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wekws.config import load_yaml_with_base, parse_section
+from wekws.dataset.loader import DatasetConfig
+from wekws.dataset.validate import FrontEnd, validate
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
+from wekws.errors import DataError
+from wekws.log import run
+
+_SPLITS = ("train", "dev", "test")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check all splits, write validation.json and validation.md, print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True, help="holds train, dev and test")
+    parser.add_argument("--keywords_file", type=Path, required=True, help="one keyword a line")
+    parser.add_argument("--dict", type=Path, required=True, help="label tokens")
+    parser.add_argument("--lexicon", type=Path, help="`word unit unit ...` lines")
+    parser.add_argument("--config", type=Path, required=True, help="its dataset_conf counts")
+    parser.add_argument("--out_dir", type=Path, required=True, help="where the reports go")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument(
+        "--disjoint_speakers", action="store_true", help="a speaker in two splits is an error"
+    )
+    args = parser.parse_args(argv)
+    report = validate(
+        _split_dirs(args.data_dir),
+        read_keywords(args.keywords_file),
+        Tokenizer(args.lexicon),
+        Vocabulary.load(args.dict),
+        _front_end(args.config),
+        num_workers=args.num_workers,
+        disjoint_speakers=args.disjoint_speakers,
+    )
+    report.write(args.out_dir)
+    report.log()
+    print(report.counts_table())
+    print(f"{args.out_dir / 'validation.md'}: {report.verdict()}")
+    return 2 if report.count("error") else 0
+
+
+def _split_dirs(data_dir: Path) -> dict[str, Path]:
+    dirs = {name: data_dir / name for name in _SPLITS if (data_dir / name).is_dir()}
+    if not dirs:
+        raise DataError(f"{data_dir}: none of {', '.join(_SPLITS)} in it; expected Kaldi folders")
+    return dirs
+
+
+def _front_end(path: Path) -> FrontEnd:
+    section = load_yaml_with_base(path).get("dataset_conf", {})
+    config = parse_section(DatasetConfig, section, f"{path}: dataset_conf")
+    return FrontEnd(
+        sample_rate_hz=config.resample_conf.resample_rate,
+        fbank=config.fbank_conf,
+        frame_skip=config.frame_skip,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,1 @@
+"""Data: audio, lists, vocabulary, features, augmentation, cache and batches."""

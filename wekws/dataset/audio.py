@@ -1,0 +1,180 @@
+"""Audio files as mono float32 samples, and what can be wrong with them.
+
+Whatever libsndfile reads is accepted (WAV of any sample format, FLAC, Ogg, ...), at any sample
+rate and channel count. libsndfile hides a truncated WAV by believing the file's length and a
+truncated Ogg by stopping at the last whole page, so both are checked here.
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from wekws.errors import DataError
+
+Flaw = Literal["missing", "empty", "truncated", "unreadable"]
+
+# A streaming writer that cannot go back leaves a size near one of these in the header.
+_STREAMED_WAV_BYTES = 0x7FFFF000
+_MAX_OGG_PAGE_BYTES = 65307
+_OGG_END_OF_STREAM = 4
+_UNKNOWN_NUM_FRAMES = 2**62
+
+
+class AudioError(DataError):
+    """An audio file that cannot be used; ``kind`` says in which way, ``found`` shows it."""
+
+    def __init__(self, path: str | os.PathLike[str], kind: Flaw, found: str, advice: str):
+        """Keep the arguments as they are: an exception that crosses processes needs them."""
+        super().__init__(path, kind, found, advice)
+        self.kind = kind
+        self.found = found
+
+    def __str__(self) -> str:
+        """Where, what was found, what to do."""
+        path, _, found, advice = self.args
+        return f"{path}: {found}; {advice}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioInfo:
+    """What the header of an audio file says."""
+
+    sample_rate_hz: int
+    num_channels: int
+    num_frames: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_frames / self.sample_rate_hz
+
+    def conversion(self, sample_rate_hz: int) -> str:
+        """What ``read_audio`` does to reach mono at ``sample_rate_hz``; empty if nothing."""
+        steps = []
+        if self.num_channels > 1:
+            steps.append(f"mixed down from {self.num_channels} channels")
+        if self.sample_rate_hz != sample_rate_hz:
+            steps.append(f"resampled from {self.sample_rate_hz} Hz")
+        return ", ".join(steps)
+
+
+def probe(path: str | os.PathLike[str]) -> AudioInfo:
+    """Read a header and check that the file is as long as it promises; no sample is decoded.
+
+    Raises: AudioError.
+    """
+    with _open(path) as stream:
+        return _info(stream)
+
+
+def read_audio(path: str | os.PathLike[str], sample_rate_hz: int) -> np.ndarray:
+    """Return the samples of a file, (N,) float32 in [-1, 1], mono, at ``sample_rate_hz``.
+
+    Channels are averaged, other rates are resampled (windowed sinc, torchaudio's defaults).
+    Raises: AudioError for a file that is missing, empty, truncated or unreadable.
+    """
+    samples, info = decode(path)
+    if info.sample_rate_hz == sample_rate_hz:
+        return samples
+    return _resampler(info.sample_rate_hz, sample_rate_hz)(torch.from_numpy(samples)).numpy()
+
+
+def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, AudioInfo]:
+    """Return all samples of a file, (N,) float32 mono at the file's own rate, and its header.
+
+    Raises: AudioError.
+    """
+    with _open(path) as stream:
+        info = _info(stream)
+        try:
+            samples = stream.read(dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            found = f"decoding failed: {error.error_string}"
+            raise AudioError(path, "unreadable", found, "replace it") from None
+    if len(samples) < info.num_frames:
+        found = f"{len(samples)} of {info.num_frames} samples decode"
+        raise AudioError(path, "truncated", found, "copy the file again")
+    mono = samples[:, 0] if info.num_channels == 1 else samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioError(path, "unreadable", "NaN or infinite samples", "replace it")
+    return mono, info
+
+
+def _info(stream: soundfile.SoundFile) -> AudioInfo:
+    return AudioInfo(
+        sample_rate_hz=stream.samplerate, num_channels=stream.channels, num_frames=stream.frames
+    )
+
+
+def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
+    """Open a file whose header is sound: it has samples, and as many bytes as it promises."""
+    path = Path(path)
+    if path.name.endswith("|"):
+        raise AudioError(path, "missing", "a command, not a file", "run it and list its output")
+    try:
+        if not path.is_file():
+            raise AudioError(path, "missing", "no such file", "correct the path in wav.scp")
+        if path.stat().st_size == 0:
+            raise AudioError(path, "empty", "0 bytes", "record it again or remove it")
+        if cut := _truncation(path):
+            raise AudioError(path, "truncated", cut, "copy the file again")
+    except OSError as error:
+        raise AudioError(path, "unreadable", str(error), "check its permissions") from None
+    try:
+        stream = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        found = error.error_string.rstrip(".")
+        raise AudioError(path, "unreadable", found, "expected WAV, FLAC or Ogg") from None
+    if 0 < stream.frames < _UNKNOWN_NUM_FRAMES:
+        return stream
+    stream.close()
+    if stream.frames:
+        raise AudioError(path, "unreadable", "no length in the header", "write it to a file anew")
+    raise AudioError(path, "empty", "no samples", "record it again or remove it")
+
+
+def _truncation(path: Path) -> str:
+    with open(path, "rb") as stream:
+        start = stream.read(12)
+        num_bytes = os.fstat(stream.fileno()).st_size
+        if start[:4] == b"RIFF" and start[8:] == b"WAVE":
+            return _wav_truncation(stream, num_bytes)
+        if start[:4] == b"OggS":
+            stream.seek(max(0, num_bytes - _MAX_OGG_PAGE_BYTES))
+            return _ogg_truncation(stream.read())
+    return ""
+
+
+def _wav_truncation(stream, num_bytes: int) -> str:
+    """Compare the size in a WAV's data chunk with the bytes that follow it."""
+    while len(header := stream.read(8)) == 8:
+        size = int.from_bytes(header[4:], "little")
+        if header[:4] == b"data":
+            present = num_bytes - stream.tell()
+            is_cut = present < size < _STREAMED_WAV_BYTES
+            return f"{present} of {size} bytes of samples" if is_cut else ""
+        stream.seek(size + size % 2, os.SEEK_CUR)
+    return "ends inside the header"
+
+
+def _ogg_truncation(tail: bytes) -> str:
+    """Ask the last page of an Ogg file whether it is whole and ends the stream (RFC 3533)."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    num_segments = page[26] if len(page) > 26 else 256
+    body = sum(page[27 : 27 + num_segments])
+    if len(page) < 27 + num_segments + body:
+        return "ends inside a page"
+    return "" if page[5] & _OGG_END_OF_STREAM else "ends before the end of the stream"
+
+
+@functools.lru_cache(maxsize=16)
+def _resampler(source_rate_hz: int, target_rate_hz: int) -> torchaudio.transforms.Resample:
+    """One filter per pair of rates: computing it costs as much as applying it."""
+    return torchaudio.transforms.Resample(source_rate_hz, target_rate_hz)

@@ -1,0 +1,294 @@
+"""Padded batches of features and labels, without work for each utterance in a step.
+
+Axes: B batch, T frames of 10 ms, F mel bins, L labels.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from wekws.dataset.cache import FeatureCache, open_cache, padded_index
+from wekws.dataset.dataset_conf import BatchConfig as BatchConfig
+from wekws.dataset.dataset_conf import DatasetConfig as DatasetConfig
+from wekws.dataset.dataset_conf import FilterConfig as FilterConfig
+from wekws.dataset.extract import ExtractionPool, FeatureView
+from wekws.dataset.filters import reasons_against, report_left_out
+from wekws.dataset.manifest import Utterance, read_data_list
+from wekws.dataset.order import plan_batches
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, contains_keyword
+from wekws.errors import DataError
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Utterances of one step, or this process's share of them."""
+
+    keys: list[str]
+    feats: torch.Tensor
+    """(B, T, F) float32, padded with 0."""
+    feat_lengths: torch.Tensor
+    """(B,) int64."""
+    labels: torch.Tensor
+    """(B, L) int64, padded with 0; L is at least 1."""
+    label_lengths: torch.Tensor
+    """(B,) int64."""
+    is_keyword: torch.Tensor
+    """(B,) bool: the transcript holds one of the keywords."""
+    num_global: int
+    """Utterances of the whole step, all processes together."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch with its tensors on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory, from where a GPU copies while it computes."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        tensors = {
+            name: change(value)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return dataclasses.replace(self, **tensors)
+
+
+class SpeechDataset:
+    """The usable utterances of a data list, with features and labels."""
+
+    def __init__(
+        self,
+        data_list: str | os.PathLike[str],
+        config: DatasetConfig,
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        keywords: Sequence[str],
+        cache_dir: str | os.PathLike[str],
+        is_training: bool,
+        seed: int = 0,
+        num_workers: int = 0,
+        use_filters: bool = True,
+    ):
+        """Read the list, open or build its feature caches, leave out what cannot be used.
+
+        is_training: dither and waveform augmentation are on.
+        seed: of augmentation on the fly; cached copies have augment_conf.seed.
+        num_workers: processes that extract features; 0: this one.
+        use_filters: False keeps every readable utterance, for scoring, where labels that do
+        not fit and long recordings are no obstacle.
+        Raises: DataError if too much audio is unreadable or nothing is left.
+        """
+        utterances = read_data_list(data_list)
+        self.config = config
+        if is_training:
+            config.warn_of_idle_settings()
+        self._caches = open_caches(
+            *(data_list, utterances, config.cached_views(is_training), cache_dir),
+            *(num_workers, config.max_bad_fraction),
+        )
+        labels = [vocabulary.encode_utterance(utterance, tokenizer) for utterance in utterances]
+        shortest, longest = self._frame_ranges(is_training)
+        reasons = reasons_against(config, labels, shortest, longest, use_filters)
+        self._kept = np.flatnonzero([reason is None for reason in reasons])
+        report_left_out(data_list, utterances, reasons)
+        kept = [utterances[i] for i in self._kept]
+        self.keys = [utterance.key for utterance in kept]
+        self.labels = [labels[i] for i in self._kept]
+        self._label_offsets = np.cumsum([0, *map(len, self.labels)])
+        self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
+        keyword_ids = [vocabulary.encode(keyword, tokenizer) for keyword in keywords]
+        self.is_keyword = np.array([_has_keyword(u, keywords, keyword_ids) for u in kept], bool)
+        self._pool = None
+        if is_training and config.is_online:
+            view = dataclasses.replace(
+                config.view(is_training=True), augment=config.augmentation, seed=seed
+            )
+            self._pool = ExtractionPool(utterances, view, num_workers)
+
+    def __len__(self) -> int:
+        """Return the number of usable utterances."""
+        return len(self.keys)
+
+    @property
+    def num_frames(self) -> np.ndarray:
+        """(N,) frames of each utterance, in the first cached copy."""
+        return self.frames_in(0)
+
+    @property
+    def caches(self) -> list[FeatureCache]:
+        """The caches in use, one for each copy."""
+        return list(self._caches)
+
+    def frames_in(self, epoch: int) -> np.ndarray:
+        """(N,) frames of each utterance in an epoch (before the speed, if on the fly)."""
+        return self._cache(epoch).num_frames[self._kept]
+
+    def batch(self, indices: Sequence[int], epoch: int = 0, num_global: int | None = None) -> Batch:
+        """Return the utterances at ``indices`` as they are in ``epoch``.
+
+        num_global: utterances of all processes in this step; default: these.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        feats, feat_lengths = self._features(self._kept[indices], epoch)
+        label_index = padded_index(self._label_offsets, indices, len(self._flat_labels) - 1)
+        if label_index.shape[1] == 0:
+            label_index = np.full((len(indices), 1), len(self._flat_labels) - 1)
+        return Batch(
+            keys=[self.keys[i] for i in indices],
+            feats=torch.from_numpy(feats),
+            feat_lengths=torch.from_numpy(feat_lengths),
+            labels=torch.from_numpy(self._flat_labels[label_index]),
+            label_lengths=torch.from_numpy(np.diff(self._label_offsets)[indices]),
+            is_keyword=torch.from_numpy(self.is_keyword[indices]),
+            num_global=len(indices) if num_global is None else num_global,
+        )
+
+    def close(self) -> None:
+        """End the processes that augment on the fly, if there are any."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _cache(self, epoch: int) -> FeatureCache:
+        return self._caches[epoch % len(self._caches)]
+
+    def _features(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._pool is None:
+            cache = self._cache(epoch)
+            return cache.gather(rows), cache.num_frames[rows]
+        parts = self._pool.extract_now(rows.tolist(), epoch)
+        for key, cause in itertools.chain(*(part.failures.items() for part in parts)):
+            raise DataError(f"utterance {key} was readable before: {cause}")
+        lengths = np.array([n for part in parts for n in part.num_frames], np.int64)
+        frames = np.concatenate(
+            [*(part.feats for part in parts), np.zeros_like(parts[0].feats[:1])]
+        )
+        index = padded_index(np.cumsum([0, *lengths]), np.arange(len(rows)), len(frames) - 1)
+        return frames[index], lengths
+
+    def _frame_ranges(self, is_training: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Fewest and most frames that each utterance of the list can have in any epoch."""
+        counts = np.stack([cache.num_frames for cache in self._caches])
+        shortest, longest = counts.min(axis=0), counts.max(axis=0)
+        if not (is_training and self.config.is_online):
+            return shortest, longest
+        # The audio behind n frames is at least n - 1 hops and a window long, and less than a
+        # hop longer.
+        hop_ms, window_ms = self.config.fbank_conf.frame_shift, self.config.fbank_conf.frame_length
+        speeds = self.config.augmentation.speeds
+        fewest_ms = ((shortest - 1) * hop_ms + window_ms) / max(speeds) - window_ms
+        most_ms = (longest * hop_ms + window_ms) / min(speeds) - window_ms
+        fewest = np.floor(fewest_ms / hop_ms).astype(int) + 1
+        most = np.floor(most_ms / hop_ms).astype(int) + 1
+        return np.where(shortest > 0, fewest.clip(min=0), 0), most
+
+
+def open_caches(
+    data_list: str | os.PathLike[str],
+    utterances: Sequence[Utterance],
+    views: Sequence[FeatureView],
+    cache_dir: str | os.PathLike[str],
+    num_workers: int,
+    max_bad_fraction: float,
+) -> list[FeatureCache]:
+    """Return the caches of a list, one for each view, built where they are not yet there.
+
+    The directory's name tells list and settings apart, so that two of them never take turns
+    at rebuilding one cache; what else changes is noticed by the cache itself.
+    """
+    path = Path(data_list).resolve()
+    caches = []
+    for view in views:
+        identity = f"{path}\n{sorted(view.identity().items())}"
+        suffix = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        name = f"{path.parent.name}_{path.stem}_{suffix}"
+        directory = Path(cache_dir) / name
+        caches.append(open_cache(directory, utterances, view, num_workers, max_bad_fraction))
+    return caches
+
+
+def batches(
+    dataset: SpeechDataset,
+    batch_size: int,
+    epoch: int = 0,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    shuffle: bool = False,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Yield this process's share of each batch of an epoch, the next one being made meanwhile.
+
+    batch_size: utterances of one step, all processes together; process ``rank`` takes every
+    ``world_size``-th of them, beginning at its rank.
+    """
+
+    def make(indices: np.ndarray) -> Batch:
+        batch = dataset.batch(indices[rank::world_size], epoch, num_global=len(indices))
+        return batch.pin_memory() if pin_memory else batch
+
+    plan = epoch_plan(dataset, batch_size, epoch, seed, world_size, shuffle)
+    return _one_ahead(make, plan)
+
+
+def epoch_plan(
+    dataset: SpeechDataset,
+    batch_size: int,
+    epoch: int = 0,
+    seed: int = 0,
+    world_size: int = 1,
+    shuffle: bool = False,
+) -> list[np.ndarray]:
+    """Return the global batches of an epoch as indices; its length is the number of steps."""
+    conf = dataset.config.batch_conf
+    return plan_batches(
+        dataset.frames_in(epoch),
+        batch_size,
+        epoch=epoch,
+        seed=seed,
+        shuffle=shuffle,
+        batching=conf.batching,
+        pool_batches=conf.pool_batches,
+        world_size=world_size,
+    )
+
+
+def _one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """Yield make(item) for each item while a thread makes the next.
+
+    Leaving early, or an exception on either side, waits for the thread and ends it.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
+        pending = None
+        for item in items:
+            following = thread.submit(make, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
+def _has_keyword(
+    utterance: Utterance, keywords: Sequence[str], keyword_ids: Sequence[Sequence[int]]
+) -> bool:
+    if isinstance(utterance.txt, str):
+        return any(contains_keyword(utterance.txt, keyword) for keyword in keywords)
+    ids = list(utterance.txt)
+    return any(
+        ids[i : i + len(wanted)] == list(wanted)
+        for wanted in keyword_ids
+        for i in range(len(ids) - len(wanted) + 1)
+    )

@@ -1,0 +1,177 @@
+"""Lists on disk: Kaldi tables (``wav.scp``, ``text``, ...) and WeKWS's ``data.list``."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from wekws.errors import DataError
+from wekws.files import atomic_path
+
+_MAX_NAMED = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One line of a data list."""
+
+    key: str
+    wav: str
+    # Transcript; WeKWS's older lists hold label ids instead.
+    txt: str | tuple[int, ...]
+    # Seconds, > 0.
+    duration: float
+    # Label tokens, where a WeKWS list carries them beside their ids.
+    tok: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KaldiRow:
+    """One line of a Kaldi table."""
+
+    line: int
+    key: str
+    value: str
+
+
+def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
+    """Read JSON lines with ``key``, ``wav``, ``txt``, ``duration`` and maybe ``tok``.
+
+    Raises: DataError with file and line of every bad line, of every duplicate key, or if the
+    list is empty.
+    """
+    utterances: dict[str, Utterance] = {}
+    first_lines: dict[str, int] = {}
+    problems = []
+    for number, line in _lines(path):
+        try:
+            utterance = _parse_utterance(line)
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {error}")
+            continue
+        first = first_lines.setdefault(utterance.key, number)
+        if first != number:
+            problems.append(f"{path}:{number}: key '{utterance.key}' again; first in line {first}")
+        utterances[utterance.key] = utterance
+    _raise_all(problems)
+    if not utterances:
+        raise DataError(f"{path}: no utterances; make it anew with wekws.bin.make_list")
+    return list(utterances.values())
+
+
+def write_data_list(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
+    """Write JSON lines, sorted by key as ``LC_ALL=C sort`` would."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        for utterance in sorted(utterances, key=lambda utterance: utterance.key):
+            stream.write(json.dumps(_to_json(utterance), ensure_ascii=False) + "\n")
+
+
+def kaldi_rows(path: str | os.PathLike[str]) -> Iterator[KaldiRow]:
+    """Yield the rows of a Kaldi table as they stand, duplicates included.
+
+    Raises: DataError if the file is not UTF-8, FileNotFoundError.
+    """
+    for number, line in _lines(path):
+        key, _, value = line.replace("\t", " ").partition(" ")
+        yield KaldiRow(number, key, value.strip())
+
+
+def read_kaldi_table(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a Kaldi table, id to the rest of its line (which may be empty).
+
+    Raises: DataError naming both lines of every duplicate id.
+    """
+    rows: dict[str, KaldiRow] = {}
+    problems = []
+    for row in kaldi_rows(path):
+        first = rows.setdefault(row.key, row)
+        if first is not row:
+            problems.append(f"{path}:{row.line}: id '{row.key}' again; first in line {first.line}")
+    _raise_all(problems)
+    return {key: row.value for key, row in rows.items()}
+
+
+def write_kaldi_table(path: str | os.PathLike[str], rows: Iterable[tuple[str, str]]) -> None:
+    """Write ``id value`` lines, sorted as ``LC_ALL=C sort`` would."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        stream.writelines(f"{key} {value}".rstrip() + "\n" for key, value in sorted(rows))
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Yield number and content of every line that is not blank; any line ends, any BOM."""
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if stripped := line.strip():
+                    yield number, stripped
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error}); convert it with iconv") from None
+
+
+def _parse_utterance(line: str) -> Utterance:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error}); expected one JSON object a line") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"found {line[:40]}; expected a JSON object")
+    missing = [name for name in ("key", "wav", "txt", "duration") if name not in record]
+    if missing:
+        raise ValueError(f"'{', '.join(missing)}' missing; expected key, wav, txt and duration")
+    return Utterance(
+        key=_name(record, "key"),
+        wav=_name(record, "wav"),
+        txt=_labels(record["txt"]),
+        duration=_duration(record["duration"]),
+        tok=_tokens(record.get("tok")),
+    )
+
+
+def _name(record: dict[str, Any], field: str) -> str:
+    value = record[field]
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{field} {value!r}; expected text")
+    return value
+
+
+def _labels(value: Any) -> str | tuple[int, ...]:
+    if isinstance(value, str):
+        return value
+    ids = value if isinstance(value, list) else [value]
+    if all(isinstance(item, int) and not isinstance(item, bool) for item in ids):
+        return tuple(ids)
+    raise ValueError(f"txt {value!r}; expected text or label ids")
+
+
+def _duration(value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"duration {value} s; expected > 0")
+    return float(value)
+
+
+def _tokens(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ValueError(f"tok {value!r}; expected a list of tokens")
+
+
+def _to_json(utterance: Utterance) -> dict[str, Any]:
+    record: dict[str, Any] = {"key": utterance.key}
+    if utterance.tok is not None:
+        record["tok"] = list(utterance.tok)
+    record["txt"] = utterance.txt if isinstance(utterance.txt, str) else list(utterance.txt)
+    record["duration"] = round(utterance.duration, 6)
+    record["wav"] = utterance.wav
+    return record
+
+
+def _raise_all(problems: list[str]) -> None:
+    if len(problems) > _MAX_NAMED:
+        problems = [*problems[:_MAX_NAMED], f"... and {len(problems) - _MAX_NAMED} more"]
+    if problems:
+        raise DataError("\n".join(problems))
