@@ -1,0 +1,59 @@
+import pytest
+
+from wekws.model.cost import FrontEnd, model_cost
+from wekws.model.fsmn import FSMNConfig
+from wekws.model.model import ModelConfig, build_model
+
+TINY = ModelConfig(
+    input_dim=10,
+    output_dim=3,
+    backbone=FSMNConfig(
+        input_affine_dim=5,
+        num_layers=2,
+        linear_dim=6,
+        proj_dim=4,
+        left_order=3,
+        right_order=1,
+        left_stride=2,
+        output_affine_dim=5,
+    ),
+)
+# A block: 6*4 projection, 4*(3+1) taps, 4*6 + 6 expansion = 24 + 16 + 30.
+PARTS = {
+    "in_linear1": 55,
+    "in_linear2": 36,
+    "fsmn.0": 70,
+    "fsmn.1": 70,
+    "out_linear1": 35,
+    "out_linear2": 18,
+}
+
+
+def test_cost_by_hand():
+    cost = model_cost(TINY)
+    assert cost["params_by_part"] == PARTS
+    assert list(cost["params_by_part"]) == list(PARTS)
+    assert cost["params"] == 284
+    # Weights without biases: 50 + 30 + 2 * (24 + 16 + 24) + 30 + 15 = 253 a frame of 30 ms.
+    assert cost["macs_per_second"] == round(253 / 0.03)
+    # Each block hears 4 frames back and 1 ahead: 10 hops of 30 ms; 4 spliced frames; one window.
+    assert cost["receptive_field_ms"] == 300 + 40 + 25
+    assert cost["lookahead_ms"] == 60 + 20 + 25
+    # 284 parameters and 2 * 10 of CMVN. int8: 253 weights; scales for 5 + 6 + 2 * (4 + 4 + 4 + 6)
+    # + 5 + 3 = 55 output channels; 31 biases; CMVN.
+    assert cost["size_bytes"] == {"fp32": 1216, "fp16": 608, "int8": 253 + 4 * (55 + 31 + 20)}
+
+
+def test_another_front_end_moves_times_and_macs():
+    front_end = FrontEnd(
+        frame_length_ms=20, frame_shift_ms=5, left_context=0, right_context=1, frame_skip=1
+    )
+    cost = model_cost(TINY, front_end)
+    assert cost["macs_per_second"] == round(253 / 0.005)
+    assert cost["receptive_field_ms"] == 50 + 5 + 20
+    assert cost["lookahead_ms"] == 10 + 5 + 20
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_model_costs_what_its_config_says(is_built):
+    assert model_cost(build_model(TINY) if is_built else TINY)["params"] == 284

@@ -1,0 +1,77 @@
+"""Print what a configured model costs: parameters, MACs, receptive field, look-ahead, bytes.
+
+python -m wekws.bin.model_info --config conf/fsmn_ctc_teacher.yaml --num_tokens 20
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from wekws.config import load_yaml_with_base
+from wekws.errors import ConfigError
+from wekws.log import run
+from wekws.model.checkpoint import read_model_config
+from wekws.model.cost import FrontEnd, model_cost
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="YAML with a section `model`")
+    parser.add_argument("--num_tokens", type=int, help="size of the vocabulary; default: config's")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the configuration, work out the cost, print it."""
+    args = parse_arguments(argv)
+    config = read_model_config(args.config)
+    if args.num_tokens is not None:
+        if args.num_tokens < 1:
+            raise ConfigError(f"--num_tokens {args.num_tokens}: expected at least 1")
+        config = config.with_output_dim(args.num_tokens)
+    if config.output_dim == 0:
+        raise ConfigError(f"{args.config}: model.output_dim: not set; give --num_tokens")
+    front_end = read_front_end(load_yaml_with_base(args.config).get("dataset_conf") or {})
+    cost = model_cost(config, front_end)
+    if args.json:
+        print(json.dumps(cost, indent=2))
+    else:
+        print(format_table(cost, f"{args.config}, {config.output_dim} tokens"))
+    return 0
+
+
+def read_front_end(dataset_conf: Mapping) -> FrontEnd:
+    """Return the front end of a ``dataset_conf``; what it leaves out has WeKWS's value."""
+    fbank = dataset_conf.get("fbank_conf") or {}
+    context = dataset_conf.get("context_expansion_conf") or {}
+    is_spliced = dataset_conf.get("context_expansion", True)
+    default = FrontEnd()
+    return FrontEnd(
+        frame_length_ms=fbank.get("frame_length", default.frame_length_ms),
+        frame_shift_ms=fbank.get("frame_shift", default.frame_shift_ms),
+        left_context=context.get("left", default.left_context) if is_spliced else 0,
+        right_context=context.get("right", default.right_context) if is_spliced else 0,
+        frame_skip=dataset_conf.get("frame_skip", default.frame_skip),
+    )
+
+
+def format_table(cost: Mapping, title: str) -> str:
+    """Lay the figures out for reading."""
+    rows = [("parameters", f"{cost['params']:,}")]
+    rows += [(f"  {part}", f"{count:,}") for part, count in cost["params_by_part"].items()]
+    rows += [
+        ("MACs per second of audio", f"{cost['macs_per_second']:,}"),
+        ("receptive field", f"{cost['receptive_field_ms']:g} ms"),
+        ("look-ahead", f"{cost['lookahead_ms']:g} ms"),
+    ]
+    rows += [(f"size in {kind}", f"{size:,} bytes") for kind, size in cost["size_bytes"].items()]
+    width = max(len(value) for _, value in rows)
+    return "\n".join([title, *(f"{name:<26}{value:>{width}}" for name, value in rows)])
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,1 @@
+"""Distillation: loss terms, and how a student starts from a larger model."""

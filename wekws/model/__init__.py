@@ -1,0 +1,1 @@
+"""The acoustic model: CMVN, FSMN, checkpoints, and what they cost."""

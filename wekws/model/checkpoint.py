@@ -1,0 +1,81 @@
+"""Weights on disk: plain state dicts under WeKWS's keys."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wekws.config import load_yaml_with_base, parse_section
+from wekws.errors import ConfigError, DataError
+from wekws.files import atomic_path
+from wekws.model.model import KwsModel, ModelConfig
+
+
+def save_weights(model: KwsModel, path: str | os.PathLike[str]) -> None:
+    """Write the state dict of a model, whole or not at all."""
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict to the CPU.
+
+    Raises: DataError if the file is missing, damaged, or holds anything but named tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such checkpoint") from None
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{path}: not a readable checkpoint: {reason[0]}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{path}: holds no plain state dict; expected names and tensors alone")
+    return dict(state)
+
+
+def read_model_config(path: str | os.PathLike[str]) -> ModelConfig:
+    """Read the ``model`` section of a configuration file, whatever else it holds."""
+    content = load_yaml_with_base(path)
+    if "model" not in content:
+        raise ConfigError(f"{path}: has no section `model`")
+    return parse_section(ModelConfig, content["model"], f"{path}: model")
+
+
+def config_beside(checkpoint_path: str | os.PathLike[str]) -> Path:
+    """Return the ``config.yaml`` in a checkpoint's directory.
+
+    Raises: ConfigError if there is none.
+    """
+    path = Path(checkpoint_path).parent / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; name the checkpoint's configuration yourself")
+    return path
+
+
+def load_model(
+    checkpoint_path: str | os.PathLike[str], config_path: str | os.PathLike[str] | None = None
+) -> KwsModel:
+    """Build the model of a checkpoint and fill it, strictly; in eval mode, on the CPU.
+
+    config_path: None is the ``config.yaml`` beside the checkpoint. CMVN comes from the checkpoint;
+    the file that the config names need not exist any more. A config without ``output_dim``
+    (WeKWS's own) takes it from the checkpoint.
+    Raises: DataError or ConfigError, see ``load_weights`` here and of the model.
+    """
+    state = load_weights(checkpoint_path)
+    config = read_model_config(config_path or config_beside(checkpoint_path))
+    head = state.get("backbone.out_linear2.linear.weight")
+    if config.output_dim == 0 and head is not None:
+        config = config.with_output_dim(len(head))
+    cmvn = None
+    if config.cmvn.cmvn_file or "global_cmvn.mean" in state:
+        cmvn = (torch.zeros(config.input_dim), torch.ones(config.input_dim))
+    model = KwsModel(config, cmvn)
+    model.load_weights(state, source=str(checkpoint_path))
+    return model.eval()

@@ -1,0 +1,118 @@
+"""Global mean and variance normalisation: the layer, and the two files it is read from."""
+
+import json
+import logging
+import os
+import re
+
+import torch
+from torch import Tensor, nn
+
+from wekws.errors import DataError
+
+log = logging.getLogger(__name__)
+
+# A variance below this share of the squared mean is what rounding leaves of E[x^2] - E[x]^2.
+SMALLEST_VARIANCE = 1e-8
+
+
+class GlobalCMVN(nn.Module):
+    """``(x - mean) * istd``, with both as buffers: in the checkpoint, never trained."""
+
+    def __init__(self, mean: Tensor, istd: Tensor, norm_var: bool = True) -> None:
+        """mean, istd: (D,). norm_var: False subtracts the mean and leaves the scale alone."""
+        super().__init__()
+        if mean.shape != istd.shape or mean.dim() != 1:
+            raise ValueError(f"mean {tuple(mean.shape)}, istd {tuple(istd.shape)}; expected (D,)")
+        self.norm_var = norm_var
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("istd", istd.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to the same shape."""
+        centred = x - self.mean
+        return centred.mul_(self.istd) if self.norm_var else centred
+
+
+def load_cmvn(
+    path: str | os.PathLike[str], input_dim: int, norm_var: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Read statistics for ``input_dim`` features; what the file holds decides the format.
+
+    A vector shorter than ``input_dim`` is repeated, once a spliced frame (80 x 5 for 400).
+    Returns: mean and inverse standard deviation, (input_dim,) float32; ones for the latter if
+    not ``norm_var``.
+    Raises: DataError if the file is missing, is neither format, or does not fit ``input_dim``.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; expected CMVN statistics") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not text; expected JSON or a Kaldi nnet in text") from None
+    parse = _parse_json if text.lstrip().startswith("{") else _parse_kaldi
+    mean, istd = parse(text, path)
+    if len(mean) == 0 or input_dim % len(mean):
+        raise DataError(
+            f"{path}: holds {len(mean)} values; expected {input_dim} or a whole fraction of it"
+        )
+    if not (torch.isfinite(mean).all() and torch.isfinite(istd).all()):
+        raise DataError(f"{path}: holds values that are not finite; compute it again")
+    if not norm_var:
+        istd = torch.ones_like(istd)
+    num_copies = input_dim // len(mean)
+    return mean.float().repeat(num_copies), istd.float().repeat(num_copies)
+
+
+def _parse_json(text: str, path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
+    """Sums over frames: ``mean_stat``, ``var_stat`` (of squares) and ``frame_num``."""
+    try:
+        content = json.loads(text)
+        sums = torch.tensor(content["mean_stat"], dtype=torch.float64)
+        squares = torch.tensor(content["var_stat"], dtype=torch.float64)
+        num_frames = float(content["frame_num"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not CMVN statistics in JSON ({error!r}); expected mean_stat, var_stat "
+            "(lists of numbers) and frame_num"
+        ) from None
+    if sums.shape != squares.shape or sums.dim() != 1 or not num_frames > 0:
+        raise DataError(
+            f"{path}: mean_stat has {tuple(sums.shape)} and var_stat {tuple(squares.shape)} values "
+            f"over {num_frames:g} frames; expected two lists of one length and frames"
+        )
+    mean = sums / num_frames
+    variance = squares / num_frames - mean**2
+    # WeKWS floors such a variance at 1e-20: the first deviation would come out 1e10 high.
+    is_constant = variance <= SMALLEST_VARIANCE * mean.square().clamp(min=1e-12)
+    if is_constant.any():
+        bins = is_constant.nonzero().flatten().tolist()
+        log.warning("%s: features %s never vary; their scale is left alone", path, bins)
+    return mean, torch.where(is_constant, 1.0, variance).rsqrt()
+
+
+def _parse_kaldi(text: str, path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
+    """An nnet of ``<AddShift>`` (minus the mean) and ``<Rescale>`` (inverse deviation)."""
+    shift, scale = (_kaldi_vector(text, name, path) for name in ("AddShift", "Rescale"))
+    if shift.shape != scale.shape:
+        raise DataError(
+            f"{path}: <AddShift> holds {len(shift)} values and <Rescale> {len(scale)}; "
+            "expected as many"
+        )
+    return -shift, scale
+
+
+def _kaldi_vector(text: str, name: str, path: str | os.PathLike[str]) -> Tensor:
+    found = re.search(rf"<{name}>\s+(\d+)\s+\d+(?:\s+<LearnRateCoef>\s+\S+)?\s*\[([^\]]*)\]", text)
+    if found is None:
+        raise DataError(
+            f"{path}: neither JSON nor a Kaldi nnet in text; expected `<{name}> 80 80 [ ... ]`"
+        )
+    try:
+        values = torch.tensor([float(item) for item in found[2].split()], dtype=torch.float64)
+    except ValueError as error:
+        raise DataError(f"{path}: <{name}>: {error}; expected numbers") from None
+    if len(values) != int(found[1]):
+        raise DataError(f"{path}: <{name}> holds {len(values)} values; its head says {found[1]}")
+    return values
