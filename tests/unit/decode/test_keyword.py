@@ -1,0 +1,170 @@
+"""The keyword search against an enumeration of all paths, and its edges."""
+
+import itertools
+
+import pytest
+import torch
+
+from wekws.decode.events import find_events_batch
+from wekws.decode.keyword import KeywordScorer
+
+
+def posteriors(batch_size, num_frames, num_tokens, seed=0, sharpness=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch_size, num_frames, num_tokens, generator=generator)
+    return (logits * sharpness).log_softmax(-1)
+
+
+def brute_force(log_probs, keyword):
+    """Best path into each frame, by trying every start and every label sequence.
+
+    Works from the definition: collapse, then one peak per run of a token, wherever it pays most.
+    """
+    num_frames, num_tokens = log_probs.shape
+    best_label = log_probs.max(-1).values
+    confidence, starts = [], []
+    for end in range(num_frames):
+        scored = []
+        for start in range(end + 1):
+            labels = range(num_tokens)
+            for path in itertools.product(labels, repeat=end + 1 - start):
+                runs = [
+                    list(group)
+                    for _, group in itertools.groupby(
+                        enumerate(path, start), key=lambda item: item[1]
+                    )
+                ]
+                tokens = [run[0][1] for run in runs if run[0][1] != 0]
+                if tokens != keyword or path[0] == 0 or path[-1] == 0:
+                    continue
+                score = sum(log_probs[t, v] - best_label[t] for t, v in enumerate(path, start))
+                score += sum(max(best_label[t] for t, _ in run) for run in runs if run[0][1])
+                scored.append((float(score), -start))
+        best = max(scored, default=(-torch.inf, -end))
+        confidence.append(torch.tensor(best[0] / len(keyword)).exp())
+        starts.append(-best[1])
+    return torch.stack(confidence), torch.tensor(starts)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_frames", "keywords"),
+    [
+        (2, 6, [[1], [1, 1], [1, 1, 1]]),
+        (3, 5, [[1, 2], [2], [1, 1], [1, 2, 1], [2, 2, 1]]),
+        (4, 4, [[1, 2, 3], [3, 3], [2], [1, 2, 3, 1], [1, 2, 3, 1, 2]]),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_all_paths(num_tokens, num_frames, keywords, seed):
+    log_probs = posteriors(2, num_frames, num_tokens, seed)
+    confidence, start = KeywordScorer(keywords)(log_probs)
+    for b, k in itertools.product(range(2), range(len(keywords))):
+        expected, expected_start = brute_force(log_probs[b], keywords[k])
+        torch.testing.assert_close(confidence[b, k], expected, rtol=2e-5, atol=1e-9)
+        reached = expected > 0
+        assert torch.equal(start[b, k][reached], expected_start[reached])
+
+
+def test_batch_of_keywords_equals_each_alone():
+    log_probs = posteriors(3, 40, 7)
+    keywords = [[1, 2, 3, 4], [5], [6, 6, 2], [2, 2]]
+    confidence, start = KeywordScorer(keywords)(log_probs)
+    for k, keyword in enumerate(keywords):
+        one, one_start = KeywordScorer([keyword])(log_probs[1:2])
+        assert torch.equal(one[0, 0], confidence[1, k])
+        assert torch.equal(one_start[0, 0], start[1, k])
+
+
+def test_stream_of_frames_equals_the_whole():
+    log_probs = posteriors(2, 60, 6)
+    scorer = KeywordScorer([[1, 2, 2, 3], [4], [5, 1]])
+    confidence, start = scorer(log_probs)
+    state = scorer.initial_state(2)
+    for t in range(60):
+        now, begun = scorer.step(state, log_probs[:, t])
+        assert torch.equal(now, confidence[..., t])
+        assert torch.equal(begun, start[..., t])
+
+
+def test_padding_changes_nothing():
+    log_probs = posteriors(1, 30, 5)
+    scorer = KeywordScorer([[1, 2, 3], [4, 4]])
+    alone, alone_start = scorer(log_probs, torch.tensor([30]))
+    other = torch.cat([log_probs, torch.full((1, 11, 5), torch.nan)], 1)
+    padded, padded_start = scorer(
+        torch.cat([other, posteriors(1, 41, 5, 9)]), torch.tensor([30, 41])
+    )
+    assert torch.equal(padded[0, :, :30], alone[0])
+    assert torch.equal(padded_start[0, :, :30], alone_start[0])
+    assert padded[0, :, 30:].eq(0).all() and padded_start[0, :, 30:].eq(0).all()
+
+
+def test_hand_worked_confidence():
+    # p(1)=0.8 at frame 0; p(2)=0.5 at frame 1, where blank is no better: the mean of both logs.
+    # Frame 2: the path of [1, 2] stays in 2 (0.25 against 0.5): 0.4 * 0.25/0.5, its root.
+    probs = torch.tensor([[[0.1, 0.8, 0.1], [0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]])
+    confidence, start = KeywordScorer([[1, 2], [1]])(probs.log())
+    torch.testing.assert_close(confidence[0, 0], torch.tensor([0.0, 0.4**0.5, 0.2**0.5]))
+    torch.testing.assert_close(confidence[0, 1], torch.tensor([0.8, 0.0, 0.25]))
+    assert start[0, 0].tolist()[1:] == [0, 0]
+
+
+def test_keyword_at_the_very_end_counts_in_full():
+    probs = torch.full((1, 10, 4), 0.01)
+    for t, token in enumerate([0, 0, 0, 0, 0, 0, 0, 1, 2, 3]):
+        probs[0, t, token] = 0.97
+    confidence, start = KeywordScorer([[1, 2, 3], [2, 3]])(probs.log())
+    torch.testing.assert_close(confidence[0, :, -1], torch.tensor([0.97, 0.97]))
+    assert start[0, :, -1].tolist() == [7, 8]
+
+
+def test_blank_between_equal_tokens_is_mandatory():
+    # SMART MIRROR: R R. Two frames of R are one R; with a blank frame between, two.
+    probs = torch.full((2, 3, 2), 0.1)
+    probs[0, :, 1] = 0.9
+    probs[1, [0, 2], 1] = 0.9
+    probs[1, 1, 0] = 0.9
+    best = KeywordScorer([[1, 1]])(probs.log())[0].amax(-1)[:, 0]
+    # first: the blank costs 0.1/0.9; second: nothing but the peaks
+    torch.testing.assert_close(best, torch.tensor([(0.81 / 9) ** 0.5, 0.9]))
+
+
+def test_keyword_longer_than_the_recording_is_zero():
+    log_probs = posteriors(2, 3, 5)
+    scorer = KeywordScorer([[1, 2, 3, 4], [1, 1], [1, 1, 1]])
+    confidence, _ = scorer(log_probs)
+    assert confidence[:, [0, 2]].eq(0).all()
+    assert confidence[:, 1, 2].gt(0).all()
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 4])
+def test_empty_recordings(num_frames):
+    scorer = KeywordScorer([[1], [1, 2]])
+    confidence, start = scorer(posteriors(2, num_frames, 3), torch.tensor([0, num_frames]))
+    assert confidence.shape == start.shape == (2, 2, num_frames)
+    assert confidence[0].eq(0).all()
+    events = find_events_batch(confidence, start, 3)
+    assert [len(row) for row in events[0]] == [1, 1]
+    assert events[0][0][0] == (0.0, 0, 0)
+
+
+def test_impossible_tokens_do_not_disturb_a_long_recording():
+    log_probs = posteriors(1, 5000, 4)
+    log_probs[:, :, 2] = -torch.inf
+    confidence, start = KeywordScorer([[1, 2, 2, 3], [1, 3, 3]])(log_probs)
+    assert confidence[0, 0].eq(0).all()
+    late, late_start = KeywordScorer([[1, 3, 3]])(log_probs[:, 4000:])
+    assert torch.equal(late[0, 0, 500:], confidence[0, 1, 4500:])
+    assert torch.equal(late_start[0, 0, 500:] + 4000, start[0, 1, 4500:])
+
+
+def test_confidence_never_exceeds_one():
+    certain = torch.zeros(1, 4, 2)
+    certain[..., 0] = -torch.inf
+    assert KeywordScorer([[1]])(certain + 1e-6)[0].max() == 1.0
+
+
+@pytest.mark.parametrize("ids", [[], [[]], [[0, 1]], [[-1]]])
+def test_refuses_what_is_no_keyword(ids):
+    with pytest.raises(ValueError, match="keyword_ids"):
+        KeywordScorer(ids)

@@ -1,0 +1,66 @@
+"""Score files: what is written is read, and what is wrong is named."""
+
+import numpy as np
+import pytest
+
+from wekws.decode.events import Event
+from wekws.errors import DataError
+from wekws.score.scores import (
+    REJECTED,
+    ScoredUtterance,
+    read_score_info,
+    read_scores,
+    write_json,
+    write_scores,
+)
+
+SCORED = [
+    ScoredUtterance("utt1", {"嗨小问": [Event(0.596, 3, 9)], "SMART MIRROR": []}),
+    ScoredUtterance("utt2", {"嗨小问": [], "SMART MIRROR": []}),
+    ScoredUtterance(
+        "utt3", {"嗨小问": [Event(1e-9, 0, 0)], "SMART MIRROR": [Event(0.2, 1, 2), Event(1, 9, 9)]}
+    ),
+]
+
+
+def test_written_and_read(tmp_path):
+    write_scores(tmp_path, SCORED, 0.03)
+    assert (tmp_path / "score.txt").read_text(encoding="utf-8").splitlines() == [
+        "utt1 detected 嗨小问 0.596",
+        "utt2 rejected",
+        "utt3 detected 嗨小问 1e-09",
+        "utt3 detected SMART_MIRROR 1",
+        "utt3 detected SMART_MIRROR 0.2",
+    ]
+    assert (tmp_path / "events.tsv").read_text(encoding="utf-8").splitlines()[:2] == [
+        "utt\tkeyword\tconfidence\tstart_s\tend_s",
+        "utt1\t嗨小问\t0.596\t0.090\t0.300",
+    ]
+    table = read_scores(tmp_path / "score.txt")
+    assert table.keys == ("utt1", "utt2", "utt3")
+    assert table.best("嗨小问").tolist() == [0.596, REJECTED, 1e-9]
+    assert table.best("SMART MIRROR").tolist() == [REJECTED, REJECTED, 1.0]
+    assert np.sort(table.of("SMART MIRROR").confidence).tolist() == [0.2, 1.0]
+    assert len(table.of("ALEXA").confidence) == 0
+
+
+@pytest.mark.parametrize(
+    "line", ["utt1", "utt1 maybe", "utt1 detected A", "utt1 detected A 1.5", "utt1 detected A nan"]
+)
+def test_bad_line_is_named(tmp_path, line):
+    (tmp_path / "score.txt").write_text(f"utt0 rejected\n{line}\n")
+    with pytest.raises(DataError, match=r"score\.txt:2: "):
+        read_scores(tmp_path / "score.txt")
+
+
+def test_empty_file(tmp_path):
+    (tmp_path / "score.txt").write_text("\n")
+    with pytest.raises(DataError, match="no utterance"):
+        read_scores(tmp_path / "score.txt")
+
+
+def test_score_info(tmp_path):
+    with pytest.raises(DataError, match="score_ctc"):
+        read_score_info(tmp_path)
+    write_json(tmp_path / "score.json", {"decoder": "keyword"})
+    assert read_score_info(tmp_path) == {"decoder": "keyword"}

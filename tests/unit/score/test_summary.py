@@ -1,0 +1,189 @@
+"""Sets, operating points and the summary against numbers counted by hand."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from wekws.dataset.manifest import Utterance
+from wekws.errors import DataError
+from wekws.score.det import parse_budgets
+from wekws.score.intervals import poisson_exact, wilson
+from wekws.score.scores import KeywordEvents, ScoreTable
+from wekws.score.sets import split_by_keyword
+from wekws.score.summary import summarise, validate_summary, write_summary
+
+INFO = {
+    "checkpoint": "exp/a/1.pt",
+    "params": 10,
+    "decoder": "keyword",
+    "data_list": "data/test/data.list",
+    "refractory_s": 1.0,
+}
+BUDGETS = parse_budgets("0.5,1")
+
+
+def utterance(key, txt, duration=1800.0, tok=None):
+    return Utterance(key=key, wav="x.wav", txt=txt, duration=duration, tok=tok)
+
+
+def table_of(scores):
+    """From {utt: {KEYWORD: [confidences]}}."""
+    keys = tuple(scores)
+    events = {}
+    for keyword in {name for row in scores.values() for name in row}:
+        pairs = [(i, c) for i, key in enumerate(keys) for c in scores[key].get(keyword, [])]
+        positions, confidences = zip(*pairs, strict=True)
+        events[keyword] = KeywordEvents(np.array(positions), np.array(confidences))
+    return ScoreTable(keys, events)
+
+
+UTTERANCES = [
+    utterance("p1", "please COMPUTER"),
+    utterance("p2", "COMPUTER"),
+    utterance("j1", "JARVIS", 3600.0),
+    utterance("n1", "computers are fine", 3600.0),
+    utterance("n2", "<noise>", 3600.0),
+    utterance("lost", "COMPUTER"),
+]
+TABLE = table_of(
+    {
+        "p1": {"COMPUTER": [0.9, 0.3], "JARVIS": [0.2]},
+        "p2": {"COMPUTER": [0.4], "JARVIS": [0.1]},
+        "j1": {"COMPUTER": [0.8, 0.7], "JARVIS": [0.9]},
+        "n1": {"COMPUTER": [0.6, 0.5, 0.2], "JARVIS": [0.05]},
+        "n2": {"COMPUTER": [0.45], "JARVIS": [0.01]},
+    }
+)
+
+
+def scored(utterances=UTTERANCES, table=TABLE, keywords=("COMPUTER", "JARVIS")):
+    return split_by_keyword(table, utterances, keywords)
+
+
+def test_split_by_keyword():
+    result = scored()
+    computer, jarvis = result.keywords
+    assert (result.num_utterances, result.hours, result.not_scored) == (5, 4.0, 1)
+    assert computer.positives.tolist() == [0.9, 0.4]
+    assert sorted(computer.negatives) == [0.2, 0.45, 0.5, 0.6]  # COMPUTERS is another word
+    assert (computer.num_negatives, computer.negative_hours) == (2, 2.0)
+    assert sorted(computer.confusions) == [0.7, 0.8]
+    assert (computer.num_confusions, computer.confusion_hours) == (1, 1.0)
+    assert sorted(jarvis.confusions) == [0.1, 0.2]
+
+
+def test_transcripts_of_older_lists():
+    table = table_of({"a": {"嗨小问": [0.5]}, "b": {"嗨小问": [0.1]}})
+    old = [utterance("a", (2, 3, 4), tok=("嗨", "小", "问")), utterance("b", (1,), tok=("x",))]
+    (only,) = split_by_keyword(table, old, ["嗨小问"]).keywords
+    assert only.positives.tolist() == [0.5] and only.negatives.tolist() == [0.1]
+    with pytest.raises(DataError, match="utterance b"):
+        split_by_keyword(table, [old[0], utterance("b", (1,))], ["嗨小问"])
+
+
+def test_scores_of_another_list():
+    with pytest.raises(DataError, match="not in the data list"):
+        split_by_keyword(TABLE, UTTERANCES[1:], ["COMPUTER"])
+
+
+def test_summary_chosen_on_test():
+    summary = summarise(scored(), INFO, None, None, BUDGETS)
+    validate_summary(summary)
+    computer = summary["keywords"][0]
+    half, one, in_all = computer["operating_points"]
+    # 2 h of negatives: 0.5/h allows 1 (0.6), so 0.5 must not fire; the positive at 0.4 is missed
+    assert (half["threshold"], half["chosen_on"], half["budget_false_alarms"]) == (
+        pytest.approx(0.500001),
+        "test",
+        1,
+    )
+    low, high = poisson_exact(1, 2.0)
+    assert half["false_alarms"] == {"count": 1, "per_hour": 0.5, "low": low, "high": high}
+    low, high = wilson(1, 2)
+    assert half["misses"] == {"count": 1, "rate": 0.5, "low": low, "high": high}
+    assert half["confusions"] == {"count": 2, "per_hour": 2.0}
+    assert one["false_alarms"]["count"] == 2 and one["threshold"] == pytest.approx(0.450001)
+    assert in_all["threshold"] == half["threshold"]
+
+
+def test_summary_chosen_on_dev_is_frozen():
+    dev_table = table_of({"d1": {"COMPUTER": [0.9]}, "d2": {"COMPUTER": [0.85, 0.3]}})
+    dev_list = [utterance("d1", "COMPUTER"), utterance("d2", "no", 3600.0)]
+    dev = split_by_keyword(dev_table, dev_list, ["COMPUTER", "JARVIS"])
+    summary = summarise(scored(), INFO, dev, {**INFO, "data_list": "dev.list"}, BUDGETS)
+    validate_summary(summary)
+    half, one, _ = summary["keywords"][0]["operating_points"]
+    # one hour of dev: 0.5/h allows none, which is above 0.85; 1/h allows one, above 0.3
+    assert (half["chosen_on"], half["budget_false_alarms"]) == ("dev", 0)
+    assert half["threshold"] == pytest.approx(0.850001) and half["misses"]["count"] == 1
+    assert half["false_alarms"]["count"] == 0 and half["false_alarms"]["per_hour"] == 0
+    assert one["threshold"] == pytest.approx(0.300001) and one["false_alarms"]["count"] == 3
+    # dev never scored JARVIS events on negatives: nothing to exceed the budget
+    assert summary["keywords"][1]["operating_points"][0]["threshold"] == 0
+    assert "never used up" in " ".join(summary["keywords"][1]["notes"])
+
+
+def test_dev_without_negatives_falls_back_to_test():
+    dev = split_by_keyword(
+        table_of({"d1": {"COMPUTER": [0.9]}}), [utterance("d1", "COMPUTER")], ["COMPUTER"]
+    )
+    summary = summarise(scored(keywords=("COMPUTER",)), INFO, dev, INFO, BUDGETS)
+    (computer,) = summary["keywords"]
+    assert computer["operating_points"][0]["chosen_on"] == "test"
+    assert "dev holds no negatives" in computer["notes"][0]
+
+
+def test_a_keyword_that_is_absent_does_not_stop_the_others():
+    summary = summarise(scored(keywords=("COMPUTER", "ALEXA")), INFO, None, None, BUDGETS)
+    validate_summary(summary)
+    assert [entry["keyword"] for entry in summary["keywords"]] == ["COMPUTER"]
+    (absent,) = summary["not_evaluated"]
+    assert absent["keyword"] == "ALEXA" and "no positives" in absent["problem"]
+
+
+@pytest.mark.parametrize(
+    ("txt", "problem"), [("COMPUTER", "no negatives"), ("something else", "no positives")]
+)
+def test_one_utterance(txt, problem):
+    only = split_by_keyword(
+        table_of({"a": {"COMPUTER": [0.5]}}), [utterance("a", txt)], ["COMPUTER"]
+    )
+    with pytest.raises(DataError, match=problem):
+        summarise(only, INFO, None, None, BUDGETS)
+
+
+def test_all_scores_equal_are_noted():
+    table = table_of({"a": {"COMPUTER": [0.5]}, "b": {"COMPUTER": [0.5]}})
+    both = [utterance("a", "COMPUTER"), utterance("b", "no")]
+    summary = summarise(split_by_keyword(table, both, ["COMPUTER"]), INFO, None, None, BUDGETS)
+    (computer,) = summary["keywords"]
+    assert "all scores are equal" in computer["notes"][0]
+    assert computer["operating_points"][0]["misses"]["rate"] == 1.0
+
+
+def test_written_files(tmp_path):
+    write_summary(tmp_path, summarise(scored(), INFO, None, None, BUDGETS))
+    text = (tmp_path / "summary.json").read_text(encoding="utf-8")
+    assert json.loads(text)["keywords"][0]["positives"] == 2
+    table = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "| COMPUTER | 0.5/h | 0.500001 | test | 50.00 % (9.45 to 90.55) | 1 of 2 |" in table
+
+
+def test_schema_names_every_problem():
+    summary = summarise(scored(), INFO, None, None, BUDGETS)
+    broken = copy.deepcopy(summary)
+    broken["params"] = "many"
+    broken["extra"] = 1
+    del broken["keywords"][1]["positives"]
+    broken["keywords"][0]["operating_points"][2]["misses"]["rate"] = float("nan")
+    with pytest.raises(DataError) as error:
+        validate_summary(broken)
+    places = [line.split(": ")[0] for line in str(error.value).splitlines()]
+    assert places == [
+        "summary.params",
+        "summary.keywords[0].operating_points[2].misses.rate",
+        "summary.keywords[1].positives",
+        "summary.extra",
+    ]

@@ -1,0 +1,91 @@
+"""Compare a teacher and its students: report.md, one self-contained report.html and the plots."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wekws.errors import ConfigError
+from wekws.log import run
+from wekws.plot.confidence import plot_confidence
+from wekws.plot.curves import plot_curves
+from wekws.plot.det import plot_det
+from wekws.plot.durations import plot_durations
+from wekws.score.experiment import Model, read_model
+from wekws.score.report import ReportInputs, write_report
+from wekws.score.results import parse_named_dirs, read_json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the folders, draw the plots, write the report."""
+    args = _parser().parse_args(argv)
+    named = parse_named_dirs([*([args.teacher_dir] if args.teacher_dir else []), *args.student_dir])
+    chosen = _result_dirs(args.result_dirs, named)
+    models = [
+        read_model(name, folder, args.dataset, chosen.get(name)) for name, folder in named.items()
+    ]
+    out_dir = Path(args.out_dir)
+    inputs = ReportInputs(
+        title=args.title,
+        teacher=models[0] if args.teacher_dir else None,
+        students=models[1:] if args.teacher_dir else models,
+        figures=_draw(models, args.validation, out_dir),
+        validation=read_json(args.validation) if args.validation else {},
+        notes=args.note,
+        commands=args.command,
+    )
+    for path in write_report(inputs, out_dir):
+        print(path)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--teacher_dir", metavar="[NAME=]DIR", help="folder of the trained teacher, exp/X")
+    add("--student_dir", nargs="+", required=True, metavar="[NAME=]DIR")
+    add("--dataset", default="test", help="results are found in DIR/DATASET_* [%(default)s]")
+    add(
+        "--result_dirs", nargs="+", default=[], metavar="NAME=DIR",
+        help="results of the models of these names instead of all that are found",
+    )  # fmt: skip
+    add("--validation", help="validation.json, for the corpus and its durations")
+    add("--out_dir", required=True)
+    add("--title", default="Teacher and student")
+    add("--note", action="append", default=[], help="shown at the top; may be repeated")
+    add("--command", action="append", default=[], help="command to repeat it; may be repeated")
+    return parser
+
+
+def _result_dirs(arguments: list[str], named: dict[str, Path]) -> dict[str, list[Path]]:
+    """Return the folders named for each model; a name may occur several times.
+
+    Raises: ConfigError for a name that is no model's.
+    """
+    chosen: dict[str, list[Path]] = {}
+    for argument in arguments:
+        name, _, folder = argument.partition("=")
+        if name not in named or not folder:
+            raise ConfigError(f"--result_dirs {argument}: expected NAME=DIR, NAME of {list(named)}")
+        chosen.setdefault(name, []).append(Path(folder))
+    return chosen
+
+
+def _draw(models: list[Model], validation: str | None, out_dir: Path) -> dict[str, Path]:
+    """Draw the plots that there are data for; return their paths by name."""
+    paths = {name: out_dir / f"{name}.png" for name in ("det", "confidence")}
+    results = [model.headline for model in models]
+    plot_det(results, paths["det"])
+    plot_confidence(results, paths["confidence"])
+    runs = {model.name: model.exp_dir for model in models if model.cv_rows}
+    if runs:
+        paths["curves"] = out_dir / "curves.png"
+        plot_curves(runs, paths["curves"])
+    if validation:
+        paths["durations"] = out_dir / "durations.png"
+        plot_durations(validation, paths["durations"])
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

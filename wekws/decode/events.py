@@ -1,0 +1,91 @@
+"""Events: the peaks of a confidence curve, no two closer than the refractory time.
+
+An event keeps its place whatever the threshold, so the detections at a threshold are the events
+whose score reaches it, and every threshold can be counted from one list.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Event(NamedTuple):
+    """A possible detection: confidence, first frame of the keyword, frame of the peak."""
+
+    score: float
+    start: int
+    end: int
+
+
+def find_events(
+    confidence: torch.Tensor, start: torch.Tensor, refractory_frames: int
+) -> list[Event]:
+    """Return the events of one curve in time order, at least one (its maximum).
+
+    confidence: (T,) in [0, 1]. start: (T,) first frame of the path behind each value.
+    refractory_frames: two events are at least this many frames apart; the higher one stays.
+    """
+    return find_events_batch(confidence[None, None], start[None, None], refractory_frames)[0][0]
+
+
+def find_events_batch(
+    confidence: torch.Tensor, start: torch.Tensor, refractory_frames: int
+) -> list[list[list[Event]]]:
+    """Return the events of each curve of (B, K, T): a list over B of lists over K.
+
+    Frames past an utterance's length hold 0 and are never peaks. A curve that is 0 throughout
+    has one event of score 0 at frame 0: every utterance and keyword has a score.
+    """
+    batch_size, num_keywords, num_frames = confidence.shape
+    curves = confidence.flatten(0, 1).cpu().numpy()
+    starts = start.flatten(0, 1).cpu().numpy()
+    before = np.pad(curves, ((0, 0), (1, 0)))[:, :num_frames]
+    after = np.pad(curves, ((0, 0), (0, 1)))[:, 1:]
+    rows, ends = np.nonzero((curves > before) & (curves >= after))
+    scores = curves[rows, ends]
+    begins = starts[rows, ends]
+    events: list[list[Event]] = [[] for _ in range(len(curves))]
+    for i in _keep(rows, scores, ends, len(curves), num_frames, refractory_frames):
+        events[rows[i]].append(Event(float(scores[i]), int(begins[i]), int(ends[i])))
+    events = [row or [Event(0.0, 0, 0)] for row in events]
+    return [events[b * num_keywords : (b + 1) * num_keywords] for b in range(batch_size)]
+
+
+def suppress(events: Sequence[Event], refractory_frames: int) -> list[Event]:
+    """Return the events that stay, in time order, when each silences lesser ones near it."""
+    if not events:
+        return []
+    scores = np.array([event.score for event in events])
+    ends = np.array([event.end for event in events])
+    rows = np.zeros(len(events), dtype=np.int64)
+    kept = _keep(rows, scores, ends, 1, int(ends.max()) + 1, refractory_frames)
+    return [events[i] for i in kept]
+
+
+def _keep(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    ends: np.ndarray,
+    num_rows: int,
+    num_frames: int,
+    refractory_frames: int,
+) -> list[int]:
+    """Return the candidates that survive greedy suppression, by row and time.
+
+    Highest first, the earlier of two equals first; a kept one blocks its neighbourhood.
+    """
+    reach = max(refractory_frames, 1)
+    width = num_frames + 2 * reach
+    blocked = bytearray(num_rows * width)
+    silence = bytes(b"\x01" * (2 * reach - 1))
+    places = rows * width + ends + reach
+    kept = []
+    order = np.lexsort((places, -scores))
+    for i, place in zip(order.tolist(), places[order].tolist(), strict=True):
+        if not blocked[place]:
+            blocked[place - reach + 1 : place + reach] = silence
+            kept.append(i)
+    kept.sort(key=places.__getitem__)
+    return kept

@@ -1,0 +1,1 @@
+"""Scores of a dataset and what they say: error rates, operating points, summaries."""

@@ -1,0 +1,130 @@
+"""Error rates at every threshold, from sorted scores, and thresholds for a false-alarm budget.
+
+A detection is a confidence >= threshold. False rejections count utterances of the keyword by
+their highest confidence; false alarms count events on audio without any keyword.
+"""
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from wekws.errors import ConfigError, DataError
+from wekws.files import atomic_path
+
+
+@dataclass(frozen=True)
+class DetPoints:
+    """Exact counts at ascending thresholds (N,), from 0 to one that nothing reaches."""
+
+    thresholds: np.ndarray
+    false_alarms: np.ndarray
+    misses: np.ndarray
+    positives: int
+    hours: float
+
+    @property
+    def fa_per_hour(self) -> np.ndarray:
+        """False alarms per hour (N,), not increasing."""
+        return self.false_alarms / self.hours
+
+    @property
+    def frr(self) -> np.ndarray:
+        """Share of positives that are missed (N,), not decreasing."""
+        return self.misses / self.positives
+
+
+def det_points(
+    positive_scores: np.ndarray,
+    negative_scores: np.ndarray,
+    hours: float,
+    extra_thresholds: Iterable[float] = (),
+) -> DetPoints:
+    """Count both errors at 0, at every score, at the extra thresholds, and above all.
+
+    positive_scores: (P,) highest confidence of each positive, below 0 if it was rejected.
+    negative_scores: (M,) confidence of every event in `hours` of negatives.
+    Raises: DataError if there are no positives or no hours.
+    """
+    if len(positive_scores) == 0:
+        raise DataError("no positives: a false rejection rate needs utterances of the keyword")
+    if hours <= 0:
+        raise DataError("no negatives: a false alarm rate needs audio without any keyword")
+    positives, negatives = np.sort(positive_scores), np.sort(negative_scores)
+    scores = np.concatenate([positives[positives >= 0], negatives])
+    above_all = 1.0 if scores.max(initial=0.0) < 1.0 else 1.000001
+    extra = [0.0, above_all, *extra_thresholds]
+    thresholds = np.unique(np.concatenate([scores, extra]))
+    return DetPoints(
+        thresholds=thresholds,
+        false_alarms=len(negatives) - np.searchsorted(negatives, thresholds, side="left"),
+        misses=np.searchsorted(positives, thresholds, side="left"),
+        positives=len(positives),
+        hours=hours,
+    )
+
+
+def write_stats(path: str | os.PathLike[str], points: DetPoints) -> None:
+    """Write `stats.<keyword>.txt`: threshold, false alarms per hour, FRR on each line."""
+    columns = (points.thresholds, points.fa_per_hour, points.frr)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        stream.writelines(f"{t:.7g} {rate:.6f} {frr:.6f}\n" for t, rate, frr in rows)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """False alarms that are acceptable: so many per hour, or (None) one in the whole set."""
+
+    per_hour: float | None
+
+    @property
+    def label(self) -> str:
+        """The budget as summaries name it."""
+        return "1 in all" if self.per_hour is None else f"{self.per_hour:g}/h"
+
+    def allowed(self, hours: float) -> int:
+        """Return the number of false alarms that stay within the budget in `hours`."""
+        if self.per_hour is None:
+            return 1
+        return math.floor(self.per_hour * hours * (1 + 1e-12))
+
+
+def parse_budgets(text: str) -> list[Budget]:
+    """Read `0.5,1`: budgets per hour; one false alarm in all is always added.
+
+    Raises: ConfigError for anything but distinct numbers >= 0.
+    """
+    try:
+        rates = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        rates = [-1.0]
+    if len(set(rates)) < len(rates) or not all(0 <= rate < math.inf for rate in rates):
+        raise ConfigError(f"--budgets {text}: expected distinct numbers >= 0, such as 0.5,1")
+    return [*(Budget(rate) for rate in rates), Budget(None)]
+
+
+def operating_point(negative_scores: np.ndarray, hours: float, budget: Budget) -> float:
+    """Return the lowest threshold that stays within the budget on these events.
+
+    It lies one last digit (of 6) above the highest event that must not be detected, so that it
+    rejects no positive without need. 0 if all events together are within the budget.
+    Raises: DataError if there are no hours.
+    """
+    if hours <= 0:
+        raise DataError("no negatives: a threshold needs audio without any keyword")
+    allowed = budget.allowed(hours)
+    if len(negative_scores) <= allowed:
+        return 0.0
+    return _next_above(float(np.sort(negative_scores)[-1 - allowed]))
+
+
+def _next_above(score: float) -> float:
+    """Return the next number of 6 significant digits, 1e-12 at least."""
+    if score < 1e-12:
+        return 1e-12
+    digit = 10.0 ** (math.floor(math.log10(score)) - 5)
+    candidates = (float(f"{score + step * digit:.6g}") for step in (0.0, 0.5, 1.0, 1.5))
+    return next(candidate for candidate in candidates if candidate > score)

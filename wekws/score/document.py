@@ -1,0 +1,176 @@
+"""A small document (headings, paragraphs, lists, tables, figures, code) as Markdown and HTML.
+
+In texts, `code` and **bold** mean what they mean in Markdown; everything else is literal.
+"""
+
+import base64
+import html
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_STYLE = """
+:root{color-scheme:light}
+body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;color:#222;
+background:#fff;max-width:60rem;margin:0 auto;padding:1rem 1rem 4rem}
+h1{font-size:1.7rem;line-height:1.25;margin:.6rem 0 1rem}
+h2{font-size:1.25rem;margin:2.4rem 0 .6rem;padding-bottom:.25rem;border-bottom:1px solid #ddd}
+h3{font-size:1.05rem;margin:1.6rem 0 .4rem}
+.scroll{overflow-x:auto;margin:.8rem 0}
+table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
+.caption{color:#555;font-size:.88rem;margin:.8rem 0 -.4rem}
+th,td{padding:.32rem .7rem;border-bottom:1px solid #e4e4e4;text-align:right;white-space:nowrap}
+th{background:#f5f6f8;border-bottom:2px solid #cfd4da;white-space:normal;min-width:3.6rem;
+vertical-align:bottom}
+th:first-child,td:first-child{text-align:left;padding-left:.4rem}
+.text{text-align:left}
+td.text{white-space:normal;min-width:7rem}
+@media (min-width:50rem){td.text{min-width:10rem}}
+figure{margin:1.2rem 0}
+figure img{width:100%;min-width:34rem;height:auto;display:block}
+figcaption{color:#555;font-size:.88rem;margin-top:.3rem}
+code{background:#f2f3f5;border-radius:3px;padding:.1em .3em;font-size:.9em;overflow-wrap:anywhere}
+pre{background:#f2f3f5;border-radius:5px;padding:.7rem .9rem;overflow-x:auto;font-size:.85rem}
+pre code{background:none;padding:0;overflow-wrap:normal}
+.note{border-left:4px solid #0072B2;background:#eef5fa;padding:.6rem .9rem;margin:1rem 0}
+.warning{border-left-color:#D55E00;background:#fdf1ea}
+"""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; level 1 is the title."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text; kind ``note`` and ``warning`` stand out."""
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of short texts."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts; the first column names the row. text_columns hold words, not numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    text_columns: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG picture with a caption; the caption is its text for readers who cannot see it."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Commands or other literal text."""
+
+    text: str
+
+
+Block = Heading | Paragraph | Bullets | Table | Figure | Code
+
+
+def to_markdown(blocks: Sequence[Block], folder: str | os.PathLike[str]) -> str:
+    """Return the document as Markdown; pictures are linked relative to ``folder``."""
+    return "\n\n".join(_block_markdown(block, Path(folder)) for block in blocks) + "\n"
+
+
+def _block_markdown(block: Block, folder: Path) -> str:
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {text}"
+        case Paragraph(text, kind):
+            return f"> {text}" if kind else text
+        case Bullets(items):
+            return "\n".join(f"- {item}" for item in items)
+        case Code(text):
+            return f"```\n{text}\n```"
+        case Figure(path, caption):
+            link = os.path.relpath(path, folder).replace(" ", "%20")
+            return f"![{caption}]({link})\n\n*{caption}*"
+        case Table():
+            return _table_markdown(block)
+
+
+def _table_markdown(table: Table) -> str:
+    aligned = ["---" if i in (0, *table.text_columns) else "---:" for i in range(len(table.header))]
+    rows = [table.header, aligned, *table.rows]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([*([f"{table.caption}\n"] if table.caption else []), *lines])
+
+
+def to_html(blocks: Sequence[Block]) -> str:
+    """Return the document as one HTML page that needs no other file: pictures are inside."""
+    title = next((block.text for block in blocks if isinstance(block, Heading)), "Report")
+    body = "\n".join(_block_html(block) for block in blocks)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _block_html(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{_inline(text)}</h{level}>"
+        case Paragraph(text, kind):
+            extra = f' class="note {kind}"' if kind else ""
+            return f"<p{extra}>{_inline(text)}</p>"
+        case Bullets(items):
+            return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>"
+        case Code(text):
+            return f"<pre><code>{html.escape(text)}</code></pre>"
+        case Figure(path, caption):
+            data = base64.b64encode(Path(path).read_bytes()).decode("ascii")
+            return (
+                '<figure><div class="scroll"><img '
+                f'alt="{html.escape(caption)}" src="data:image/png;base64,{data}"></div>'
+                f"<figcaption>{_inline(caption)}</figcaption></figure>"
+            )
+        case Table():
+            return _table_html(block)
+
+
+def _table_html(table: Table) -> str:
+    caption = f'<p class="caption">{_inline(table.caption)}</p>' if table.caption else ""
+    kinds = [' class="text"' if i in table.text_columns else "" for i in range(len(table.header))]
+    head = "".join(
+        f'<th scope="col"{kind}>{_inline(cell)}</th>'
+        for kind, cell in zip(kinds, table.header, strict=True)
+    )
+    rows = []
+    for row in table.rows:
+        cells = [f"<td{kind}>{_inline(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'{caption}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _inline(text: str) -> str:
+    escaped = re.sub(r"(?<=\d) (?=%)", "&nbsp;", html.escape(text))
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)

@@ -1,0 +1,29 @@
+"""Keyword names for readers and machines without Chinese: pinyin with tone marks."""
+
+import re
+from itertools import groupby
+
+from pypinyin import Style, lazy_pinyin
+
+_CJK = re.compile(r"[\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+
+def has_cjk(text: str) -> bool:
+    """Say whether any character of the text is Chinese."""
+    return _CJK.search(text) is not None
+
+
+def pinyin(text: str) -> str:
+    """Return the text with Chinese runs as pinyin: ``嗨小问 v2`` becomes ``hāi xiǎo wèn v2``."""
+    pieces = []
+    for is_chinese, run in groupby(text, has_cjk):
+        piece = "".join(run)
+        if is_chinese:
+            piece = f" {' '.join(lazy_pinyin(piece, style=Style.TONE))} "
+        pieces.append(piece)
+    return " ".join("".join(pieces).split()) if has_cjk(text) else text
+
+
+def with_pinyin(text: str) -> str:
+    """Return the text followed by its pinyin where it holds Chinese."""
+    return f"{text} ({pinyin(text)})" if has_cjk(text) else text

@@ -1,0 +1,202 @@
+"""From a checkpoint and a data list to the events of every utterance and keyword.
+
+Axes: B utterances, T frames, F mel bins, V vocabulary.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from wekws.config import load_yaml_with_base, parse_section
+from wekws.dataset.features import expand_context
+from wekws.dataset.loader import Batch, DatasetConfig, SpeechDataset
+from wekws.dataset.vocabulary import FILLER, Tokenizer, Vocabulary, read_keywords
+from wekws.decode.events import Event
+from wekws.decode.keyword import KeywordScorer
+from wekws.decode.prefix_beam import PrefixBeamDecoder
+from wekws.errors import ConfigError, DataError
+from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.model import KwsModel
+from wekws.score.scores import ScoredUtterance
+
+log = logging.getLogger(__name__)
+
+DECODERS = {"keyword": KeywordScorer, "prefix_beam": PrefixBeamDecoder}
+MAX_BATCH_FRAMES = 100_000  # 10 ms frames with padding: under 1 GiB at work in a 4-layer FSMN
+
+
+class Decoder(Protocol):
+    """What every decoder offers: events from posteriors."""
+
+    def events(
+        self, log_probs: torch.Tensor, lengths: torch.Tensor, refractory_frames: int
+    ) -> list[list[list[Event]]]:
+        """Return the events of each recording (B, T, V) and keyword."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A model with all that its outputs mean."""
+
+    model: KwsModel
+    dataset_config: DatasetConfig
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    keywords: tuple[str, ...]
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds between two frames of posteriors."""
+        return self.dataset_config.fbank_conf.frame_shift * self.dataset_config.frame_skip / 1000
+
+    @property
+    def num_params(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def load_system(
+    checkpoint: Path,
+    *,
+    config: Path | None = None,
+    dict_path: Path | None = None,
+    lexicon: Path | None = None,
+    keywords_file: Path | None = None,
+) -> System:
+    """Load a checkpoint; what is not given lies beside it.
+
+    Raises: ConfigError or DataError naming the file that is missing or does not fit.
+    """
+    folder = checkpoint.parent
+    config = config or config_beside(checkpoint)
+    section = load_yaml_with_base(config).get("dataset_conf", {})
+    beside_lexicon = folder / "lexicon.txt"
+    system = System(
+        model=load_model(checkpoint, config),
+        dataset_config=parse_section(DatasetConfig, section, f"{config}: dataset_conf"),
+        vocabulary=Vocabulary.load(dict_path or _beside(folder / "dict.txt", "--dict")),
+        tokenizer=Tokenizer(lexicon or (beside_lexicon if beside_lexicon.exists() else None)),
+        keywords=tuple(
+            read_keywords(keywords_file or _beside(folder / "keywords.txt", "--keywords_file"))
+        ),
+    )
+    system.vocabulary.check_output_dim(system.model.config.output_dim)
+    return system
+
+
+def _beside(path: Path, flag: str) -> Path:
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; name it with {flag}")
+    return path
+
+
+def make_decoder(name: str, system: System) -> Decoder:
+    """Return the decoder of this name for the system's keywords.
+
+    Raises: ConfigError if a keyword has a token that the model does not know.
+    """
+    return DECODERS[name]([keyword_tokens(system, keyword) for keyword in system.keywords])
+
+
+def keyword_tokens(system: System, keyword: str) -> list[int]:
+    """Return the label ids of a keyword.
+
+    Raises: ConfigError naming the tokens that are not in the vocabulary.
+    """
+    tokens = system.tokenizer.tokenise(keyword)
+    unknown = [token for token in tokens if system.vocabulary.ids.get(token, FILLER) == FILLER]
+    if unknown or not tokens:
+        raise ConfigError(
+            f"keyword {keyword}: {' '.join(unknown) or 'it'} has no token in the dictionary; "
+            "make the dictionary with this keyword"
+        )
+    return [system.vocabulary.ids[token] for token in tokens]
+
+
+def open_dataset(
+    system: System, data_list: str | os.PathLike[str], cache_dir: Path, num_workers: int
+) -> SpeechDataset:
+    """Open a data list as it is: nothing filtered, nothing augmented."""
+    return SpeechDataset(
+        data_list,
+        system.dataset_config,
+        system.vocabulary,
+        system.tokenizer,
+        system.keywords,
+        cache_dir=cache_dir,
+        is_training=False,
+        num_workers=num_workers,
+        use_filters=False,
+    )
+
+
+@torch.inference_mode()
+def score_dataset(
+    system: System,
+    dataset: SpeechDataset,
+    decoder: Decoder,
+    *,
+    refractory_s: float,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> Iterator[ScoredUtterance]:
+    """Yield every utterance with its events, longest first.
+
+    Raises: DataError naming an utterance whose posteriors are not finite.
+    """
+    model = system.model.to(device)
+    refractory_frames = round(refractory_s / system.hop_s)
+    for indices in plan_batches(dataset.num_frames, batch_size):
+        batch = dataset.batch(indices).to(device)
+        log_probs, lengths = posteriors(model, batch, system.dataset_config)
+        _check_finite(log_probs, lengths, batch.keys)
+        events = decoder.events(log_probs, lengths, refractory_frames)
+        for key, per_keyword in zip(batch.keys, events, strict=True):
+            yield ScoredUtterance(key, dict(zip(system.keywords, per_keyword, strict=True)))
+
+
+def posteriors(
+    model: KwsModel, batch: Batch, config: DatasetConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log posteriors (B, T, V) and their lengths (B,)."""
+    feats, lengths = expand_context(
+        batch.feats,
+        batch.feat_lengths,
+        config.context.left,
+        config.context.right,
+        config.frame_skip,
+    )
+    return model(feats, lengths).float().log_softmax(-1), lengths
+
+
+def _check_finite(log_probs: torch.Tensor, lengths: torch.Tensor, keys: Sequence[str]) -> None:
+    frames = torch.arange(log_probs.shape[1], device=log_probs.device)
+    is_bad = log_probs.isnan().any(-1) & (frames < lengths[:, None])
+    if is_bad.any():
+        key = keys[int(is_bad.any(1).nonzero()[0])]
+        raise DataError(f"utterance {key}: the model's outputs are not finite; a damaged model?")
+
+
+def plan_batches(
+    num_frames: np.ndarray, batch_size: int, max_frames: int = MAX_BATCH_FRAMES
+) -> list[np.ndarray]:
+    """Cut the utterances, longest first, into batches of bounded size.
+
+    A batch has at most batch_size utterances and, unless it is a single one, at most max_frames
+    frames, padding included: recordings of an hour and of a second fit one memory.
+    """
+    order = np.argsort(-num_frames, kind="stable")
+    plan, begin = [], 0
+    while begin < len(order):
+        longest = max(int(num_frames[order[begin]]), 1)
+        count = max(1, min(batch_size, max_frames // longest))
+        plan.append(order[begin : begin + count])
+        begin += count
+    return plan

@@ -1,0 +1,279 @@
+"""`summary.json` and `summary.md`: operating points of a scored dataset, with intervals.
+
+summary.json (every rate with its 95 % interval `low`, `high`):
+
+    checkpoint, params      the model file and its trainable parameters (null if unknown)
+    decoder                 keyword | prefix_beam
+    dataset                 the data list
+    utterances, hours       what was scored
+    not_scored              utterances of the list without a score
+    refractory_s            seconds between two events
+    dev                     {dataset, hours} of the set that chose the thresholds, or null
+    keywords                a list, each with
+      keyword, positives    the keyword; utterances that hold it
+      negatives, negative_hours   utterances without any keyword, and their audio
+      confusions            {utterances, hours} of other keywords
+      notes                 texts a reader should know
+      operating_points      a list, each with
+        budget              0.5/h | 1/h | ... | 1 in all
+        threshold           a detection is a confidence >= threshold
+        chosen_on           dev | test: the set that chose the threshold
+        budget_false_alarms how many false alarms the budget allows in that set
+        false_alarms        {count, per_hour, low, high} on negatives; Poisson, exact
+        misses              {count, rate, low, high} of positives; Wilson
+        confusions          {count, per_hour} on utterances of other keywords (null: no such audio)
+    not_evaluated           [{keyword, positives, negative_hours, problem}]
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wekws.errors import DataError
+from wekws.files import atomic_path
+from wekws.score.det import Budget, operating_point
+from wekws.score.intervals import poisson_exact, wilson
+from wekws.score.scores import write_json
+from wekws.score.sets import KeywordSet, ScoredSet
+
+_RATE = {"low": float, "high": float}
+_POINT = {
+    "budget": str,
+    "threshold": float,
+    "chosen_on": str,
+    "budget_false_alarms": int,
+    "false_alarms": {"count": int, "per_hour": float, **_RATE},
+    "misses": {"count": int, "rate": float, **_RATE},
+    "confusions": {"count": int, "per_hour": (float, type(None))},
+}
+_KEYWORD = {
+    "keyword": str,
+    "positives": int,
+    "negatives": int,
+    "negative_hours": float,
+    "confusions": {"utterances": int, "hours": float},
+    "notes": [str],
+    "operating_points": [_POINT],
+}
+SCHEMA = {
+    "checkpoint": str,
+    "params": (int, type(None)),
+    "decoder": str,
+    "dataset": str,
+    "utterances": int,
+    "hours": float,
+    "not_scored": int,
+    "refractory_s": (float, type(None)),
+    "dev": ({"dataset": str, "hours": float}, type(None)),
+    "keywords": [_KEYWORD],
+    "not_evaluated": [{"keyword": str, "positives": int, "negative_hours": float, "problem": str}],
+}
+
+
+def choose_thresholds(
+    test: KeywordSet, dev: KeywordSet | None, budgets: Sequence[Budget]
+) -> list[dict[str, Any]]:
+    """Choose a threshold a budget, on dev if it has negatives, otherwise on test itself."""
+    use_dev = dev is not None and dev.negative_hours > 0
+    chooser = dev if use_dev else test
+    return [
+        {
+            "budget": budget.label,
+            "threshold": operating_point(chooser.negatives, chooser.negative_hours, budget),
+            "chosen_on": "dev" if use_dev else "test",
+            "budget_false_alarms": budget.allowed(chooser.negative_hours),
+        }
+        for budget in budgets
+    ]
+
+
+def keyword_summary(
+    test: KeywordSet, dev: KeywordSet | None, budgets: Sequence[Budget]
+) -> dict[str, Any]:
+    """Return the keyword's part of the summary: frozen thresholds applied to the test set."""
+    points = choose_thresholds(test, dev, budgets)
+    notes = test.notes
+    if dev is not None and dev.negative_hours <= 0:
+        notes.append("dev holds no negatives: thresholds were chosen on test")
+    notes += [
+        f"{point['budget']}: the budget is never used up on {point['chosen_on']}; threshold 0"
+        for point in points
+        if point["threshold"] == 0
+    ]
+    return {
+        "keyword": test.keyword,
+        "positives": len(test.positives),
+        "negatives": test.num_negatives,
+        "negative_hours": test.negative_hours,
+        "confusions": {"utterances": test.num_confusions, "hours": test.confusion_hours},
+        "notes": notes,
+        "operating_points": [{**point, **_errors(test, point["threshold"])} for point in points],
+    }
+
+
+def _errors(test: KeywordSet, threshold: float) -> dict[str, Any]:
+    false_alarms = int(np.count_nonzero(test.negatives >= threshold))
+    misses = int(np.count_nonzero(test.positives < threshold))
+    confusions = int(np.count_nonzero(test.confusions >= threshold))
+    alarms_low, alarms_high = poisson_exact(false_alarms, test.negative_hours)
+    misses_low, misses_high = wilson(misses, len(test.positives))
+    return {
+        "false_alarms": {
+            "count": false_alarms,
+            "per_hour": false_alarms / test.negative_hours,
+            "low": alarms_low,
+            "high": alarms_high,
+        },
+        "misses": {
+            "count": misses,
+            "rate": misses / len(test.positives),
+            "low": misses_low,
+            "high": misses_high,
+        },
+        "confusions": {
+            "count": confusions,
+            "per_hour": confusions / test.confusion_hours if test.confusion_hours else None,
+        },
+    }
+
+
+def summarise(
+    test: ScoredSet,
+    test_info: Mapping[str, Any],
+    dev: ScoredSet | None,
+    dev_info: Mapping[str, Any] | None,
+    budgets: Sequence[Budget],
+) -> dict[str, Any]:
+    """Build the summary of a scored dataset.
+
+    test_info, dev_info: what `score.json` says of each.
+    Raises: DataError if no keyword at all can be evaluated, with every reason.
+    """
+    dev_sets = {keyword.keyword: keyword for keyword in dev.keywords} if dev else {}
+    good = [keyword for keyword in test.keywords if keyword.problem is None]
+    bad = [keyword for keyword in test.keywords if keyword.problem is not None]
+    if not good:
+        reasons = "\n".join(f"{keyword.keyword}: {keyword.problem}" for keyword in bad)
+        raise DataError(f"{test_info['data_list']}: no error rates can be computed\n{reasons}")
+    return {
+        "checkpoint": test_info["checkpoint"],
+        "params": test_info.get("params"),
+        "decoder": test_info["decoder"],
+        "dataset": test_info["data_list"],
+        "utterances": test.num_utterances,
+        "hours": test.hours,
+        "not_scored": test.not_scored,
+        "refractory_s": test_info.get("refractory_s"),
+        "dev": {"dataset": dev_info["data_list"], "hours": dev.hours} if dev else None,
+        "keywords": [
+            keyword_summary(keyword, dev_sets.get(keyword.keyword), budgets) for keyword in good
+        ],
+        "not_evaluated": [
+            {
+                "keyword": keyword.keyword,
+                "positives": len(keyword.positives),
+                "negative_hours": keyword.negative_hours,
+                "problem": keyword.problem,
+            }
+            for keyword in bad
+        ],
+    }
+
+
+def write_summary(result_dir: str | os.PathLike[str], summary: Mapping[str, Any]) -> None:
+    """Check the summary and write it as `summary.json` and `summary.md`."""
+    validate_summary(summary)
+    write_json(Path(result_dir) / "summary.json", summary)
+    with atomic_path(Path(result_dir) / "summary.md") as temporary:
+        temporary.write_text(to_markdown(summary), encoding="utf-8")
+
+
+def to_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the summary as a table for people."""
+    params = "?" if summary["params"] is None else f"{summary['params']:,}"
+    dev = summary["dev"]
+    chosen = f"chosen on {dev['dataset']} ({dev['hours']:.2f} h)" if dev else "chosen on this set"
+    lines = [
+        f"# {summary['dataset']}",
+        "",
+        f"Checkpoint {summary['checkpoint']} ({params} parameters), decoder {summary['decoder']}.",
+        f"{summary['utterances']:,} utterances, {summary['hours']:.2f} h scored, "
+        f"{summary['not_scored']} not scored. Thresholds {chosen}. Intervals are 95 %.",
+        "",
+        "| keyword | budget | threshold | chosen on | FRR | misses | false alarms per hour "
+        "| false alarms | hours | confusions |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        _markdown_row(keyword, point)
+        for keyword in summary["keywords"]
+        for point in keyword["operating_points"]
+    ]
+    notes = [
+        f"- {keyword['keyword']}: {note}"
+        for keyword in summary["keywords"]
+        for note in keyword["notes"]
+    ]
+    notes += [f"- {item['keyword']}: {item['problem']}" for item in summary["not_evaluated"]]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def _markdown_row(keyword: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    misses, alarms = point["misses"], point["false_alarms"]
+    percent = [f"{100 * misses[name]:.2f}" for name in ("rate", "low", "high")]
+    rates = [f"{alarms[name]:.2f}" for name in ("per_hour", "low", "high")]
+    cells = [
+        keyword["keyword"],
+        point["budget"],
+        f"{point['threshold']:.6g}",
+        point["chosen_on"],
+        f"{percent[0]} % ({percent[1]} to {percent[2]})",
+        f"{misses['count']} of {keyword['positives']}",
+        f"{rates[0]} ({rates[1]} to {rates[2]})",
+        str(alarms["count"]),
+        f"{keyword['negative_hours']:.2f}",
+        f"{point['confusions']['count']} in {keyword['confusions']['utterances']}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def validate_summary(summary: Any) -> None:
+    """Check a summary against the schema: every key there, no other, right types, no NaN.
+
+    Raises: DataError listing every problem with its place.
+    """
+    problems: list[str] = []
+    _validate(summary, SCHEMA, "summary", problems)
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _validate(value: Any, schema: Any, where: str, problems: list[str]) -> None:
+    if isinstance(schema, tuple):
+        schema = type(None) if value is None else schema[0]
+    if isinstance(schema, dict) and isinstance(value, Mapping):
+        for key in [*schema, *(key for key in value if key not in schema)]:
+            if key not in value or key not in schema:
+                problems.append(f"{where}.{key}: {'missing' if key in schema else 'unknown key'}")
+            else:
+                _validate(value[key], schema[key], f"{where}.{key}", problems)
+    elif isinstance(schema, list) and isinstance(value, Sequence) and not isinstance(value, str):
+        for i, item in enumerate(value):
+            _validate(item, schema[0], f"{where}[{i}]", problems)
+    elif not _is(value, schema):
+        expected = getattr(
+            schema, "__name__", "a mapping" if isinstance(schema, dict) else "a list"
+        )
+        problems.append(f"{where}: found {value!r}; expected {expected}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if not isinstance(kind, type) or isinstance(value, bool):
+        return False
+    if kind is float:
+        return isinstance(value, float | int) and math.isfinite(value)
+    return isinstance(value, kind)
