@@ -1,0 +1,185 @@
+"""Pictures are checked by what is on their axes; how they look is for eyes."""
+
+import json
+
+import fake_results as fake
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from wekws.bin import plot_confidence as confidence_command
+from wekws.bin import plot_curves as curves_command
+from wekws.bin import plot_det as det_command
+from wekws.bin import plot_durations as durations_command
+from wekws.errors import DataError
+from wekws.plot import style
+from wekws.plot.confidence import plot_confidence
+from wekws.plot.curves import plot_curves
+from wekws.plot.det import plot_det
+from wekws.plot.durations import plot_durations
+from wekws.score.results import read_result
+
+PNG = b"\x89PNG"
+HI_XIAOWEN = ["嗨小问", "你好问问"]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved during the test."""
+    figures = []
+    save = Figure.savefig
+
+    def remember(self, *args, **kwargs):
+        figures.append(self)
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    return figures
+
+
+@pytest.fixture
+def without_cjk_font(monkeypatch):
+    monkeypatch.setattr(style, "cjk_font", lambda: None)
+
+
+def results(tmp_path, keywords, num_models=2, **options):
+    names = [f"model {i}" for i in range(num_models)]
+    return [
+        read_result(name, fake.make_result(tmp_path / name, keywords, seed=i, **options))
+        for i, name in enumerate(names)
+    ]
+
+
+def test_names_are_pinyin_only_without_a_font(monkeypatch):
+    monkeypatch.setattr(style, "cjk_font", lambda: None)
+    assert style.readable("嗨小问") == "hāi xiǎo wèn"
+    assert style.readable("SMART MIRROR") == "SMART MIRROR"
+    monkeypatch.setattr(style, "cjk_font", lambda: "Some CJK")
+    assert style.readable("嗨小问") == "嗨小问"
+
+
+@pytest.mark.parametrize(("num_keywords", "num_models"), [(1, 1), (2, 2), (6, 4)])
+def test_det_and_confidence_have_a_panel_a_keyword(
+    tmp_path, drawn, without_cjk_font, num_keywords, num_models
+):
+    keywords = ["嗨小问", "SMART MIRROR", "C", "D", "E", "F"][:num_keywords]
+    models = results(tmp_path, keywords, num_models, positives=40, negatives=200)
+    plot_det(models, tmp_path / "det.png")
+    plot_confidence(models, tmp_path / "confidence.png")
+    assert (tmp_path / "det.png").read_bytes()[:4] == PNG
+    assert (tmp_path / "confidence.png").read_bytes()[:4] == PNG
+    for figure in drawn:
+        titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+        assert titles == ["hāi xiǎo wèn", *keywords[1:]]
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels[:num_models] == [model.name for model in models]
+
+
+def test_no_text_leaves_the_picture_and_no_character_is_missing(tmp_path, drawn, recwarn):
+    names = ["a student with quite a long name, T=2, alpha=0.5", "another one of that kind"]
+    models = [
+        read_result(name, fake.make_result(tmp_path / str(i), HI_XIAOWEN, positives=50))
+        for i, name in enumerate(names)
+    ]
+    plot_det(models, tmp_path / "det.png")
+    plot_confidence(models, tmp_path / "confidence.png")
+    for figure in drawn:
+        box = figure.get_tightbbox()
+        width, height = figure.get_size_inches()
+        assert box.x0 >= -0.01 and box.y0 >= -0.01
+        assert box.x1 <= width + 0.01 and box.y1 <= height + 0.01
+    assert not [warning for warning in recwarn if "missing from" in str(warning.message)]
+
+
+def test_det_draws_zero_false_alarms_at_a_left_edge(tmp_path, drawn):
+    models = results(tmp_path, ["A"], 1)
+    plot_det(models, tmp_path / "det.png")
+    axis = drawn[0].axes[0]
+    drawn[0].canvas.draw()
+    assert axis.get_xticklabels()[0].get_text() == "0"
+    x, y = axis.get_lines()[-4].get_data()  # three operating points are drawn after the curve
+    assert np.isclose(x[0], axis.get_xticks()[0]) and (np.diff(x) > 0).all()
+    assert (np.diff(y) <= 0).all()
+
+
+def test_det_near_zero_frr_keeps_a_readable_axis(tmp_path, drawn):
+    plot_det(results(tmp_path, ["A"], 1, quality=12.0), tmp_path / "det.png")
+    bottom, top = drawn[0].axes[0].get_ylim()
+    assert bottom < 0 < 2.0 <= top <= 3.0
+
+
+def test_det_without_a_summary_has_no_band_and_no_points(tmp_path, drawn):
+    folder = fake.make_result(tmp_path / "x", ["SMART MIRROR"])
+    (folder / "summary.json").unlink()
+    plot_det([read_result("wekws", folder)], tmp_path / "det.png")
+    axis = drawn[0].axes[0]
+    assert axis.get_title() == "SMART MIRROR"
+    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert labels == ["wekws"]
+
+
+def test_a_set_without_positives_says_so(tmp_path, drawn):
+    models = results(tmp_path, ["A"], 1, positives=0)
+    plot_det(models, tmp_path / "det.png")
+    plot_confidence(models, tmp_path / "confidence.png")
+    assert drawn[0].axes[0].texts[0].get_text() == "no utterance with this keyword"
+    assert drawn[1].axes[0].texts[0].get_text() == "no positives in this set"
+
+
+def test_all_scores_equal_is_one_step(tmp_path):
+    (tmp_path / "stats.A.txt").write_text("0 10 0\n0.5 10 0\n1 0 1\n")
+    model = read_result("x", tmp_path)
+    plot_det([model], tmp_path / "det.png")
+    plot_confidence([model], tmp_path / "confidence.png")
+    assert (tmp_path / "confidence.png").exists()
+
+
+def test_curves_leave_out_kd_where_no_run_has_it(tmp_path, drawn):
+    fake.make_run(tmp_path / "teacher", has_kd=False)
+    fake.make_run(tmp_path / "student")
+    plot_curves({"t": tmp_path / "teacher"}, tmp_path / "a.png")
+    plot_curves({"t": tmp_path / "teacher", "s": tmp_path / "student"}, tmp_path / "b.png")
+    titles = [[axis.get_title(loc="left") for axis in figure.axes] for figure in drawn]
+    assert titles[0] == ["cv loss", "Token accuracy (%)", "CTC"]
+    assert titles[1] == [*titles[0], "Distillation (KD)"]
+    epochs, losses = drawn[0].axes[0].get_lines()[0].get_data()
+    assert epochs[0] == -1 and losses[0] == 188.0
+
+
+def test_curves_before_the_first_epoch_is_done(tmp_path):
+    fake.make_run(tmp_path / "run", epochs=0)
+    plot_curves({"run": tmp_path / "run"}, tmp_path / "c.png")
+    assert (tmp_path / "c.png").exists()
+
+
+def test_durations_switch_to_a_log_axis_for_long_recordings(tmp_path, drawn):
+    plot_durations(fake.make_validation(tmp_path / "a.json"), tmp_path / "a.png")
+    plot_durations(fake.make_validation(tmp_path / "b.json", True), tmp_path / "b.png")
+    assert [figure.axes[0].get_xscale() for figure in drawn] == ["linear", "log"]
+    assert "4,000 utterances" in drawn[0].axes[0].get_title(loc="right")
+
+
+def test_durations_of_an_empty_split_and_of_nothing(tmp_path):
+    empty = {"splits": {"train": {"durations": [1.0, 2.0]}, "test": {"durations": []}}}
+    (tmp_path / "v.json").write_text(json.dumps(empty))
+    plot_durations(tmp_path / "v.json", tmp_path / "d.png")
+    (tmp_path / "v.json").write_text("{}")
+    with pytest.raises(DataError, match="splits"):
+        plot_durations(tmp_path / "v.json", tmp_path / "d.png")
+
+
+def test_an_unknown_kind_of_picture_is_refused(tmp_path):
+    with pytest.raises(DataError, match="png"):
+        plot_durations(fake.make_validation(tmp_path / "v.json"), tmp_path / "d.bmp")
+
+
+def test_commands_print_what_they_wrote(tmp_path, capsys):
+    folder = fake.make_result(tmp_path / "r", ["A"], positives=20, negatives=50)
+    run = fake.make_run(tmp_path / "run")
+    validation = fake.make_validation(tmp_path / "v.json")
+    out = str(tmp_path / "out.png")
+    assert det_command.main(["--result_dirs", f"m={folder}", "--out", out]) == 0
+    assert confidence_command.main(["--result_dirs", f"m={folder}", "--out", out]) == 0
+    assert curves_command.main(["--model_dirs", str(run), "--out", out]) == 0
+    assert durations_command.main(["--validation", str(validation), "--out", out]) == 0
+    assert capsys.readouterr().out.split() == [out] * 4

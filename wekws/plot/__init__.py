@@ -1,0 +1,1 @@
+"""Pictures of results: everything is drawn from result files alone."""
