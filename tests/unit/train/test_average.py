@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from wekws.bin import average_model
+from wekws.errors import DataError
+from wekws.files import read_yaml, write_yaml
+from wekws.train.average import average_states, choose_epochs
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    for epoch, loss in ((8, 3.0), (9, 1.0), (10, 2.0), (11, 4.0)):
+        weights = {"w": torch.tensor([float(epoch), 0.0]), "n": torch.tensor(epoch)}
+        torch.save(weights, tmp_path / f"{epoch}.pt")
+        write_yaml(tmp_path / f"{epoch}.yaml", {"epoch": epoch, "lr": 0.1, "cv_loss": loss})
+    write_yaml(tmp_path / "config.yaml", {})
+    write_yaml(tmp_path / "12.yaml", {"epoch": 12, "cv_loss": 0.0})  # its weights are missing
+    return tmp_path
+
+
+def test_last_and_best_epochs_single_digits_included(model_dir):
+    assert choose_epochs(model_dir, 3, is_best=False) == [9, 10, 11]
+    assert choose_epochs(model_dir, 3, is_best=True) == [8, 9, 10]
+
+
+@pytest.mark.parametrize("num", [0, 5])
+def test_fewer_than_asked_is_refused(model_dir, num):
+    with pytest.raises(DataError, match=f"holds 4 epoch checkpoints.*asked to average {num}"):
+        choose_epochs(model_dir, num, is_best=True)
+
+
+def test_floats_are_averaged_in_double_and_counters_are_the_newests():
+    # In float32 the sum 2**24 + 1 + 1 loses both ones.
+    values = [(2.0**24, 3), (1.0, 4), (1.0, 5)]
+    states = [{"w": torch.tensor([value]), "n": torch.tensor(n)} for value, n in values]
+    mean = average_states(states, ["a", "b", "c"])
+    assert mean["w"].dtype == torch.float32 and mean["n"].dtype == torch.int64
+    assert mean["w"].item() == torch.tensor((2.0**24 + 2) / 3, dtype=torch.float32).item()
+    assert mean["n"].item() == 5
+
+
+def test_other_models_are_refused_by_name():
+    with pytest.raises(DataError, match="a and b are of different models: v, w"):
+        average_states([{"w": torch.zeros(1)}, {"w": torch.zeros(2), "v": torch.zeros(1)}], "ab")
+
+
+def test_the_command_says_which_epochs_went_in(model_dir, capsys):
+    target = model_dir / "avg_2.pt"
+    flags = ["--dst_model", str(target), "--src_path", str(model_dir), "--num", "2", "--val_best"]
+    assert average_model.main(flags) == 0
+    assert "mean of epochs 9, 10 (best by cv_loss)" in capsys.readouterr().out
+    assert torch.load(target, weights_only=True)["w"].tolist() == [9.5, 0.0]
+    assert read_yaml(target.with_suffix(".yaml"))["averaged_epochs"] == [9, 10]

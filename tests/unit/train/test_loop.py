@@ -1,0 +1,205 @@
+"""The loop through its two commands, on a corpus of tones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from wekws.bin import train, train_distill
+from wekws.errors import ConfigError, DataError
+from wekws.files import read_yaml
+from wekws.train.records import read_metrics
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=True)
+
+
+def same_weights(first, second):
+    first, second = weights_of(first), weights_of(second)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.fixture(scope="module")
+def teacher(tone_corpus, tmp_path_factory):
+    root = tmp_path_factory.mktemp("teacher")
+    flags = {
+        "config": tone_corpus.config_path,
+        "train_data": tone_corpus.train_list,
+        "cv_data": tone_corpus.dev_list,
+        "dict": tone_corpus.dict_path,
+        "keywords_file": tone_corpus.keywords_path,
+        "cmvn_file": tone_corpus.cmvn_path,
+        "cache_dir": root / "cache",
+        "model_dir": root / "teacher",
+        "device": "cpu",
+        "num_threads": 1,
+        "num_workers": 1,
+        "override": "training_config.max_epoch=12",
+    }
+    assert train.main([str(x) for k, v in flags.items() for x in (f"--{k}", v)]) == 0
+    return root / "teacher"
+
+
+def test_training_learns_and_leaves_what_wekws_users_expect(teacher):
+    for name in ("0.pt", "0.yaml", "11.pt", "final.pt", "config.yaml", "dict.txt", "run.json"):
+        assert (teacher / name).exists(), name
+    assert same_weights(teacher / "final.pt", teacher / "11.pt")
+    info = read_yaml(teacher / "11.yaml")
+    assert info["epoch"] == 11 and info["lr"] == 0.005
+    rows = [row for row in read_metrics(teacher) if row["kind"] == "cv"]
+    assert [row["epoch"] for row in rows] == [-1, *range(12)]
+    assert rows[-1]["cv_loss"] < 0.5 * rows[0]["cv_loss"]
+    assert info["cv_loss"] == rows[-1]["cv_loss"]
+    steps = [row for row in read_metrics(teacher) if row["kind"] == "step"]
+    fields = {"epoch", "step", "ctc", "loss", "lr", "grad_norm", "utt_per_s", "eta_s"}
+    assert fields <= steps[0].keys()
+    assert json.loads((teacher / "run.json").read_text())["num_train"] == 20
+
+
+def distill_flags(train_arguments, teacher, model_dir, *more):
+    return [
+        *train_arguments,
+        *("--teacher_checkpoint", str(teacher / "final.pt"), "--model_dir", str(model_dir)),
+        *more,
+    ]
+
+
+def test_a_same_size_transplant_starts_at_the_teachers_level(train_arguments, teacher, tmp_path):
+    model_dir = tmp_path / "student"
+    flags = distill_flags(train_arguments, teacher, model_dir, "--init_from_teacher")
+    assert train_distill.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
+    rows = read_metrics(model_dir)
+    start = next(row for row in rows if row["kind"] == "cv" and row["epoch"] == -1)
+    reference = next(row for row in rows if row["kind"] == "teacher")
+    assert start["cv_loss"] == pytest.approx(reference["cv_loss"], rel=1e-6)
+    assert start["cv_kd"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_smaller_student_learns_from_the_teacher(train_arguments, teacher, tmp_path):
+    small = (
+        "--override",
+        "model.backbone.linear_dim=16",
+        "--override",
+        "model.backbone.proj_dim=8",
+    )
+    more = ("--init_from_teacher", "--override", "training_config.max_epoch=6", *small)
+    model_dir = tmp_path / "student"
+    flags = distill_flags(train_arguments, teacher, model_dir, *more, "--alpha", "0.3")
+    assert train_distill.main(flags) == 0
+    rows = [row for row in read_metrics(model_dir) if row["kind"] == "cv"]
+    assert rows[-1]["cv_kd"] < 0.5 * rows[0]["cv_kd"]
+    assert rows[-1]["cv_loss"] < rows[0]["cv_loss"]
+    last = rows[-1]
+    assert last["train_loss"] == pytest.approx(0.3 * last["train_ctc"] + 0.7 * last["train_kd"])
+
+
+def test_the_teacher_stays_as_it_was(train_arguments, teacher, tmp_path):
+    before = weights_of(teacher / "final.pt")
+    flags = distill_flags(train_arguments, teacher, tmp_path / "student")
+    train_distill.main([*flags, "--override", "training_config.max_epoch=1"])
+    after = weights_of(teacher / "final.pt")
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_interrupted_after_an_epoch_and_resumed_equals_uninterrupted(train_arguments, tmp_path):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert train.main([*train_arguments, "--model_dir", str(whole)]) == 0
+    first = ["--override", "training_config.max_epoch=1"]
+    assert train.main([*train_arguments, "--model_dir", str(halves), *first]) == 0
+    assert train.main([*train_arguments, "--model_dir", str(halves), "--resume"]) == 0
+    assert same_weights(whole / "final.pt", halves / "final.pt")
+    without_pace = [
+        [
+            {k: v for k, v in row.items() if k not in ("utt_per_s", "eta_s", "seconds")}
+            for row in rows
+        ]
+        for rows in (read_metrics(whole), read_metrics(halves))
+    ]
+    assert without_pace[0] == without_pace[1]
+
+
+def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(
+    train_arguments, teacher, tmp_path
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    config = ("--override", "training_config.log_interval=1", "--init_from_teacher")
+    flags = distill_flags(train_arguments, teacher, whole, *config)
+    assert train_distill.main(flags) == 0
+    flags = distill_flags(train_arguments, teacher, killed, *config, "--resume")
+    command = [sys.executable, "-m", "wekws.bin.train_distill", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(row["kind"] == "step" and row["epoch"] == 1 for row in read_metrics(killed)):
+            break
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (killed / "0.pt").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert same_weights(whole / "final.pt", killed / "final.pt")
+
+
+def test_a_folder_with_a_run_is_not_overwritten(train_arguments, teacher):
+    with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
+        train.main([*train_arguments, "--model_dir", str(teacher)])
+
+
+def test_a_resume_with_another_configuration_is_refused(train_arguments, tmp_path):
+    flags = [*train_arguments, "--model_dir", str(tmp_path / "run")]
+    assert train.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
+    with pytest.raises(ConfigError, match="differs in optim_conf.lr"):
+        train.main([*flags, "--resume", "--override", "optim_conf.lr=0.1"])
+
+
+def test_two_processes_end_where_one_does(train_arguments, tmp_path):
+    flags = [*train_arguments, "--override", "dataset_conf.spec_aug=false"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert train.main([*flags, "--model_dir", str(one)]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc_per_node", "2", "-m", "wekws.bin.train", *flags]
+    done = subprocess.run(
+        [*command, "--model_dir", str(two)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = weights_of(one / "final.pt"), weights_of(two / "final.pt")
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=1e-3, atol=1e-4)
+    rows = [[r for r in read_metrics(d) if r["kind"] == "cv"] for d in (one, two)]
+    for a, b in zip(*rows, strict=True):
+        assert a["cv_loss"] == pytest.approx(b["cv_loss"], rel=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_stops_and_names_the_utterances(train_arguments, tmp_path):
+    flags = [*train_arguments, "--model_dir", str(tmp_path / "run")]
+    with pytest.raises(DataError, match=r"epoch 0, step \d+.*not finite.*train\d+"):
+        train.main([*flags, "--override", "optim_conf.lr=1e38"])
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(train_arguments, teacher, tmp_path):
+    path = tmp_path / "dict.txt"
+    path.write_text("<blk> 0\n<filler> 1\n嗨 2\n问 3\n小 4\n", encoding="utf-8")
+    flags = distill_flags(train_arguments, teacher, tmp_path / "student", "--dict", str(path))
+    with pytest.raises(ConfigError, match="fingerprint"):
+        train_distill.main(flags)
+
+
+def test_a_teacher_with_another_frame_rate_is_refused(train_arguments, teacher, tmp_path):
+    flags = distill_flags(train_arguments, teacher, tmp_path / "student")
+    with pytest.raises(ConfigError, match="frame_skip"):
+        train_distill.main([*flags, "--override", "dataset_conf.frame_skip=2"])
+
+
+def test_two_starts_are_refused(train_arguments, teacher, tmp_path):
+    more = ("--init_from_teacher", "--checkpoint", str(teacher / "final.pt"))
+    with pytest.raises(ConfigError, match="two starts"):
+        train_distill.main(distill_flags(train_arguments, teacher, tmp_path / "s", *more))

@@ -1,0 +1,121 @@
+"""Train a student with CTC and a frozen teacher's posteriors."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from wekws.distill.objective import Objective
+from wekws.distill.transplant import transplant_first
+from wekws.errors import ConfigError
+from wekws.log import run as run_command
+from wekws.model.checkpoint import load_model
+from wekws.model.model import KwsModel
+from wekws.train import distributed, session
+from wekws.train.experiment import ExperimentConfig, load_experiment
+from wekws.train.learning_rate import LearningRate
+from wekws.train.loop import fit
+
+logger = logging.getLogger(__name__)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the flags; ``--alpha`` and ``--temperature`` become overrides of the configuration."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    session.add_arguments(parser)
+    parser.add_argument("--teacher_checkpoint", type=Path, required=True)
+    parser.add_argument("--teacher_config", type=Path, help="[config.yaml beside the checkpoint]")
+    parser.add_argument(
+        "--init_from_teacher", action="store_true", help="start from slices of the teacher"
+    )
+    parser.add_argument("--alpha", type=float, help="weight of CTC; 1 - alpha is distillation's")
+    parser.add_argument("--temperature", type=float, help="of both posteriors in distillation")
+    args = parser.parse_args(argv)
+    if args.init_from_teacher and args.checkpoint:
+        raise ConfigError("--init_from_teacher and --checkpoint: two starts; give one")
+    for name in ("alpha", "temperature"):
+        if getattr(args, name) is not None:
+            args.override.append(f"distill_conf.{name}={getattr(args, name)}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Load configuration, build data, teacher, student, objective; resume; loop; close."""
+    args = parse_arguments(argv)
+    process = distributed.start(args.device, args.num_threads)
+    outputs = session.read_outputs(args)
+    experiment = session.read_experiment(args, outputs.vocabulary)
+    teacher = load_teacher(args, experiment, outputs)
+    train_set, cv_set = session.open_data(args, experiment, outputs, process)
+
+    student = make_student(args, experiment, outputs, teacher)
+    student.to(process.device)
+    optimizer = session.make_optimizer(experiment, student)
+    parts = {
+        "model": student,
+        "teacher": teacher.to(process.device),
+        "objective": Objective(experiment.distill_conf, has_teacher=True),
+        "optimizer": optimizer,
+        "learning_rate": LearningRate.of(optimizer, experiment),
+        "train_set": train_set,
+        "cv_set": cv_set,
+    }
+    run = session.build_run(args, process, experiment, outputs, parts)
+    fit(run)
+    distributed.stop(process)
+    if process.is_first:
+        print(f"{args.model_dir / 'final.pt'}: {session.num_parameters(student):,} parameters")
+    return 0
+
+
+def make_student(
+    args: argparse.Namespace,
+    experiment: ExperimentConfig,
+    outputs: session.Outputs,
+    teacher: KwsModel,
+) -> KwsModel:
+    """Return the student at its start, normalising features as the teacher does."""
+    torch.manual_seed(args.seed)
+    if args.checkpoint:
+        return session.make_model(args, experiment.model, outputs.vocabulary)
+    student = KwsModel(experiment.model, (teacher.global_cmvn.mean, teacher.global_cmvn.istd))
+    if args.init_from_teacher:
+        for row in transplant_first(student, teacher.state_dict()):
+            logger.info("%-40s teacher %s student %s: %s", *row)
+    return student
+
+
+def load_teacher(
+    args: argparse.Namespace, experiment: ExperimentConfig, outputs: session.Outputs
+) -> KwsModel:
+    """Return the frozen teacher.
+
+    Raises: ConfigError if its vocabulary, frame rate, features or CMVN are not the student's.
+    """
+    config_path = args.teacher_config or args.teacher_checkpoint.parent / "config.yaml"
+    other = load_experiment(config_path)
+    for key in ("feats_type", "fbank_conf", "context", "frame_skip", "resample_conf"):
+        theirs, ours = getattr(other.dataset_conf, key), getattr(experiment.dataset_conf, key)
+        if theirs != ours:
+            raise ConfigError(
+                f"{config_path}: dataset_conf.{key} is {theirs}; the student's is {ours}; "
+                "teacher and student hear the same frames or cannot be compared"
+            )
+    session.require_same_vocabulary(args.teacher_checkpoint, outputs.vocabulary)
+    teacher = load_model(args.teacher_checkpoint, config_path)
+    if teacher.config.output_dim != outputs.vocabulary.size:
+        raise ConfigError(
+            f"{args.teacher_checkpoint}: {teacher.config.output_dim} outputs; {args.dict} has "
+            f"{outputs.vocabulary.size} tokens"
+        )
+    cmvn = session.read_cmvn(args, experiment.model)
+    if cmvn is not None:
+        theirs = (teacher.global_cmvn.mean, teacher.global_cmvn.istd)
+        session.require_same_cmvn(theirs, cmvn, str(args.teacher_checkpoint), "the run's CMVN")
+    return teacher.requires_grad_(False).eval()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

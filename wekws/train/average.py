@@ -1,0 +1,67 @@
+"""Averaging checkpoints: fewer surprises than the last epoch, for the price of a mean."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wekws.errors import DataError
+from wekws.model.checkpoint import load_weights
+from wekws.train.checkpoint import epoch_numbers, read_epoch_info
+
+
+def choose_epochs(model_dir: Path, num: int, *, is_best: bool) -> list[int]:
+    """Return the last ``num`` epochs, or the ``num`` best by cv_loss, ascending.
+
+    Raises: DataError if there are fewer, or ``num`` is below 1.
+    """
+    epochs = epoch_numbers(model_dir)
+    if num < 1 or len(epochs) < num:
+        raise DataError(
+            f"{model_dir}: holds {len(epochs)} epoch checkpoints (N.pt with N.yaml); "
+            f"asked to average {num}; train longer or ask for fewer"
+        )
+    if is_best:
+        epochs.sort(key=lambda epoch: (read_epoch_info(model_dir, epoch)["cv_loss"], epoch))
+        return sorted(epochs[:num])
+    return epochs[-num:]
+
+
+def average_states(states: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the mean of state dicts, oldest first.
+
+    Floating tensors are averaged in float64 and keep their type; others (counters) are the
+    newest's. names: where each came from, for messages.
+    Raises: DataError if keys or shapes differ.
+    """
+    newest = states[-1]
+    for state, name in zip(states, names, strict=True):
+        _require_same_tensors(state, name, newest, names[-1])
+    return {
+        key: torch.stack([state[key].double() for state in states]).mean(dim=0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for key, value in newest.items()
+    }
+
+
+def _require_same_tensors(
+    state: dict[str, Tensor], name: str, other: dict[str, Tensor], other_name: str
+) -> None:
+    different = sorted(
+        key
+        for key in state.keys() | other.keys()
+        if key not in state or key not in other or state[key].shape != other[key].shape
+    )
+    if different:
+        raise DataError(
+            f"{name} and {other_name} are of different models: {', '.join(different[:5])}"
+            + (f" and {len(different) - 5} more" if len(different) > 5 else "")
+        )
+
+
+def average_checkpoints(model_dir: Path, epochs: Sequence[int]) -> dict[str, Tensor]:
+    """Return the mean of the given epochs' weights."""
+    paths = [model_dir / f"{epoch}.pt" for epoch in epochs]
+    return average_states([load_weights(path) for path in paths], [str(path) for path in paths])

@@ -1,0 +1,99 @@
+"""One process or several: gradients add up, and rank 0 alone writes."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from wekws.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among its peers. device: where its model lives."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """True for the one process that logs and writes files."""
+        return self.rank == 0
+
+
+def start(device: str = "auto", num_threads: int = 0) -> Process:
+    """Join the peers that ``torchrun`` started, or run alone.
+
+    device: ``auto`` (a GPU a process where there are enough, else the CPU), ``cpu`` or ``cuda``.
+    num_threads: CPU threads of this process; 0 shares the cores available among the local peers.
+    Raises: ConfigError when a GPU is asked for and absent.
+    """
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    chosen = _choose_device(device, local_rank, num_local)
+    torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // num_local))
+    if world_size > 1:
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        # The first process may extract hours of features while its peers wait at a barrier.
+        dist.init_process_group(backend, timeout=timedelta(hours=6))
+    return Process(rank, world_size, chosen)
+
+
+def _choose_device(device: str, local_rank: int, num_local: int) -> torch.device:
+    num_gpus = torch.cuda.device_count()
+    if device == "cpu" or (device == "auto" and num_gpus < num_local):
+        return torch.device("cpu")
+    if num_gpus < num_local:
+        raise ConfigError(f"--device {device}: {num_local} processes but {num_gpus} GPUs here")
+    return torch.device("cuda", local_rank)
+
+
+def stop(process: Process) -> None:
+    """Leave the group."""
+    if process.world_size > 1:
+        dist.destroy_process_group()
+
+
+def barrier(process: Process) -> None:
+    """Wait for all peers."""
+    if process.world_size > 1:
+        dist.barrier()
+
+
+def add_over_peers(process: Process, values: Tensor) -> Tensor:
+    """Return the elementwise sum of ``values`` over all processes."""
+    if process.world_size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def add_gradients(process: Process, model: nn.Module) -> None:
+    """Sum the gradients of all processes in place, in one message.
+
+    Losses are divided by the global batch's size, so the sum is the global batch's gradient.
+    """
+    if process.world_size == 1:
+        return
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([p.grad.flatten() for p in parameters])
+    dist.all_reduce(flat)
+    parts = flat.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad.copy_(part.view_as(parameter))
+
+
+def copy_from_first(process: Process, model: nn.Module) -> None:
+    """Give every process the weights and buffers of rank 0."""
+    if process.world_size > 1:
+        for value in model.state_dict().values():
+            dist.broadcast(value, src=0)

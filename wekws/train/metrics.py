@@ -1,0 +1,48 @@
+"""Token accuracy of greedy CTC output, in whole batches.
+
+Axes: B batch, T frames, V vocabulary, H hypothesis length, L label length.
+"""
+
+import torch
+from torch import Tensor
+
+from wekws.distill.terms import valid_frames
+
+
+def greedy_tokens(logits: Tensor, lengths: Tensor, blank: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the best path with repeats and blanks removed: (B, T) left-packed, and (B,) lengths.
+
+    logits: (B, T, V). Entries at and past each returned length are -1.
+    """
+    best = logits.argmax(dim=-1)
+    before = torch.nn.functional.pad(best[:, :-1], (1, 0), value=blank)
+    is_token = (best != blank) & (best != before) & valid_frames(lengths, best.shape[1])
+    place = is_token.cumsum(dim=1) - 1
+    packed = best.new_full((best.shape[0], best.shape[1] + 1), -1)
+    packed.scatter_(1, torch.where(is_token, place, best.shape[1]), best)
+    return packed[:, :-1], is_token.sum(dim=1)
+
+
+def edit_distances(
+    hypotheses: Tensor, hypothesis_lengths: Tensor, labels: Tensor, label_lengths: Tensor
+) -> Tensor:
+    """Return the Levenshtein distance of every pair, (B,).
+
+    hypotheses: (B, H), labels: (B, L). A row of the table at a time for the whole batch; the
+    insertions along a row are a running minimum.
+    """
+    num_rows = int(hypothesis_lengths.max()) if len(hypothesis_lengths) else 0
+    columns = torch.arange(labels.shape[1] + 1, device=labels.device)
+    row = columns.expand(labels.shape[0], -1)
+    for i in range(num_rows):
+        substituted = row[:, :-1] + (labels != hypotheses[:, i : i + 1])
+        best = torch.cat([row[:, :1] + 1, torch.minimum(row[:, 1:] + 1, substituted)], dim=1)
+        following = (best - columns).cummin(dim=1).values + columns
+        row = torch.where((i < hypothesis_lengths).unsqueeze(1), following, row)
+    return row.gather(1, label_lengths.unsqueeze(1)).squeeze(1)
+
+
+def token_errors(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
+    """Return the edit distance between greedy output and labels, (B,)."""
+    hypotheses, hypothesis_lengths = greedy_tokens(logits, lengths)
+    return edit_distances(hypotheses, hypothesis_lengths, labels, label_lengths)

@@ -1,0 +1,76 @@
+"""What a run says of itself: log lines, ``metrics.jsonl`` and TensorBoard, the same fields."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from wekws.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.jsonl"
+
+
+def read_metrics(model_dir: Path) -> list[dict[str, Any]]:
+    """Return the rows of ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    path = model_dir / METRICS_NAME
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            logger.warning("%s: a line that is cut short was left out", path)
+    return rows
+
+
+class Records:
+    """Writes the rows of one run; silent on every process but the first."""
+
+    def __init__(self, model_dir: Path, *, last_epoch: int, is_first: bool) -> None:
+        """Go on after ``last_epoch``: rows of an epoch that was interrupted are dropped.
+
+        last_epoch: the last finished one; -2 for a run that starts afresh.
+        """
+        self._is_first = is_first
+        if not is_first:
+            return
+        model_dir.mkdir(parents=True, exist_ok=True)
+        path = model_dir / METRICS_NAME
+        kept = [row for row in read_metrics(model_dir) if row.get("epoch", 0) <= last_epoch]
+        with atomic_path(path) as temporary:
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        self._stream = open(path, "a", encoding="utf-8")
+        purge_step = max((row["step"] for row in kept if "step" in row), default=-1) + 1
+        self._board = SummaryWriter(str(model_dir / "tensorboard"), purge_step=purge_step)
+
+    def write(self, kind: str, step: int, row: dict[str, Any]) -> None:
+        """Write one row to every place.
+
+        kind: ``step``, ``cv`` or ``teacher``. step: optimiser steps done since the run began.
+        """
+        if not self._is_first:
+            return
+        self._stream.write(json.dumps({"kind": kind, "step": step, **row}) + "\n")
+        self._stream.flush()
+        for name, value in row.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        logger.info("%s step=%d %s", kind, step, " ".join(_field(*item) for item in row.items()))
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._is_first:
+            self._stream.close()
+            self._board.close()
+
+
+def _field(name: str, value: Any) -> str:
+    if name == "eta_s":
+        return f"eta={int(value) // 3600}:{int(value) % 3600 // 60:02d}:{int(value) % 60:02d}"
+    return f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"

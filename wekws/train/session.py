@@ -1,0 +1,263 @@
+"""What the two training commands share: their flags, and the parts a run is built from."""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import wekws
+from wekws.config import parse_section, to_mapping
+from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
+from wekws.errors import ConfigError
+from wekws.files import atomic_path, read_yaml, write_yaml
+from wekws.model.checkpoint import load_weights
+from wekws.model.cmvn import load_cmvn
+from wekws.model.model import KwsModel, ModelConfig
+from wekws.train.checkpoint import load_state, require_fresh
+from wekws.train.distributed import Process, barrier, copy_from_first
+from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
+from wekws.train.step import Run
+
+logger = logging.getLogger(__name__)
+
+CMVN_KEYS = ("global_cmvn.mean", "global_cmvn.istd")
+# What a run may change between its start and its resume without becoming another run.
+RESUMABLE_CHANGES = ("training_config.max_epoch", "training_config.log_interval")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that ``train`` and ``train_distill`` have in common."""
+    path = Path
+    parser.add_argument("--config", type=path, required=True, help="YAML of the model to train")
+    parser.add_argument("--train_data", type=path, required=True, help="data.list")
+    parser.add_argument("--cv_data", type=path, required=True, help="data.list of the dev split")
+    parser.add_argument("--model_dir", type=path, required=True, help="folder of the run")
+    parser.add_argument("--dict", type=path, required=True, help="dict.txt of the outputs")
+    parser.add_argument("--lexicon", type=path, help="word to units, where letters will not do")
+    parser.add_argument("--keywords_file", type=path, help="one keyword a line, for cv accuracy")
+    parser.add_argument("--cmvn_file", type=path, help="global_cmvn, WeKWS's JSON or Kaldi's text")
+    parser.add_argument("--cache_dir", type=path, help="feature cache [beside --train_data]")
+    parser.add_argument("--checkpoint", type=path, help="weights to start from, same shapes")
+    parser.add_argument("--resume", action="store_true", help="go on after the last epoch")
+    parser.add_argument("--seed", type=int, default=777)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--num_workers", type=int, default=cores, help="of feature extraction")
+    parser.add_argument("--num_threads", type=int, default=0, help="of the step; 0: all cores")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="change the configuration; may be given several times",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the model's outputs mean: the vocabulary, how text becomes tokens, the keywords."""
+
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    keywords: tuple[str, ...]
+
+
+def read_outputs(args: argparse.Namespace) -> Outputs:
+    """Read dictionary, lexicon and keywords as the flags name them."""
+    keywords = read_keywords(args.keywords_file) if args.keywords_file else ()
+    return Outputs(Vocabulary.load(args.dict), Tokenizer(args.lexicon), tuple(keywords))
+
+
+def read_experiment(args: argparse.Namespace, vocabulary: Vocabulary) -> ExperimentConfig:
+    """Read the configuration, sized for the vocabulary."""
+    experiment = load_experiment(args.config, args.override)
+    return experiment.with_output_dim(vocabulary.size)
+
+
+def open_data(
+    args: argparse.Namespace, experiment: ExperimentConfig, outputs: Outputs, process: Process
+) -> tuple[SpeechDataset, SpeechDataset]:
+    """Return train and cv sets; the first process extracts what is missing, the others wait."""
+    if not process.is_first:
+        barrier(process)
+    cache_dir = args.cache_dir or args.train_data.parent / "cache"
+    train_set, cv_set = (
+        SpeechDataset(
+            path,
+            experiment.dataset_conf,
+            outputs.vocabulary,
+            outputs.tokenizer,
+            outputs.keywords,
+            cache_dir=cache_dir,
+            is_training=is_training,
+            seed=args.seed,
+            num_workers=args.num_workers,
+        )
+        for path, is_training in ((args.train_data, True), (args.cv_data, False))
+    )
+    if process.is_first:
+        barrier(process)
+    return train_set, cv_set
+
+
+def read_cmvn(args: argparse.Namespace, config: ModelConfig) -> tuple[Tensor, Tensor] | None:
+    """Return (mean, istd) of the file that the flags, or else the configuration, name."""
+    path = args.cmvn_file or config.cmvn.cmvn_file
+    return load_cmvn(path, config.input_dim, config.cmvn.norm_var) if path else None
+
+
+def make_model(args: argparse.Namespace, config: ModelConfig, vocabulary: Vocabulary) -> KwsModel:
+    """Return the model to train: a random start from the seed, or ``--checkpoint``'s weights.
+
+    Raises: ConfigError if there is no CMVN, or the checkpoint's dictionary or CMVN are not the
+    run's.
+    """
+    torch.manual_seed(args.seed)
+    cmvn = read_cmvn(args, config)
+    if args.checkpoint is None:
+        if cmvn is None:
+            raise ConfigError("--cmvn_file: missing; make one with wekws.bin.compute_cmvn")
+        return KwsModel(config, cmvn)
+    weights = load_weights(args.checkpoint)
+    require_same_vocabulary(args.checkpoint, vocabulary)
+    theirs = tuple(weights.get(key) for key in CMVN_KEYS)
+    if theirs[0] is None and cmvn is None:
+        raise ConfigError(f"{args.checkpoint}: carries no CMVN; give its --cmvn_file")
+    if theirs[0] is not None and cmvn is not None:
+        require_same_cmvn(theirs, cmvn, str(args.checkpoint), str(args.cmvn_file))
+    model = KwsModel(config, theirs if cmvn is None else cmvn)
+    own = model.state_dict()
+    model.load_weights({k: own[k] for k in CMVN_KEYS} | weights, source=str(args.checkpoint))
+    logger.info("weights of %s", args.checkpoint)
+    return model
+
+
+def require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
+    """Compare a checkpoint's dict.txt, where it has one, with the run's.
+
+    Raises: ConfigError naming both, if they differ.
+    """
+    path = checkpoint.parent / "dict.txt"
+    if not path.exists():
+        logger.warning("%s: no dict.txt beside it; taken to have the run's tokens", checkpoint)
+        return
+    other = Vocabulary.load(path)
+    if other.fingerprint != vocabulary.fingerprint:
+        raise ConfigError(
+            f"{path}: {other.size} tokens, fingerprint {other.fingerprint}; the run's dictionary "
+            f"has {vocabulary.size}, {vocabulary.fingerprint}; cut the checkpoint's output layer "
+            "with `python -m wekws.bin.surgery` or train with its dictionary"
+        )
+
+
+def require_same_cmvn(
+    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], first_name: str, second_name: str
+) -> None:
+    """Raise ConfigError if two normalisations (mean, istd) differ by more than rounding."""
+    for a, b in zip(first, second, strict=True):
+        if a.shape != b.shape or not torch.allclose(a.cpu(), b.cpu(), rtol=1e-4, atol=1e-5):
+            raise ConfigError(
+                f"{first_name} and {second_name} normalise features differently; use the CMVN "
+                "that the checkpoint was trained with"
+            )
+
+
+def build_run(
+    args: argparse.Namespace,
+    process: Process,
+    experiment: ExperimentConfig,
+    outputs: Outputs,
+    parts: dict,
+) -> Run:
+    """Put a run together, resume it if asked, and write what describes it.
+
+    parts: the remaining fields of Run.
+    Raises: ConfigError if the folder holds another run.
+    """
+    run = Run(
+        process=process,
+        experiment=experiment,
+        model_dir=args.model_dir,
+        seed=args.seed,
+        use_bf16=args.bf16,
+        **parts,
+    )
+    if args.resume:
+        _resume(run, outputs)
+    else:
+        require_fresh(args.model_dir)
+    copy_from_first(process, run.model)
+    if process.is_first:
+        _describe(run, args, outputs)
+    barrier(process)
+    return run
+
+
+def _resume(run: Run, outputs: Outputs) -> None:
+    state = load_state(run.model_dir, run.model)
+    if state is None:
+        logger.info("%s: no finished epoch yet; starting from the beginning", run.model_dir)
+        return
+    path = run.model_dir / "config.yaml"
+    before = parse_section(ExperimentConfig, read_yaml(path), str(path))
+    changed = [k for k in changed_keys(before, run.experiment) if k not in RESUMABLE_CHANGES]
+    if changed:
+        raise ConfigError(
+            f"{path}: the run to resume differs in {', '.join(changed)}; restore these or start "
+            "another --model_dir"
+        )
+    require_same_vocabulary(path, outputs.vocabulary)
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.learning_rate.load_state_dict(state["learning_rate"])
+    run.start_epoch, run.step = state["epoch"] + 1, state["step"]
+    logger.info("%s: going on with epoch %d", run.model_dir, run.start_epoch)
+
+
+def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
+    """Write config.yaml, dict.txt and all else that scoring and export take from the folder."""
+    run.model_dir.mkdir(parents=True, exist_ok=True)
+    write_yaml(run.model_dir / "config.yaml", to_mapping(run.experiment))
+    outputs.vocabulary.save(run.model_dir / "dict.txt")
+    with atomic_path(run.model_dir / "keywords.txt") as temporary:
+        temporary.write_text("".join(f"{k}\n" for k in outputs.keywords), encoding="utf-8")
+    for source, name in ((args.lexicon, "lexicon.txt"), (args.cmvn_file, "global_cmvn")):
+        if source:
+            with atomic_path(run.model_dir / name) as temporary:
+                shutil.copyfile(source, temporary)
+    record = {
+        "command": " ".join(sys.orig_argv),
+        "wekws": wekws.__version__,
+        "torch": torch.__version__,
+        "train_data": str(args.train_data.resolve()),
+        "cv_data": str(args.cv_data.resolve()),
+        "seed": run.seed,
+        "num_parameters": num_parameters(run.model),
+        "vocabulary": outputs.vocabulary.fingerprint,
+        "num_train": len(run.train_set),
+        "num_cv": len(run.cv_set),
+        "num_threads": torch.get_num_threads(),
+        "world_size": run.process.world_size,
+        "device": str(run.process.device),
+        "bf16": run.use_bf16,
+    }
+    with atomic_path(run.model_dir / "run.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def make_optimizer(experiment: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return Adam over the model's parameters, all of them in one fused step."""
+    conf = experiment.optim_conf
+    return torch.optim.Adam(
+        model.parameters(), lr=conf.lr, weight_decay=conf.weight_decay, fused=True
+    )
