@@ -20,7 +20,7 @@ cache_dir=              # of features [$lists/cache]
 budgets=0.5,1           # false alarms per hour
 decoder=keyword         # keyword | prefix_beam
 batch_size=256
-num_workers=0
+num_workers=$(nproc)
 device=auto
 . tools/parse_options.sh
 

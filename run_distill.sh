@@ -55,13 +55,14 @@ average_best=true       # the best by cv_loss; false: the last
 budgets=0.5,1           # false alarms per hour
 decoder=keyword         # keyword | prefix_beam
 seed=777
-num_workers=0           # of feature extraction; 0: one a core
+num_workers=$(nproc)    # processes of feature extraction
 num_threads=0           # of a training process; 0: its share of the cores
 num_processes=1         # torchrun processes; one a GPU
 device=auto             # auto | cpu | cuda
 bf16=false
 student_name=student
 note=                   # a line for the head of the report
+given_options=$(printf ' %q' "$@")
 . tools/parse_options.sh
 
 if [ -n "$data_dir" ]; then corpus=kaldi; fi
@@ -214,11 +215,12 @@ fi
 
 # Stage 5: one page that says what was gained and lost.
 if begin_stage 5 "report"; then
-  teacher_result=$teacher_dir/test_$(basename "$teacher_checkpoint" .pt)
-  python -m wekws.bin.report --teacher_dir "$teacher_dir" --student_dirs "$student_dir" \
-    --teacher_result "$teacher_result" --student_results "$student_dir/test_$average" \
-    --last_results "$student_dir/test_final" --validation "$lists/validation/validation.json" \
-    --out_dir "$exp/report" --note "$note"
+  note_option=()
+  if [ -n "$note" ]; then note_option=(--note "$note"); fi
+  python -m wekws.bin.report --teacher_dir "teacher=$teacher_dir" \
+    --student_dir "$student_name=$student_dir" --dataset test \
+    --validation "$lists/validation/validation.json" --out_dir "$exp/report" \
+    --command "bash run_distill.sh$given_options" "${note_option[@]}"
   echo "report: $PWD/$exp/report/report.html"
 fi
 current_stage=

@@ -18,8 +18,8 @@ T = TypeVar("T")
 def load_yaml_with_base(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML mapping; a top key ``base: other.yaml`` is what it overlays.
 
-    The base is looked up beside the overlay and may itself have a base. Mappings merge key by
-    key, anything else replaces.
+    The base, or each of a list of them in turn, is looked up beside the overlay and may itself
+    have a base. Mappings merge key by key, anything else replaces.
     Raises: ConfigError if a file is missing, is no mapping or is its own ancestor.
     """
     return _load_chain(Path(path), ())
@@ -31,10 +31,11 @@ def _load_chain(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {_kind(content)}")
-    base = content.pop("base", None)
-    if base is None:
-        return content
-    return merge(_load_chain(path.parent / base, (*above, path.resolve())), content)
+    bases = content.pop("base", [])
+    result: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        result = merge(result, _load_chain(path.parent / base, (*above, path.resolve())))
+    return merge(result, content)
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

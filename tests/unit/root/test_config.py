@@ -62,6 +62,13 @@ def test_overlays_merge_and_scientific_notation_is_a_number(tmp_path):
     assert content == {"size": 2, "inner": {"temperature": 0.001}, "speeds": [3]}
 
 
+def test_of_several_bases_the_later_wins(tmp_path):
+    (tmp_path / "a.yaml").write_text("x: 1\ny: 1\nz: 1\n")
+    (tmp_path / "b.yaml").write_text("y: 2\nz: 2\n")
+    (tmp_path / "top.yaml").write_text("base: [a.yaml, b.yaml]\nz: 3\n")
+    assert load_yaml_with_base(tmp_path / "top.yaml") == {"x": 1, "y": 2, "z": 3}
+
+
 def test_a_file_that_is_its_own_base_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
