@@ -21,7 +21,7 @@
 # options (with their defaults below): stage stop_stage corpus size data_dir download_dir keywords
 #   language lexicon name num_tokens base_config teacher_config student_config base_checkpoint
 #   base_dict teacher_checkpoint init_from_teacher alpha temperature base_epochs teacher_epochs
-#   student_epochs num_average average_best budgets decoder seed num_workers num_threads
+#   student_epochs num_average average_best budgets decoder corpus_seed seed num_workers num_threads
 #   num_processes device bf16 student_name note
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -54,7 +54,8 @@ num_average=30
 average_best=true       # the best by cv_loss; false: the last
 budgets=0.5,1           # false alarms per hour
 decoder=keyword         # keyword | prefix_beam
-seed=777
+corpus_seed=1           # of the synthesised corpus
+seed=777                # of training
 num_workers=$(nproc)    # processes of feature extraction
 num_threads=0           # of a training process; 0: its share of the cores
 num_processes=1         # torchrun processes; one a GPU
@@ -104,10 +105,10 @@ if begin_stage -2 "corpus"; then
   case "$corpus" in
     synth)
       python examples/hi_xiaowen/local/synthesise.py --size "$size" --out_dir "$download_dir" \
-        --language "$language" --keywords "$keywords" --seed "$seed" --num_workers "$num_workers"
+        --language "$language" --keywords "$keywords" --seed "$corpus_seed" --num_workers "$num_workers"
       ;;
     mobvoi)
-      bash examples/hi_xiaowen/local/download_mobvoi.sh --out_dir "$download_dir" \
+      python examples/hi_xiaowen/local/download_mobvoi.py --out_dir "$download_dir" \
         --base_url "$download_url"
       ;;
     kaldi) echo "   recordings of your own: $data_dir" ;;

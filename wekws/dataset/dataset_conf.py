@@ -101,6 +101,8 @@ class DatasetConfig:
     spec_aug: bool = True
     spec_aug_conf: SpecAugConfig = SpecAugConfig()
     augment_conf: AugmentConfig = AugmentConfig()
+    join_prob: float = 0.0
+    """Share of training utterances that another one follows at once, 0 to 1."""
     shuffle: bool = True
     """Whether each training epoch has an order of its own."""
     shuffle_conf: ShuffleConfig | None = None
@@ -117,6 +119,8 @@ class DatasetConfig:
             raise ConfigError(f"frame_skip: found {self.frame_skip}; expected >= 1")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"max_bad_fraction: found {self.max_bad_fraction}; expected 0 to 1")
+        if not 0 <= self.join_prob <= 1:
+            raise ConfigError(f"join_prob: found {self.join_prob}; expected 0 to 1")
         if self.speed_perturb and self.augment_conf.speeds not in ((1.0,), _WEKWS_SPEEDS):
             raise ConfigError("speed_perturb and augment_conf.speeds disagree; set one of them")
 

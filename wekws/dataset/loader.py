@@ -9,19 +9,20 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from wekws.dataset.batch import Batch as Batch
 from wekws.dataset.cache import FeatureCache, open_cache, padded_index
 from wekws.dataset.dataset_conf import BatchConfig as BatchConfig
 from wekws.dataset.dataset_conf import DatasetConfig as DatasetConfig
 from wekws.dataset.dataset_conf import FilterConfig as FilterConfig
 from wekws.dataset.extract import ExtractionPool, FeatureView
 from wekws.dataset.filters import reasons_against, report_left_out
+from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.manifest import Utterance, read_data_list
 from wekws.dataset.order import plan_batches
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, contains_keyword
@@ -29,41 +30,6 @@ from wekws.errors import DataError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Utterances of one step, or this process's share of them."""
-
-    keys: list[str]
-    feats: torch.Tensor
-    """(B, T, F) float32, padded with 0."""
-    feat_lengths: torch.Tensor
-    """(B,) int64."""
-    labels: torch.Tensor
-    """(B, L) int64, padded with 0; L is at least 1."""
-    label_lengths: torch.Tensor
-    """(B,) int64."""
-    is_keyword: torch.Tensor
-    """(B,) bool: the transcript holds one of the keywords."""
-    num_global: int
-    """Utterances of the whole step, all processes together."""
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch with its tensors on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Batch":
-        """Return the batch in page-locked memory, from where a GPU copies while it computes."""
-        return self._map(torch.Tensor.pin_memory)
-
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        tensors = {
-            name: change(value)
-            for name, value in vars(self).items()
-            if isinstance(value, torch.Tensor)
-        }
-        return dataclasses.replace(self, **tensors)
 
 
 class SpeechDataset:
@@ -85,7 +51,8 @@ class SpeechDataset:
         """Read the list, open or build its feature caches, leave out what cannot be used.
 
         is_training: dither and waveform augmentation are on.
-        seed: of augmentation on the fly; cached copies have augment_conf.seed.
+        seed: of joined utterances and of augmentation on the fly; cached copies have
+            augment_conf.seed.
         num_workers: processes that extract features; 0: this one.
         use_filters: False keeps every readable utterance, for scoring, where labels that do
         not fit and long recordings are no obstacle.
@@ -111,6 +78,7 @@ class SpeechDataset:
         self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
         keyword_ids = [vocabulary.encode(keyword, tokenizer) for keyword in keywords]
         self.is_keyword = np.array([_has_keyword(u, keywords, keyword_ids) for u in kept], bool)
+        self._join_prob, self._seed = config.join_prob if is_training else 0.0, seed
         self._pool = None
         if is_training and config.is_online:
             view = dataclasses.replace(
@@ -142,6 +110,15 @@ class SpeechDataset:
         num_global: utterances of all processes in this step; default: these.
         """
         indices = np.asarray(indices, dtype=np.int64)
+        batch = self._plain_batch(indices, epoch, num_global)
+        if self._join_prob == 0:
+            return batch
+        partners = choose_partners(len(self), self._join_prob, self._seed, epoch)[indices]
+        rows = np.flatnonzero(partners >= 0)
+        second = self._plain_batch(partners[rows], epoch, None)
+        return join_batches(batch, rows, second, self.config.frame_skip)
+
+    def _plain_batch(self, indices: np.ndarray, epoch: int, num_global: int | None) -> Batch:
         feats, feat_lengths = self._features(self._kept[indices], epoch)
         label_index = padded_index(self._label_offsets, indices, len(self._flat_labels) - 1)
         if label_index.shape[1] == 0:

@@ -1,0 +1,50 @@
+"""What a training step is fed: padded features and labels.
+
+Axes: B batch, T frames of 10 ms, F mel bins, L labels.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Utterances of one step, or this process's share of them."""
+
+    keys: list[str]
+    feats: torch.Tensor
+    """(B, T, F) float32, padded with 0."""
+    feat_lengths: torch.Tensor
+    """(B,) int64."""
+    labels: torch.Tensor
+    """(B, L) int64, padded with 0; L is at least 1."""
+    label_lengths: torch.Tensor
+    """(B,) int64."""
+    is_keyword: torch.Tensor
+    """(B,) bool: the transcript holds one of the keywords."""
+    num_global: int
+    """Utterances of the whole step, all processes together."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch with its tensors on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory, from where a GPU copies while it computes."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def select(self, rows: torch.Tensor) -> "Batch":
+        """Return the utterances where ``rows`` (B,) is True; ``num_global`` stays."""
+        keys = [key for key, is_kept in zip(self.keys, rows.tolist(), strict=True) if is_kept]
+        return dataclasses.replace(self._map(lambda tensor: tensor[rows]), keys=keys)
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        tensors = {
+            name: change(value)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return dataclasses.replace(self, **tensors)
