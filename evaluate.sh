@@ -31,6 +31,10 @@ if [ ! -f "$checkpoint" ]; then
 fi
 model_dir=$(dirname "$checkpoint")
 if [ -z "$lists" ]; then
+  if [ ! -f "$model_dir/run.json" ]; then
+    echo "$0: $model_dir/run.json is missing, so --lists must say where dev/ and test/ lie" >&2
+    exit 2
+  fi
   train_list=$(sed -n 's/.*"train_data": "\(.*\)",$/\1/p' "$model_dir/run.json")
   lists=$(dirname "$(dirname "$train_list")")
 fi

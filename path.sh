@@ -5,5 +5,3 @@ if [ -x "$root/.venv/bin/python" ]; then export PATH="$root/.venv/bin:$PATH"; fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export LC_ALL=C.UTF-8
 unset root
-# Threads that wait sleep instead of spinning: where cores are shared, spinning ones starve the rest.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}

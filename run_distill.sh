@@ -19,7 +19,7 @@
 # A data stage that is newer than its inputs is skipped; training goes on after its last epoch.
 #
 # options (with their defaults below): stage stop_stage corpus size data_dir download_dir keywords
-#   language lexicon name num_tokens base_config teacher_config student_config base_checkpoint
+#   language lexicon name num_tokens teacher_config student_config overlay extra_lists base_checkpoint
 #   base_dict teacher_checkpoint init_from_teacher alpha temperature base_epochs teacher_epochs
 #   student_epochs num_average average_best budgets decoder corpus_seed seed num_workers num_threads
 #   num_processes device bf16 student_name note
@@ -41,6 +41,8 @@ name=                   # of the lists and experiments [synth_$size | mobvoi | t
 num_tokens=20           # outputs of teacher and student: 20, 440, ... or all
 teacher_config=conf/fsmn_ctc_teacher.yaml
 student_config=conf/fsmn_ctc_student_mini.yaml
+overlay=                # YAML laid over both [speed for synth, small_corpus for kaldi] | none
+extra_lists=            # data/NAME of another corpus whose training set joins the base's
 base_checkpoint=        # a large-vocabulary model, with config.yaml beside it: skips its training
 base_dict=              # its dictionary [dict.txt beside it]
 teacher_checkpoint=     # skips base, surgery and teacher
@@ -68,9 +70,12 @@ given_options=$(printf ' %q' "$@")
 
 if [ -n "$data_dir" ]; then corpus=kaldi; fi
 case "$corpus" in
-  synth) name=${name:-synth_$size} ;;
+  synth) name=${name:-synth_$size}; overlay=${overlay:-conf/overlays/speed.yaml} ;;
   mobvoi) name=${name:-mobvoi} ;;
-  kaldi) name=${name:-$(basename "${data_dir:?--corpus kaldi wants --data_dir}")} ;;
+  kaldi)
+    name=${name:-$(basename "${data_dir:?--corpus kaldi wants --data_dir}")}
+    overlay=${overlay:-conf/overlays/small_corpus.yaml}
+    ;;
   *) echo "$0: --corpus $corpus: expected synth, mobvoi or kaldi" >&2; exit 2 ;;
 esac
 lists=data/$name
@@ -87,11 +92,19 @@ else
   teacher_checkpoint=$teacher_dir/$average.pt
 fi
 lexicon_option=(${lexicon:+--lexicon "$lexicon"})
+overlay_option=()
+if [ -n "$overlay" ] && [ "$overlay" != none ]; then overlay_option=(--overlay "$overlay"); fi
+base_lists=$lists/train
+extra_inputs=()
+if [ -n "$extra_lists" ]; then
+  base_lists=$lists/base_train
+  extra_inputs=("$extra_lists/train/text" "$extra_lists/train/data.list")
+fi
 launch=(python)
 if [ "$num_processes" -gt 1 ]; then
   launch=(torchrun --standalone --nproc_per_node "$num_processes")
 fi
-train_options=(--train_data "$lists/train/data.list" --cv_data "$lists/dev/data.list"
+train_options=("${overlay_option[@]}" --cv_data "$lists/dev/data.list"
   --keywords_file "$keywords_file" "${lexicon_option[@]}" --cache_dir "$cache" --seed "$seed"
   --num_workers "$num_workers" --num_threads "$num_threads" --device "$device" --resume)
 if $bf16; then train_options+=(--bf16); fi
@@ -118,8 +131,12 @@ fi
 # Stage -1: Kaldi lists with absolute paths.
 if begin_stage -1 "Kaldi lists"; then
   if [ "$corpus" = kaldi ]; then
-    python -m wekws.bin.prepare_kaldi --data_dir "$data_dir" --out_dir "$lists"
-  elif ! is_done "$lists/.prepared" "$download_dir" "$download_dir"; then
+    if ! is_done "$lists/.prepared" "$data_dir" "$data_dir"/{train,dev,test}/{wav.scp,text}; then
+      python -m wekws.bin.prepare_kaldi --data_dir "$data_dir" --out_dir "$lists"
+      mark_done "$lists/.prepared" "$data_dir"
+    fi
+  elif ! is_done "$lists/.prepared" "$download_dir" \
+    "$download_dir/mobvoi_hotword_dataset_resources"; then
     python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$download_dir" \
       --out_dir "$lists"
     mark_done "$lists/.prepared" "$download_dir"
@@ -129,24 +146,32 @@ fi
 # Stage 0: every token of the training text (for the base), and the top ones that always hold
 # the keywords (for teacher and student).
 if begin_stage 0 "vocabulary"; then
-  what="$keywords|$num_tokens|$lexicon"
-  if ! is_done "$lists/dict/.done" "$what" "$lists/train/text" ${lexicon:+"$lexicon"}; then
-    for kind in all "$num_tokens"; do
-      dict=dict.txt
-      if [ "$kind" = all ] && [ "$num_tokens" != all ]; then dict=dict_all.txt; fi
-      python -m wekws.bin.make_dict --text "$lists/train/text" --keywords "$keywords" \
-        "${lexicon_option[@]}" --num_tokens "$kind" --dict "$lists/dict/$dict" \
-        --keywords_file "$keywords_file"
-    done
-    if [ "$num_tokens" = all ]; then cp "$lists/dict/dict.txt" "$lists/dict/dict_all.txt"; fi
+  what="$keywords|$num_tokens|$lexicon|$extra_lists"
+  if ! is_done "$lists/dict/.done" "$what" "$lists/train/text" ${lexicon:+"$lexicon"} \
+    "${extra_inputs[@]}"; then
+    if [ -n "$extra_lists" ]; then
+      mkdir -p "$base_lists"
+      cat "$lists/train/text" "$extra_lists/train/text" >"$base_lists/text"
+    fi
+    python -m wekws.bin.make_dict --text "$base_lists/text" --keywords "$keywords" \
+      "${lexicon_option[@]}" --num_tokens all --dict "$lists/dict/dict_all.txt"
+    python -m wekws.bin.make_dict --text "$lists/train/text" --keywords "$keywords" \
+      "${lexicon_option[@]}" --num_tokens "$num_tokens" --dict "$lists/dict/dict.txt" \
+      --keywords_file "$keywords_file"
     mark_done "$lists/dict/.done" "$what"
   fi
 fi
 
 # Stage 1: data.list, every problem of the corpus by name, feature normalisation.
 if begin_stage 1 "lists, validation, CMVN"; then
-  if ! is_done "$lists/.listed" "$teacher_config" "$lists/dict/dict.txt" "$teacher_config" \
-    "$lists"/{train,dev,test}/{wav.scp,text}; then
+  what="$teacher_config $overlay $extra_lists"
+  if ! is_done "$lists/.listed" "$what" "$lists/dict/dict.txt" "$teacher_config" \
+    "$lists"/{train,dev,test}/{wav.scp,text} "${extra_inputs[@]}"; then
+    python -m wekws.bin.validate_data --data_dir "$lists" --keywords_file "$keywords_file" \
+      --dict "$lists/dict/dict.txt" "${lexicon_option[@]}" --config "$teacher_config" \
+      --out_dir "$lists/validation"
+    python -m wekws.bin.plot_durations --validation "$lists/validation/validation.json" \
+      --out "$lists/validation/durations.png"
     for split in train dev test; do
       durations=$lists/$split/utt2dur
       if [ ! -f "$durations" ]; then durations=; fi
@@ -154,15 +179,13 @@ if begin_stage 1 "lists, validation, CMVN"; then
         --text "$lists/$split/text" ${durations:+--utt2dur "$durations"} \
         --data_list "$lists/$split/data.list"
     done
-    python -m wekws.bin.validate_data --data_dir "$lists" --keywords_file "$keywords_file" \
-      --dict "$lists/dict/dict.txt" "${lexicon_option[@]}" --config "$teacher_config" \
-      --out_dir "$lists/validation"
-    python -m wekws.bin.plot_durations --validation "$lists/validation/validation.json" \
-      --out "$lists/validation/durations.png"
-    python -m wekws.bin.compute_cmvn --config "$teacher_config" \
+    if [ -n "$extra_lists" ]; then
+      cat "$lists/train/data.list" "$extra_lists/train/data.list" >"$base_lists/data.list"
+    fi
+    python -m wekws.bin.compute_cmvn --config "$teacher_config" "${overlay_option[@]}" \
       --data_list "$lists/train/data.list" --cache_dir "$cache" \
       --cmvn_file "$lists/global_cmvn" --num_workers "$num_workers"
-    mark_done "$lists/.listed" "$teacher_config"
+    mark_done "$lists/.listed" "$what"
   fi
 fi
 
@@ -174,8 +197,9 @@ if begin_stage 2 "base, surgery, teacher"; then
   else
     if [ -z "$base_checkpoint" ]; then
       "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_options[@]}" \
-        --model_dir "$exp/base" --dict "$lists/dict/dict_all.txt" \
-        --cmvn_file "$lists/global_cmvn" --override "training_config.max_epoch=$base_epochs"
+        --train_data "$base_lists/data.list" --model_dir "$exp/base" \
+        --dict "$lists/dict/dict_all.txt" --cmvn_file "$lists/global_cmvn" \
+        --override "training_config.max_epoch=$base_epochs"
       base_checkpoint=$exp/base/final.pt
     fi
     python -m wekws.bin.surgery --checkpoint "$base_checkpoint" \
@@ -183,7 +207,8 @@ if begin_stage 2 "base, surgery, teacher"; then
       --dict "$lists/dict/dict.txt" --text "$lists/train/text" "${lexicon_option[@]}" \
       --out_dir "$exp/teacher_init"
     "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_options[@]}" \
-      --model_dir "$teacher_dir" --dict "$lists/dict/dict.txt" \
+      --train_data "$lists/train/data.list" --model_dir "$teacher_dir" \
+      --dict "$lists/dict/dict.txt" \
       --checkpoint "$exp/teacher_init/init.pt" \
       --override "training_config.max_epoch=$teacher_epochs"
     python -m wekws.bin.average_model --src_path "$teacher_dir" --dst_model "$teacher_checkpoint" \
@@ -196,7 +221,7 @@ if begin_stage 3 "distillation"; then
   init_option=()
   if $init_from_teacher; then init_option=(--init_from_teacher); fi
   "${launch[@]}" -m wekws.bin.train_distill --config "$student_config" "${train_options[@]}" \
-    --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
+    --train_data "$lists/train/data.list" --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
     --teacher_checkpoint "$teacher_checkpoint" "${init_option[@]}" \
     --alpha "$alpha" --temperature "$temperature" \
     --override "training_config.max_epoch=$student_epochs"

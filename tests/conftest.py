@@ -6,12 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
-
-SAMPLE_RATE_HZ = 16000
-TONES_HZ = {"嗨": 500.0, "小": 1100.0, "问": 2300.0}
+from tones import SMALL_CONFIG, write_tones
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -32,17 +29,6 @@ class ToneCorpus:
     cmvn_path: Path
 
 
-def write_tones(path: Path, text: str, rng: np.random.Generator) -> float:
-    """Write one utterance in which each character is 150 ms of its own tone; return seconds."""
-    times = np.arange(int(0.15 * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-    silence = np.zeros(int(0.1 * SAMPLE_RATE_HZ))
-    tones = [0.3 * np.sin(2 * np.pi * TONES_HZ[c] * times) for c in text]
-    samples = np.concatenate([silence, *tones, silence])
-    samples = samples + 0.003 * rng.standard_normal(len(samples))
-    soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
-    return len(samples) / SAMPLE_RATE_HZ
-
-
 def write_list(root: Path, name: str, num: int, seed: int) -> Path:
     rng = np.random.default_rng(seed)
     texts = ["嗨小问", "小问", "问小嗨", "嗨", "问嗨小问"]
@@ -57,33 +43,6 @@ def write_list(root: Path, name: str, num: int, seed: int) -> Path:
     folder.mkdir()
     (folder / "data.list").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "data.list"
-
-
-SMALL_CONFIG = {
-    "dataset_conf": {
-        "spec_aug": True,
-        "spec_aug_conf": {"num_t_mask": 1, "num_f_mask": 1, "max_t": 5, "max_f": 10},
-        "batch_conf": {"batch_size": 8},
-    },
-    "model": {
-        "input_dim": 400,
-        "output_dim": 5,
-        "backbone": {
-            "type": "fsmn",
-            "input_affine_dim": 16,
-            "num_layers": 2,
-            "linear_dim": 24,
-            "proj_dim": 12,
-            "left_order": 4,
-            "right_order": 1,
-            "left_stride": 1,
-            "right_stride": 1,
-            "output_affine_dim": 16,
-        },
-    },
-    "optim_conf": {"lr": 0.005},
-    "training_config": {"max_epoch": 3, "log_interval": 2},
-}
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ while [ $# -gt 0 ]; do
       exit 0
       ;;
     --*)
-      option=${1#--}
-      if [[ ! $option =~ ^[a-z_]+$ ]] || [ -z "${!option+set}" ]; then
+      _option=${1#--}
+      if [[ ! $_option =~ ^[a-z][a-z0-9_]*$ ]] || [ -z "${!_option+set}" ]; then
         echo "$0: unknown option $1; $0 --help lists them" >&2
         exit 2
       fi
@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
         echo "$0: $1: expected a value" >&2
         exit 2
       fi
-      case "${!option}" in
+      case "${!_option}" in
         true | false)
           if [ "$2" != true ] && [ "$2" != false ]; then
             echo "$0: $1 $2: expected true or false" >&2
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
           fi
           ;;
       esac
-      printf -v "$option" '%s' "$2"
+      printf -v "$_option" '%s' "$2"
       shift 2
       ;;
     *)
@@ -34,4 +34,4 @@ while [ $# -gt 0 ]; do
       ;;
   esac
 done
-unset option
+unset _option

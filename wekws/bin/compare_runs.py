@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wekws.errors import DataError
 from wekws.log import run
-from wekws.score.results import read_json
+from wekws.score.results import Result, Stats, read_result
 from wekws.score.training_log import read_cv_rows
 
 
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
         "--groups", nargs="+", required=True, metavar="NAME=DIR,DIR", help="runs by what they share"
     )
     parser.add_argument("--result", default="", help="result folder in each run, test_avg_5")
-    parser.add_argument("--budget", default="1/h", help="operating point to show")
+    parser.add_argument("--budget", default="1/h", help="false alarms an hour, as in summary.json")
     args = parser.parse_args(argv)
     rows = [_row(*_parse_group(text), args.result, args.budget) for text in args.groups]
     columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -36,7 +36,7 @@ def _parse_group(text: str) -> tuple[str, list[Path]]:
 
 
 def _row(name: str, dirs: list[Path], result: str, budget: str) -> dict[str, str]:
-    logs = [read_cv_rows(path / "metrics.jsonl") for path in dirs]
+    logs = [read_cv_rows(path) for path in dirs]
     row = {
         "start": name,
         "runs": str(len(dirs)),
@@ -45,18 +45,29 @@ def _row(name: str, dirs: list[Path], result: str, budget: str) -> dict[str, str
         "at the end": _spread([rows[-1]["cv_loss"] for rows in logs]),
     }
     if result:
-        summaries = [read_json(path / result / "summary.json") for path in dirs]
-        for index, entry in enumerate(summaries[0]["keywords"]):
-            rates = [_miss_rate(summary["keywords"][index], budget) for summary in summaries]
-            row[f"FRR % {entry['keyword']} at {budget}"] = _spread([100 * r for r in rates])
+        results = [read_result(str(path), path / result) for path in dirs]
+        for keyword in results[0].keywords:
+            points = [_operating_point(found, keyword, budget) for found in results]
+            misses = _spread([100 * point["misses"]["rate"] for point in points])
+            alarms = statistics.fmean(point["false_alarms"]["per_hour"] for point in points)
+            row[f"{keyword}: FRR % at the threshold for {budget}"] = f"{misses} ({alarms:.2f}/h)"
+            own = [100 * _own_frr(found.stats[keyword], budget) for found in results]
+            row[f"{keyword}: FRR % at {budget} of its own curve"] = _spread(own)
     return row
 
 
-def _miss_rate(entry: dict, budget: str) -> float:
-    for point in entry["operating_points"]:
-        if point["budget"] == budget:
-            return point["misses"]["rate"]
-    raise DataError(f"{entry['keyword']}: no operating point at {budget}")
+def _operating_point(result: Result, keyword: str, budget: str) -> dict:
+    point = result.operating_point(keyword, budget)
+    if point is None:
+        raise DataError(f"{result.result_dir}: {keyword} has no operating point at {budget}")
+    return point
+
+
+def _own_frr(stats: Stats, budget: str) -> float:
+    """Return the least FRR whose false alarms on the same set stay within the budget."""
+    rates, frr = stats.det_curve()
+    limit = float(budget.removesuffix("/h"))
+    return float(frr[rates <= limit][-1])
 
 
 def _spread(values: list[float]) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from wekws.config import load_yaml_with_base
+from wekws.dataset.dataset_conf import DatasetConfig, load_dataset_config
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.model.checkpoint import read_model_config
@@ -35,8 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         config = config.with_output_dim(args.num_tokens)
     if config.output_dim == 0:
         raise ConfigError(f"{args.config}: model.output_dim: not set; give --num_tokens")
-    front_end = read_front_end(load_yaml_with_base(args.config).get("dataset_conf") or {})
-    cost = model_cost(config, front_end)
+    cost = model_cost(config, front_end_of(load_dataset_config(args.config)))
     if args.json:
         print(json.dumps(cost, indent=2))
     else:
@@ -44,18 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def read_front_end(dataset_conf: Mapping) -> FrontEnd:
-    """Return the front end of a ``dataset_conf``; what it leaves out has WeKWS's value."""
-    fbank = dataset_conf.get("fbank_conf") or {}
-    context = dataset_conf.get("context_expansion_conf") or {}
-    is_spliced = dataset_conf.get("context_expansion", True)
-    default = FrontEnd()
+def front_end_of(config: DatasetConfig) -> FrontEnd:
+    """Return what of a ``dataset_conf`` the cost depends on."""
     return FrontEnd(
-        frame_length_ms=fbank.get("frame_length", default.frame_length_ms),
-        frame_shift_ms=fbank.get("frame_shift", default.frame_shift_ms),
-        left_context=context.get("left", default.left_context) if is_spliced else 0,
-        right_context=context.get("right", default.right_context) if is_spliced else 0,
-        frame_skip=dataset_conf.get("frame_skip", default.frame_skip),
+        frame_length_ms=config.fbank_conf.frame_length,
+        frame_shift_ms=config.fbank_conf.frame_shift,
+        left_context=config.context.left,
+        right_context=config.context.right,
+        frame_skip=config.frame_skip,
     )
 
 

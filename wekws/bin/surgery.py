@@ -16,6 +16,7 @@ from wekws.errors import DataError
 from wekws.files import write_yaml
 from wekws.log import run
 from wekws.model.checkpoint import config_beside, load_model, save_weights
+from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel
 
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.text:
         share, num_tokens = coverage(args.text, Tokenizer(args.lexicon), target)
         print(f"training tokens  {share:.2%} of {num_tokens:,} keep their own label")
-    print(f"parameters       {count(model):,} -> {count(smaller):,}")
+    print(f"parameters       {num_parameters(model):,} -> {num_parameters(smaller):,}")
     print(args.out_dir / "init.pt")
     return 0
 
@@ -75,11 +76,6 @@ def coverage(text_path: Path, tokenizer: Tokenizer, vocabulary: Vocabulary) -> t
     if not tokens:
         raise DataError(f"{text_path}: no tokens; expected `utterance transcript` lines")
     return sum(token in vocabulary.ids for token in tokens) / len(tokens), len(tokens)
-
-
-def count(model: KwsModel) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import torch
 
-from wekws.distill.objective import Objective
 from wekws.distill.transplant import transplant_first
 from wekws.errors import ConfigError
 from wekws.log import run as run_command
-from wekws.model.checkpoint import load_model
+from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel
 from wekws.train import distributed, session
 from wekws.train.experiment import ExperimentConfig, load_experiment
-from wekws.train.learning_rate import LearningRate
 from wekws.train.loop import fit
 
 logger = logging.getLogger(__name__)
@@ -42,31 +41,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Load configuration, build data, teacher, student, objective; resume; loop; close."""
+    """Load configuration, build teacher, data and student; resume; loop; close."""
     args = parse_arguments(argv)
     process = distributed.start(args.device, args.num_threads)
     outputs = session.read_outputs(args)
     experiment = session.read_experiment(args, outputs.vocabulary)
     teacher = load_teacher(args, experiment, outputs)
-    train_set, cv_set = session.open_data(args, experiment, outputs, process)
+    data = session.open_data(args, experiment, outputs, process)
 
     student = make_student(args, experiment, outputs, teacher)
-    student.to(process.device)
-    optimizer = session.make_optimizer(experiment, student)
-    parts = {
-        "model": student,
-        "teacher": teacher.to(process.device),
-        "objective": Objective(experiment.distill_conf, has_teacher=True),
-        "optimizer": optimizer,
-        "learning_rate": LearningRate.of(optimizer, experiment),
-        "train_set": train_set,
-        "cv_set": cv_set,
-    }
-    run = session.build_run(args, process, experiment, outputs, parts)
+    run = session.build_run(
+        args, process, experiment, outputs, model=student, teacher=teacher, data=data
+    )
     fit(run)
     distributed.stop(process)
     if process.is_first:
-        print(f"{args.model_dir / 'final.pt'}: {session.num_parameters(student):,} parameters")
+        print(f"{args.model_dir / 'final.pt'}: {num_parameters(student):,} parameters")
     return 0
 
 
@@ -94,7 +84,7 @@ def load_teacher(
 
     Raises: ConfigError if its vocabulary, frame rate, features or CMVN are not the student's.
     """
-    config_path = args.teacher_config or args.teacher_checkpoint.parent / "config.yaml"
+    config_path = args.teacher_config or config_beside(args.teacher_checkpoint)
     other = load_experiment(config_path)
     for key in ("feats_type", "fbank_conf", "context", "frame_skip", "resample_conf"):
         theirs, ours = getattr(other.dataset_conf, key), getattr(experiment.dataset_conf, key)

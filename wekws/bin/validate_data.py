@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wekws.config import load_yaml_with_base, parse_section
-from wekws.dataset.loader import DatasetConfig
+from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.validate import FrontEnd, validate
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
 from wekws.errors import DataError
@@ -54,8 +53,7 @@ def _split_dirs(data_dir: Path) -> dict[str, Path]:
 
 
 def _front_end(path: Path) -> FrontEnd:
-    section = load_yaml_with_base(path).get("dataset_conf", {})
-    config = parse_section(DatasetConfig, section, f"{path}: dataset_conf")
+    config = load_dataset_config(path)
     return FrontEnd(
         sample_rate_hz=config.resample_conf.resample_rate,
         fbank=config.fbank_conf,

@@ -229,22 +229,22 @@ def spec_augment(
 ) -> torch.Tensor:
     """Return features with random stretches of time and bands of mel bins made neutral.
 
-    feats: (B, T, F) before context expansion, padded with zeros; lengths: (B,), masks stay
-    inside valid frames.
-    generator: on the CPU, where the few numbers are drawn whatever device holds the features.
+    feats: (B, T, F) before context expansion, padded with zeros.
+    lengths: (B,), masks stay inside valid frames; like generator on the CPU, where the few
+    numbers are drawn whatever device holds the features, so that nothing waits for it.
     fill: (F,), the neutral value (the CMVN mean); 0 is no neutral log-mel energy.
     """
     num_frames, num_bins = feats.shape[1:]
-    frame_counts = lengths.to("cpu", torch.float32)
+    frame_counts = lengths.float()
     bin_counts = torch.full_like(frame_counts, num_bins)
     time = _span_mask(frame_counts, config.num_t_mask, config.max_t, num_frames, generator)
     band = _span_mask(bin_counts, config.num_f_mask, config.max_f, num_bins, generator)
     # Masks cover a few per cent: writing those cells by index costs a tenth of torch.where.
     masked, fill = feats.clone(), fill.to(feats)
-    utterance, frame = (index.to(feats.device) for index in time.nonzero(as_tuple=True))
-    masked[utterance, frame] = fill
-    utterance, mel_bin = (index.to(feats.device) for index in band.nonzero(as_tuple=True))
-    valid = torch.arange(num_frames, device=feats.device) < lengths.to(feats)[:, None]
+    masked[_indices(time, feats.device)] = fill
+    utterance, mel_bin = _indices(band, feats.device)
+    num_valid = lengths.to(feats.device, non_blocking=True)
+    valid = torch.arange(num_frames, device=feats.device) < num_valid[:, None]
     masked[utterance, :, mel_bin] = fill[mel_bin, None] * valid[utterance]
     return masked
 
@@ -258,6 +258,10 @@ def _span_mask(counts, num_masks, max_width, size, generator) -> torch.Tensor:
     cells = torch.arange(size)
     inside = (cells >= start[..., None]) & (cells < (start + width)[..., None])
     return inside.any(dim=1)
+
+
+def _indices(mask: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
+    return tuple(index.to(device, non_blocking=True) for index in mask.nonzero(as_tuple=True))
 
 
 def _power(samples: np.ndarray) -> float:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import logging
+import os
 from dataclasses import dataclass
 from typing import Literal
 
+from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.augment import AugmentConfig, SpecAugConfig
 from wekws.dataset.extract import FeatureView
 from wekws.dataset.features import ContextExpansionConfig, FbankConfig
@@ -175,3 +177,12 @@ class DatasetConfig:
             log.warning("dataset_conf.sort has no effect: see batch_conf.batching")
         if self.augment_conf.copies > 0 and self.augmentation is None:
             log.warning("augment_conf.copies has no effect: no augmentation is on")
+
+
+def load_dataset_config(path: str | os.PathLike[str]) -> DatasetConfig:
+    """Read the ``dataset_conf`` section of a configuration file; without one, the defaults.
+
+    Raises: ConfigError naming every problem of the section.
+    """
+    section = load_yaml_with_base(path).get("dataset_conf")
+    return parse_section(DatasetConfig, section, f"{path}: dataset_conf")

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wekws.errors import DataError
@@ -94,9 +95,16 @@ def read_kaldi_table(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def write_kaldi_table(path: str | os.PathLike[str], rows: Iterable[tuple[str, str]]) -> None:
-    """Write ``id value`` lines, sorted as ``LC_ALL=C sort`` would."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        stream.writelines(f"{key} {value}".rstrip() + "\n" for key, value in sorted(rows))
+    """Write ``id value`` lines, sorted as ``LC_ALL=C sort`` would.
+
+    A file that holds just these already keeps its time: what was made from it is still good.
+    """
+    content = "".join(f"{key} {value}".rstrip() + "\n" for key, value in sorted(rows)).encode()
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:

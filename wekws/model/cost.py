@@ -57,6 +57,11 @@ def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd | None = None)
     }
 
 
+def num_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def params_by_part(model: KwsModel) -> dict[str, int]:
     """Return trainable parameters by layer, in the order of the network."""
     parts: dict[str, int] = {}

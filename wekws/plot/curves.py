@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matplotlib.lines import Line2D
@@ -41,9 +40,7 @@ def plot_curves(
 
     Raises: DataError if a run has no metrics.
     """
-    runs = {
-        name: read_cv_rows(Path(folder) / "metrics.jsonl") for name, folder in model_dirs.items()
-    }
+    runs = {name: read_cv_rows(folder) for name, folder in model_dirs.items()}
     panels = [panel for panel in _PANELS if _has_values(panel, runs)]
     if not panels:
         raise DataError(f"{', '.join(runs)}: cv rows without any number to draw")

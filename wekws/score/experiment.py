@@ -14,7 +14,7 @@ from wekws.files import read_yaml
 from wekws.model.cost import model_cost
 from wekws.model.model import ModelConfig
 from wekws.score.results import Result, read_json, read_result
-from wekws.score.training_log import BEFORE_FIRST_STEP, read_cv_rows
+from wekws.score.training_log import BEFORE_FIRST_STEP, METRICS_NAME, read_cv_rows
 
 _logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def read_model(
     if not result_dirs:
         raise DataError(f"{exp_dir}: no results in {dataset}_*/summary.json; evaluate it first")
     results = [read_result(name, path) for path in result_dirs]
-    metrics_path, config_path = exp_dir / "metrics.jsonl", exp_dir / "config.yaml"
+    metrics_path, config_path = exp_dir / METRICS_NAME, exp_dir / "config.yaml"
     config = read_yaml(config_path) if config_path.exists() else {}
     for path in (metrics_path, config_path, exp_dir / "run.json"):
         if not path.exists():
@@ -96,7 +96,7 @@ def read_model(
     return Model(
         name=name,
         exp_dir=exp_dir,
-        cv_rows=read_cv_rows(metrics_path) if metrics_path.exists() else [],
+        cv_rows=read_cv_rows(exp_dir) if metrics_path.exists() else [],
         run=read_json(run_path) if run_path.exists() else {},
         max_epoch=(config.get("training_config") or {}).get("max_epoch"),
         cost=_cost(config, config_path),

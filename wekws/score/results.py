@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import DataError
 
 
@@ -115,7 +116,7 @@ def read_result(name: str, result_dir: str | os.PathLike[str]) -> Result:
     summary_path = result_dir / "summary.json"
     summary = read_json(summary_path) if summary_path.exists() else {}
     keywords = [str(entry.get("keyword")) for entry in summary.get("keywords", [])]
-    paths = {word: result_dir / f"stats.{word.replace(' ', '_')}.txt" for word in keywords}
+    paths = {word: result_dir / f"stats.{keyword_id(word)}.txt" for word in keywords}
     if not paths:
         found = sorted(result_dir.glob("stats.*.txt"))
         paths = {path.name[len("stats.") : -len(".txt")].replace("_", " "): path for path in found}

@@ -19,6 +19,7 @@ from wekws.dataset.vocabulary import keyword_id
 from wekws.decode.events import Event
 from wekws.errors import DataError
 from wekws.files import atomic_path
+from wekws.score.results import read_json
 
 REJECTED = -1.0
 
@@ -140,9 +141,6 @@ def read_score_info(result_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises: DataError if it is missing or unreadable.
     """
     path = Path(result_dir) / "score.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run wekws.bin.score_ctc first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as JSON: {error}") from error
+    if not path.exists():
+        raise DataError(f"{path}: no such file; run wekws.bin.score_ctc first")
+    return read_json(path)

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 
-from wekws.config import load_yaml_with_base, parse_section
+from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.features import expand_context
 from wekws.dataset.loader import Batch, DatasetConfig, SpeechDataset
+from wekws.dataset.order import longest_first
 from wekws.dataset.vocabulary import FILLER, Tokenizer, Vocabulary, read_keywords
 from wekws.decode.events import Event
 from wekws.decode.keyword import KeywordScorer
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
 from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel
 from wekws.score.scores import ScoredUtterance
 
@@ -59,7 +60,7 @@ class System:
     @property
     def num_params(self) -> int:
         """Trainable parameters."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return num_parameters(self.model)
 
 
 def load_system(
@@ -76,11 +77,10 @@ def load_system(
     """
     folder = checkpoint.parent
     config = config or config_beside(checkpoint)
-    section = load_yaml_with_base(config).get("dataset_conf", {})
     beside_lexicon = folder / "lexicon.txt"
     system = System(
         model=load_model(checkpoint, config),
-        dataset_config=parse_section(DatasetConfig, section, f"{config}: dataset_conf"),
+        dataset_config=load_dataset_config(config),
         vocabulary=Vocabulary.load(dict_path or _beside(folder / "dict.txt", "--dict")),
         tokenizer=Tokenizer(lexicon or (beside_lexicon if beside_lexicon.exists() else None)),
         keywords=tuple(
@@ -153,7 +153,7 @@ def score_dataset(
     """
     model = system.model.to(device)
     refractory_frames = round(refractory_s / system.hop_s)
-    for indices in plan_batches(dataset.num_frames, batch_size):
+    for indices in longest_first(dataset.num_frames, batch_size, MAX_BATCH_FRAMES):
         batch = dataset.batch(indices).to(device)
         log_probs, lengths = posteriors(model, batch, system.dataset_config)
         _check_finite(log_probs, lengths, batch.keys)
@@ -182,21 +182,3 @@ def _check_finite(log_probs: torch.Tensor, lengths: torch.Tensor, keys: Sequence
     if is_bad.any():
         key = keys[int(is_bad.any(1).nonzero()[0])]
         raise DataError(f"utterance {key}: the model's outputs are not finite; a damaged model?")
-
-
-def plan_batches(
-    num_frames: np.ndarray, batch_size: int, max_frames: int = MAX_BATCH_FRAMES
-) -> list[np.ndarray]:
-    """Cut the utterances, longest first, into batches of bounded size.
-
-    A batch has at most batch_size utterances and, unless it is a single one, at most max_frames
-    frames, padding included: recordings of an hour and of a second fit one memory.
-    """
-    order = np.argsort(-num_frames, kind="stable")
-    plan, begin = [], 0
-    while begin < len(order):
-        longest = max(int(num_frames[order[begin]]), 1)
-        count = max(1, min(batch_size, max_frames // longest))
-        plan.append(order[begin : begin + count])
-        begin += count
-    return plan

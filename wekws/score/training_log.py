@@ -1,4 +1,4 @@
-"""A run's ``metrics.jsonl`` read back: the cv rows, one an epoch."""
+"""A run's ``metrics.jsonl`` read back."""
 
 import json
 import os
@@ -7,34 +7,45 @@ from typing import Any
 
 from wekws.errors import DataError
 
+METRICS_NAME = "metrics.jsonl"
 BEFORE_FIRST_STEP = -1
 
 
-def read_cv_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the cv rows in order of epoch; epoch -1 stands for the state before the first step.
+def read_metrics(model_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return all rows of a run as they were written; none if it has not begun.
 
-    An epoch that was run again after a resume counts as it ended last. A last line that was cut
-    off in the middle (the run was killed or is still going) is left out.
-    Raises: DataError for a missing file, any other broken line, or no cv row at all.
+    A last line that was cut off in the middle (the run was killed or is still going) is left out.
+    Raises: DataError for any other line that is no JSON object.
     """
-    path = Path(path)
+    path = Path(model_dir) / METRICS_NAME
     if not path.exists():
-        raise DataError(f"{path}: no such file; expected the metrics of a training run")
+        return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    rows: dict[int, dict[str, Any]] = {}
+    rows = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
             raise DataError(f"{path}:{number}: not readable as JSON: {error}") from error
-        if row.get("kind") == "cv":
-            rows[int(row["epoch"])] = row
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: found {line}; expected a JSON object")
+        rows.append(row)
+    return rows
+
+
+def read_cv_rows(model_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the cv rows in order of epoch; epoch -1 stands for the state before the first step.
+
+    An epoch that was run again after a resume counts as it ended last.
+    Raises: DataError if there is no cv row at all, and as ``read_metrics`` does.
+    """
+    rows = {int(row["epoch"]): row for row in read_metrics(model_dir) if row.get("kind") == "cv"}
     if not rows:
-        raise DataError(f"{path}: no cv row yet; the run has not finished its first cv pass")
+        path = Path(model_dir) / METRICS_NAME
+        found = "no cv row yet" if path.exists() else "no such file"
+        raise DataError(f"{path}: {found}; expected a run that has finished its first cv pass")
     return [rows[epoch] for epoch in sorted(rows)]
 
 

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wekws.config import apply_overrides, load_yaml_with_base, parse_section, to_mapping
+from wekws.config import (
+    apply_overrides,
+    load_yaml_with_base,
+    merge,
+    parse_section,
+    to_mapping,
+)
 from wekws.dataset.loader import DatasetConfig
 from wekws.distill.objective import DistillConfig
 from wekws.errors import ConfigError
@@ -98,14 +104,20 @@ class ExperimentConfig:
 
 
 def load_experiment(
-    path: str | os.PathLike[str], overrides: Iterable[str] = ()
+    path: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    overlays: Iterable[str | os.PathLike[str]] = (),
 ) -> ExperimentConfig:
-    """Read a configuration file, its bases and ``section.key=value`` overrides.
+    """Read a configuration file and its bases; overlay files and then overrides change it.
 
+    overrides: ``section.key=value``.
     Raises: ConfigError that names every problem with its dotted path.
     """
-    content = apply_overrides(load_yaml_with_base(path), overrides)
-    return parse_section(ExperimentConfig, content, str(path))
+    content = load_yaml_with_base(path)
+    for overlay in overlays:
+        content = merge(content, load_yaml_with_base(overlay))
+    where = " + ".join(str(part) for part in (path, *overlays))
+    return parse_section(ExperimentConfig, apply_overrides(content, overrides), where)
 
 
 def changed_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:

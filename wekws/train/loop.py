@@ -91,8 +91,7 @@ def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
 def _backward(run: Run, epoch: int, index: int, batch: Batch) -> Loss:
     """Leave the gradient of this process's share of the batch."""
     run.optimizer.zero_grad(set_to_none=True)
-    batch = batch.to(run.process.device)
-    inputs, lengths = front_end(run, batch, step_generator(run, epoch, index))
+    batch, inputs, lengths = front_end(run, batch, step_generator(run, epoch, index))
     loss = forward_loss(run, batch, inputs, lengths)
     loss.total.backward()
     return loss

@@ -8,24 +8,9 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from wekws.files import atomic_path
+from wekws.score.training_log import METRICS_NAME, read_metrics
 
 logger = logging.getLogger(__name__)
-
-METRICS_NAME = "metrics.jsonl"
-
-
-def read_metrics(model_dir: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``metrics.jsonl``; a last line cut short by a kill is left out."""
-    path = model_dir / METRICS_NAME
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            logger.warning("%s: a line that is cut short was left out", path)
-    return rows
 
 
 class Records:

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 import wekws
 from wekws.config import parse_section, to_mapping
 from wekws.dataset.loader import SpeechDataset
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords, write_keywords
+from wekws.distill.objective import Objective
 from wekws.errors import ConfigError
 from wekws.files import atomic_path, read_yaml, write_yaml
 from wekws.model.checkpoint import load_weights
 from wekws.model.cmvn import load_cmvn
+from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel, ModelConfig
 from wekws.train.checkpoint import load_state, require_fresh
 from wekws.train.distributed import Process, barrier, copy_from_first
 from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
+from wekws.train.learning_rate import LearningRate
 from wekws.train.step import Run
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags that ``train`` and ``train_distill`` have in common."""
     path = Path
     parser.add_argument("--config", type=path, required=True, help="YAML of the model to train")
+    parser.add_argument(
+        "--overlay", type=path, action="append", default=[], help="YAML laid over it; repeatable"
+    )
     parser.add_argument("--train_data", type=path, required=True, help="data.list")
     parser.add_argument("--cv_data", type=path, required=True, help="data.list of the dev split")
     parser.add_argument("--model_dir", type=path, required=True, help="folder of the run")
@@ -76,7 +82,7 @@ def read_outputs(args: argparse.Namespace) -> Outputs:
 
 def read_experiment(args: argparse.Namespace, vocabulary: Vocabulary) -> ExperimentConfig:
     """Read the configuration, sized for the vocabulary."""
-    experiment = load_experiment(args.config, args.override)
+    experiment = load_experiment(args.config, args.override, args.overlay)
     return experiment.with_output_dim(vocabulary.size)
 
 
@@ -173,20 +179,31 @@ def build_run(
     process: Process,
     experiment: ExperimentConfig,
     outputs: Outputs,
-    parts: dict,
+    *,
+    model: KwsModel,
+    teacher: KwsModel | None,
+    data: tuple[SpeechDataset, SpeechDataset],
 ) -> Run:
-    """Put a run together, resume it if asked, and write what describes it.
+    """Put a run together on its device, resume it if asked, and write what describes it.
 
-    parts: the remaining fields of Run.
+    teacher: None for plain CTC. data: train and cv sets.
     Raises: ConfigError if the folder holds another run.
     """
+    model.to(process.device)
+    optimizer = make_optimizer(experiment, model)
     run = Run(
         process=process,
         experiment=experiment,
+        model=model,
+        teacher=None if teacher is None else teacher.to(process.device),
+        objective=Objective(experiment.distill_conf, has_teacher=teacher is not None),
+        optimizer=optimizer,
+        learning_rate=LearningRate.of(optimizer, experiment),
+        train_set=data[0],
+        cv_set=data[1],
         model_dir=args.model_dir,
         seed=args.seed,
         use_bf16=args.bf16,
-        **parts,
     )
     if args.resume:
         _resume(run, outputs)
@@ -224,8 +241,7 @@ def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
     run.model_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(run.model_dir / "config.yaml", to_mapping(run.experiment))
     outputs.vocabulary.save(run.model_dir / "dict.txt")
-    with atomic_path(run.model_dir / "keywords.txt") as temporary:
-        temporary.write_text("".join(f"{k}\n" for k in outputs.keywords), encoding="utf-8")
+    write_keywords(run.model_dir / "keywords.txt", outputs.keywords)
     for source, name in ((args.lexicon, "lexicon.txt"), (args.cmvn_file, "global_cmvn")):
         if source:
             with atomic_path(run.model_dir / name) as temporary:
@@ -248,11 +264,6 @@ def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
     }
     with atomic_path(run.model_dir / "run.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
-
-
-def num_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def make_optimizer(experiment: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -48,20 +48,24 @@ def step_generator(run: Run, epoch: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0] >> 1))
 
 
-def front_end(run: Run, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Return model input (B, T, D) and lengths (B,) for a batch on the run's device.
+def front_end(
+    run: Run, batch: Batch, generator: torch.Generator | None
+) -> tuple[Batch, Tensor, Tensor]:
+    """Return a loader's batch on the run's device, its model input (B, T, D) and lengths (B,).
 
     generator: source of SpecAugment's masks; None leaves the features as they are.
     """
     config = run.experiment.dataset_conf
+    frame_counts = batch.feat_lengths  # still on the CPU
+    batch = batch.to(run.process.device)
     feats = batch.feats
     if generator is not None and config.spec_aug:
         # Filled with the mean, which is 0 once normalised; 0 in raw log-mel would be a loud click.
         num_bins = feats.shape[2]
         neutral = run.model.global_cmvn.mean[:num_bins]
-        feats = spec_augment(feats, batch.feat_lengths, config.spec_aug_conf, generator, neutral)
+        feats = spec_augment(feats, frame_counts, config.spec_aug_conf, generator, neutral)
     left, right = config.context.left, config.context.right
-    return expand_context(feats, batch.feat_lengths, left, right, config.frame_skip)
+    return batch, *expand_context(feats, batch.feat_lengths, left, right, config.frame_skip)
 
 
 def forward_loss(run: Run, batch: Batch, inputs: Tensor, lengths: Tensor) -> Loss:
@@ -91,7 +95,7 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
     has_kd = run.teacher is not None and model is not run.teacher
     totals = torch.zeros(7, dtype=torch.float64, device=run.process.device)
     for batch in own_batches(run, run.cv_set):
-        totals += _batch_totals(run, model, batch.to(run.process.device), has_kd)
+        totals += _batch_totals(run, model, batch, has_kd)
     model.train(was_training)
     totals = add_over_peers(run.process, totals)
     num, ctc, kd, errors, tokens, keyword_errors, keyword_tokens = totals.tolist()
@@ -127,7 +131,7 @@ def num_steps(run: Run, epoch: int) -> int:
 
 
 def _batch_totals(run: Run, model: nn.Module, batch: Batch, has_kd: bool) -> Tensor:
-    inputs, lengths = front_end(run, batch, None)
+    batch, inputs, lengths = front_end(run, batch, None)
     device_type = run.process.device.type
     with torch.autocast(device_type, dtype=torch.bfloat16, enabled=run.use_bf16):
         logits = model(inputs, lengths).float()

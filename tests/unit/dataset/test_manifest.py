@@ -1,5 +1,7 @@
 """Data lists and Kaldi tables."""
 
+import os
+
 import pytest
 
 from wekws.dataset.manifest import (
@@ -89,3 +91,13 @@ def test_kaldi_table_is_written_sorted_and_whole(tmp_path):
     path = tmp_path / "deep" / "text"
     write_kaldi_table(path, [("b", "2"), ("a", "1"), ("B", ""), ("a", "0")])
     assert path.read_text() == "B\na 0\na 1\nb 2\n"
+
+
+def test_unchanged_kaldi_table_keeps_its_time(tmp_path):
+    path = tmp_path / "text"
+    write_kaldi_table(path, [("a", "嗨")])
+    os.utime(path, (1, 1))
+    write_kaldi_table(path, [("a", "嗨")])
+    assert path.stat().st_mtime == 1
+    write_kaldi_table(path, [("a", "问")])
+    assert path.stat().st_mtime > 1 and path.read_text("utf-8") == "a 问\n"

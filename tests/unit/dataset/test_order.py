@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wekws.dataset.order import plan_batches
+from wekws.dataset.order import longest_first, plan_batches
 from wekws.errors import DataError
 
 
@@ -46,6 +46,20 @@ def test_order_is_the_seeds_and_the_epochs():
 def test_evaluation_is_sorted_longest_first():
     lengths, whole = plan(50, 8, shuffle=False)
     assert (np.diff(lengths[np.concatenate(whole)]) <= 0).all()
+
+
+def test_batches_are_bounded_and_complete():
+    num_frames = np.array([10, 500_000, 90, 100, 0, 30])
+    batches = longest_first(num_frames, batch_size=2, max_frames=250)
+    assert [batch.tolist() for batch in batches] == [[1], [3, 2], [5, 0], [4]]
+    batches = longest_first(num_frames, batch_size=4)
+    assert [batch.tolist() for batch in batches] == [[1, 3, 2, 5], [0, 4]]
+    assert longest_first(num_frames[:0], batch_size=2) == []
+
+
+def test_long_ones_keep_batches_small():
+    batches = longest_first(np.full(10, 100), batch_size=8, max_frames=350)
+    assert [len(batch) for batch in batches] == [3, 3, 3, 1]
 
 
 def test_buckets_save_padding_and_stay_random():

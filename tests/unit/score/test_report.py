@@ -21,7 +21,7 @@ from wekws.score.experiment import read_model
 from wekws.score.keyword_names import pinyin, with_pinyin
 from wekws.score.report import ReportInputs, build_report, duration
 from wekws.score.results import parse_named_dirs, read_result, read_stats
-from wekws.score.training_log import read_cv_rows, series
+from wekws.score.training_log import read_cv_rows, read_metrics, series
 from wekws.score.verdict import next_step
 
 KEYWORDS = ["嗨小问", "你好问问"]
@@ -96,15 +96,25 @@ def test_named_dirs():
         parse_named_dirs(["a/x", "b/x"])
 
 
+def test_metrics_of_a_run_that_has_not_begun(tmp_path):
+    assert read_metrics(tmp_path) == []
+    with pytest.raises(DataError, match="metrics.jsonl: no such file"):
+        read_cv_rows(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "epoch": 0}\n')
+    assert read_metrics(tmp_path) == [{"kind": "step", "epoch": 0}]
+    with pytest.raises(DataError, match="no cv row yet"):
+        read_cv_rows(tmp_path)
+
+
 def test_metrics_keep_the_last_row_of_an_epoch_and_drop_a_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [("cv", -1, 9.0), ("teacher", -1, 1.0), ("cv", 0, 5.0), ("cv", 0, 4.0), ("cv", 1, None)]
     lines = [json.dumps({"kind": k, "epoch": e, "cv_loss": v}) for k, e, v in rows]
     path.write_text("\n".join([*lines, '{"kind": "cv", "ep']))
-    assert series(read_cv_rows(path), "cv_loss") == ([-1, 0], [9.0, 4.0])
+    assert series(read_cv_rows(tmp_path), "cv_loss") == ([-1, 0], [9.0, 4.0])
     path.write_text("\n".join(["{", *lines]))
     with pytest.raises(DataError, match="metrics.jsonl:1"):
-        read_cv_rows(path)
+        read_cv_rows(tmp_path)
 
 
 def model(tmp_path, name, frr, *, init=False, params=135636, positives=1000):

@@ -13,7 +13,7 @@ import torch
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError, DataError
 from wekws.files import read_yaml
-from wekws.train.records import read_metrics
+from wekws.score.training_log import read_metrics
 
 
 def weights_of(path):

@@ -1,0 +1,69 @@
+"""Every YAML file that is shipped loads, and every whole configuration trains a step."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from wekws.bin import train
+from wekws.config import load_yaml_with_base
+from wekws.model.checkpoint import load_model
+from wekws.score.training_log import read_metrics
+from wekws.train.experiment import load_experiment
+
+CONF = Path(__file__).parents[3] / "conf"
+PATHS = sorted(CONF.rglob("*.yaml"))
+# A fragment has no model: it is made to be laid over a configuration that has one.
+WHOLE = [path for path in PATHS if "model" in load_yaml_with_base(path)]
+FRAGMENTS = [path for path in PATHS if path not in WHOLE]
+
+
+def name(path):
+    return str(path.relative_to(CONF))
+
+
+def test_there_are_both_kinds():
+    assert CONF / "fsmn_ctc_teacher.yaml" in WHOLE
+    assert FRAGMENTS
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=name)
+def test_whole_configuration_loads(path):
+    experiment = load_experiment(path)
+    assert experiment.with_output_dim(20).model.output_dim == 20
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=name)
+def test_fragment_loads_over_the_teacher_and_changes_it(path):
+    teacher = CONF / "fsmn_ctc_teacher.yaml"
+    assert load_experiment(teacher, overlays=[path]) != load_experiment(teacher)
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=name)
+def test_whole_configuration_trains_a_step(path, tone_corpus, cache_dir, tmp_path):
+    flags = {
+        "config": path,
+        "train_data": tone_corpus.train_list,
+        "cv_data": tone_corpus.dev_list,
+        "dict": tone_corpus.dict_path,
+        "keywords_file": tone_corpus.keywords_path,
+        "cmvn_file": tone_corpus.cmvn_path,
+        "cache_dir": cache_dir,
+        "model_dir": tmp_path / "run",
+        "device": "cpu",
+        "num_workers": 0,
+        "num_threads": 1,
+        "override": "training_config.max_epoch=1",
+    }
+    assert (
+        train.main([word for key, value in flags.items() for word in (f"--{key}", str(value))]) == 0
+    )
+    steps = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == [1]
+    assert math.isfinite(steps[0]["loss"]) and steps[0]["grad_norm"] > 0
+    assert load_model(tmp_path / "run" / "final.pt").config.output_dim == 5
