@@ -46,9 +46,14 @@ class Objective:
     def __init__(self, config: DistillConfig, *, has_teacher: bool) -> None:
         """Weigh the terms as ``config`` says; a run without a teacher is plain CTC."""
         self.temperature = config.temperature
-        self.weights = {"ctc": config.alpha, "kd": 1.0 - config.alpha}
-        if not has_teacher:
-            self.weights = {"ctc": 1.0}
+        self.weights = {"ctc": 1.0}
+        if has_teacher and config.alpha < 1.0:
+            self.weights = {"ctc": config.alpha, "kd": 1.0 - config.alpha}
+
+    @property
+    def wants_teacher(self) -> bool:
+        """False if the teacher's posteriors would weigh nothing: they need not be computed."""
+        return "kd" in self.weights
 
     def __call__(
         self,

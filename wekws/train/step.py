@@ -74,7 +74,7 @@ def forward_loss(run: Run, batch: Batch, inputs: Tensor, lengths: Tensor) -> Los
     with torch.autocast(device_type, dtype=torch.bfloat16, enabled=run.use_bf16):
         logits = run.model(inputs, lengths)
         teacher_logits = None
-        if run.teacher is not None:
+        if run.objective.wants_teacher:
             with torch.no_grad():
                 teacher_logits = run.teacher(inputs, lengths)
     return run.objective(
@@ -92,7 +92,7 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
     """
     was_training = model.training
     model.eval()
-    has_kd = run.teacher is not None and model is not run.teacher
+    has_kd = run.objective.wants_teacher and model is not run.teacher
     totals = torch.zeros(7, dtype=torch.float64, device=run.process.device)
     for batch in own_batches(run, run.cv_set):
         totals += _batch_totals(run, model, batch, has_kd)

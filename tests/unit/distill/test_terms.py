@@ -106,3 +106,10 @@ def test_without_a_teacher_the_objective_is_ctc_whatever_alpha_says():
 def test_weights_that_mean_nothing_are_refused(values):
     with pytest.raises(ConfigError):
         DistillConfig(**values)
+
+
+def test_a_teacher_that_weighs_nothing_is_not_asked():
+    objective = Objective(DistillConfig(alpha=1.0), has_teacher=True)
+    assert not objective.wants_teacher and objective.weights == {"ctc": 1.0}
+    assert Objective(DistillConfig(alpha=0.9), has_teacher=True).wants_teacher
+    assert not Objective(DistillConfig(alpha=0.9), has_teacher=False).wants_teacher

@@ -1,0 +1,57 @@
+"""A copy of the recipe to run in, apart from the checkout."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from tones import SMALL_CONFIG
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("wekws", "conf", "tools", "examples", "path.sh", "run_distill.sh", "evaluate.sh")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A folder that holds links to the project, and what its scripts write: data and exp."""
+
+    folder: Path
+
+    def run(self, script: str, *options: object, status: int = 0) -> str:
+        """Run a script from another folder; return what it said, standard error included."""
+        paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+        done = subprocess.run(
+            ["bash", str(self.folder / script), *map(str, options)],
+            cwd="/",
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": ":".join(paths)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+        )
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
+    def files(self, *places: str) -> set[str]:
+        """Return the files below some folders, relative to the copy."""
+        found = [p for place in places for p in (self.folder / place).rglob("*") if p.is_file()]
+        return {str(path.relative_to(self.folder)) for path in found}
+
+    def times(self, *places: str) -> dict[str, int]:
+        """Return when each of some files, or of those below some folders, was written."""
+        paths = [self.folder / place for place in places]
+        files = [f for path in paths for f in ([path] if path.is_file() else path.rglob("*"))]
+        return {str(f.relative_to(self.folder)): f.stat().st_mtime_ns for f in files if f.is_file()}
+
+
+def new_recipe(folder: Path) -> Recipe:
+    """Link the project's parts into a folder, with configurations of two tiny models."""
+    folder.mkdir()
+    for name in PARTS:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "teacher.yaml").write_text(yaml.safe_dump(SMALL_CONFIG))
+    smaller = {"input_affine_dim": 12, "num_layers": 1, "linear_dim": 16, "proj_dim": 8}
+    student = {"base": "teacher.yaml", "model": {"backbone": smaller}}
+    (folder / "student.yaml").write_text(yaml.safe_dump(student))
+    return Recipe(folder)

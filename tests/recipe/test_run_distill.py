@@ -1,0 +1,293 @@
+"""run_distill.sh and evaluate.sh: every stage on tones, the data stages on synthesised speech."""
+
+import importlib.util
+import json
+import re
+import shutil
+from dataclasses import dataclass
+
+import pytest
+import soundfile
+from recipe_copy import Recipe, new_recipe
+from tones import write_split
+
+from wekws.dataset.manifest import read_data_list, read_kaldi_table
+from wekws.dataset.vocabulary import Vocabulary, read_keywords
+from wekws.files import read_yaml
+from wekws.model.checkpoint import load_weights
+from wekws.score.results import read_json
+from wekws.score.summary import validate_summary
+from wekws.score.training_log import read_cv_rows
+
+SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu")
+CONFIGS = ("--teacher_config", "teacher.yaml", "--student_config", "student.yaml")
+KEYWORDS = ("--keywords", "ab, ba a")
+EPOCHS = ("--base_epochs", 1, "--teacher_epochs", 2, "--num_average", 2, "--num_tokens", 4)
+LISTS, EXP = "data/my tones", "exp/my tones"
+
+RESULTS = {
+    "score.txt", "score.json", "events.tsv", "stats.AB.txt", "stats.BA_A.txt", "summary.json",
+    "summary.md", "det.png", "confidence.png",
+}  # fmt: skip
+DEV_SCORES = {"score.txt", "score.json", "events.tsv"}
+RUN = {"config.yaml", "dict.txt", "keywords.txt", "metrics.jsonl", "run.json", "train_state.pt"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A copy of the recipe in which all stages have run once, and what they left and said."""
+
+    recipe: Recipe
+    options: tuple
+    files: frozenset[str]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tone_folder) -> Finished:
+    options = ("--data_dir", tone_folder, *KEYWORDS, *CONFIGS, "--overlay", "none", *EPOCHS, *SMALL)
+    said = recipe.run("run_distill.sh", *options, "--student_epochs", 2)
+    return Finished(recipe, options, frozenset(recipe.files("data", "exp")), said)
+
+
+def stages(said):
+    return [int(number) for number in re.findall(r"^== stage (-?\d+) ", said, re.MULTILINE)]
+
+
+def below(files, folder):
+    """Names below a folder; what differs from run to run is made plain."""
+    names = {name.removeprefix(f"{folder}/") for name in files if name.startswith(f"{folder}/")}
+    return {re.sub(r"tfevents\..*", "tfevents", name) for name in names}
+
+
+def cv_epochs(recipe, model_dir):
+    return [row["epoch"] for row in read_cv_rows(recipe.folder / EXP / model_dir)]
+
+
+def test_data_stages_write_these_files(finished):
+    lists = below(finished.files, LISTS)
+    tables = {"wav.scp", "text", "utt2spk", "utt2dur", "data.list"}
+    caches = {name for name in lists if name.startswith("cache/")}
+    expected = {f"{split}/{table}" for split in ("train", "dev", "test") for table in tables}
+    expected |= {"dict/dict.txt", "dict/dict_all.txt", "dict/keywords.txt", "dict/.done"}
+    expected |= {f"validation/{name}" for name in ("validation.json", "validation.md")}
+    expected |= {"validation/durations.png", "global_cmvn", ".prepared", ".listed"}
+    assert lists - caches == expected
+    # One cache a split: teacher and student, training and scoring share it.
+    kept = sorted(re.sub("_[0-9a-f]{10}/", "/", name) for name in caches if "lock" not in name)
+    arrays = ("feats.npy", "meta.json", "offsets.npy")
+    assert kept == [f"cache/{s}_data/{name}" for s in ("dev", "test", "train") for name in arrays]
+
+
+def test_data_stages_hold_what_was_asked_for(finished, tone_folder):
+    lists = finished.recipe.folder / LISTS
+    assert read_keywords(lists / "dict" / "keywords.txt") == ["AB", "BA A"]
+    assert Vocabulary.load(lists / "dict" / "dict.txt").tokens == ("<blk>", "<filler>", "A", "B")
+    assert Vocabulary.load(lists / "dict" / "dict_all.txt").tokens[4:] == ("C",)
+    test = {utterance.key: utterance for utterance in read_data_list(lists / "test" / "data.list")}
+    assert len(test) == 11 and test["test_01"].txt == "BA A"
+    assert test["test_long_00"].wav == str(tone_folder / "test" / "long" / "test_long_00.wav")
+    assert test["test_long_00"].duration == pytest.approx(6.2)
+    report = read_json(lists / "validation" / "validation.json")
+    assert report["splits"]["test"]["keywords"] == {"AB": 2, "BA A": 4}
+
+
+def test_training_stages_write_these_files(finished):
+    events = {"tensorboard/events.out.tfevents"}
+    epoch, final = {"0.pt", "0.yaml"}, {"final.pt", "final.yaml"}
+    base = RUN | epoch | final | events | {"global_cmvn"}
+    assert below(finished.files, f"{EXP}/base") == base
+    assert below(finished.files, f"{EXP}/teacher_init") == {"init.pt", "config.yaml", "dict.txt"}
+    trained = RUN | epoch | final | events | {"1.pt", "1.yaml", "avg_2.pt", "avg_2.yaml"}
+    results = {f"dev_{tag}/{name}" for tag in ("final", "avg_2") for name in DEV_SCORES}
+    results |= {f"test_{tag}/{name}" for tag in ("final", "avg_2") for name in RESULTS}
+    for name in ("teacher", "student"):
+        assert below(finished.files, f"{EXP}/{name}") == trained | results
+    plots = {f"{name}.png" for name in ("det", "confidence", "curves", "durations")}
+    assert below(finished.files, f"{EXP}/report") == plots | {"report.md", "report.html"}
+    assert {name.split("/")[2] for name in finished.files if name.startswith("exp/")} == {
+        "base", "teacher_init", "teacher", "student", "report",
+    }  # fmt: skip
+
+
+def test_models_are_of_the_sizes_asked_for(finished):
+    exp = finished.recipe.folder / EXP
+    configs = {name: read_yaml(exp / name / "config.yaml") for name in ("base", "teacher")}
+    configs["student"] = read_yaml(exp / "student" / "config.yaml")
+    outputs = {name: config["model"]["output_dim"] for name, config in configs.items()}
+    assert outputs == {"base": 5, "teacher": 4, "student": 4}
+    assert configs["student"]["model"]["backbone"]["num_layers"] == 1
+    assert configs["student"]["dataset_conf"]["batch_conf"]["batch_size"] == 8
+    assert read_yaml(exp / "student" / "avg_2.yaml")["averaged_epochs"] == [0, 1]
+    # The student begins where slices of the teacher put it, and the log accounts for each tensor.
+    named = re.findall(r"(\S+) +teacher \(.*\) student \(.*\): (?:copied|sliced)", finished.said)
+    assert sorted(named) == sorted(load_weights(exp / "student" / "final.pt"))
+    for name in ("teacher", "student"):
+        rows = read_cv_rows(exp / name)
+        assert [row["epoch"] for row in rows] == [-1, 0, 1]
+        assert rows[-1]["cv_loss"] < rows[0]["cv_loss"]
+
+
+@pytest.mark.parametrize("result", ["teacher/test_final", "student/test_avg_2"])
+def test_summaries_keep_to_the_schema(finished, result):
+    summary = read_json(finished.recipe.folder / EXP / result / "summary.json")
+    validate_summary(summary)
+    assert summary["checkpoint"].endswith(f"{result.replace('test_', '')}.pt")
+    assert [entry["keyword"] for entry in summary["keywords"]] == ["AB", "BA A"]
+    for entry in summary["keywords"]:
+        assert [point["budget"] for point in entry["operating_points"]] == [
+            "0.5/h", "1/h", "1 in all",
+        ]  # fmt: skip
+        assert {point["chosen_on"] for point in entry["operating_points"]} == {"dev"}
+    assert [entry["positives"] for entry in summary["keywords"]] == [2, 4]
+    assert summary["utterances"] == 11 and summary["not_scored"] == 0
+
+
+def test_report_compares_both_models_and_says_what_next(finished):
+    folder = finished.recipe.folder / EXP / "report"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert len(re.findall('src="data:image/png;base64,', page)) == 4
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert "teacher" in report and "student" in report and "BA A" in report
+    assert finished.said.endswith(f"report: {folder / 'report.html'}\n")
+    assert stages(finished.said) == [-2, -1, 0, 1, 2, 3, 4, 5]
+
+
+def test_finished_data_stages_are_skipped(finished):
+    recipe = finished.recipe
+    before = recipe.times(LISTS)
+    said = recipe.run("run_distill.sh", *finished.options, "--stop_stage", 1)
+    assert stages(said) == [-2, -1, 0, 1]
+    assert said.count("done already") == 3
+    assert recipe.times(LISTS).items() >= before.items()
+
+
+def test_training_goes_on_after_its_last_epoch(finished):
+    recipe, student = finished.recipe, f"{EXP}/going_on"
+    options = ("--student_name", "going_on", "--stage", 3, "--stop_stage", 3)
+    recipe.run("run_distill.sh", *finished.options, *options, "--student_epochs", 2)
+    first = recipe.times(*(f"{student}/{name}" for name in ("0.pt", "0.yaml", "1.pt", "1.yaml")))
+    assert cv_epochs(recipe, "going_on") == [-1, 0, 1] and len(first) == 4
+    said = recipe.run("run_distill.sh", *finished.options, *options, "--student_epochs", 3)
+    assert stages(said) == [3]
+    assert "going on with epoch 2" in said
+    assert recipe.times(*first) == first
+    assert {"2.pt", "2.yaml", "avg_2.pt"} <= below(recipe.files(student), student)
+    assert cv_epochs(recipe, "going_on") == [-1, 0, 1, 2]
+
+
+def test_teacher_that_is_given_is_not_trained(finished):
+    recipe, teacher = finished.recipe, f"{EXP}/teacher"
+    before = recipe.times(teacher)
+    said = recipe.run(
+        *("run_distill.sh", *finished.options, "--student_epochs", 1, "--num_average", 1),
+        *("--stage", 2, "--stop_stage", 3, "--student_name", "apart"),
+        *("--teacher_checkpoint", recipe.folder / teacher / "1.pt", "--init_from_teacher", "false"),
+    )
+    assert stages(said) == [2, 3] and "teacher given" in said and "sliced" not in said
+    assert recipe.times(teacher) == before
+    command = read_json(recipe.folder / EXP / "apart" / "run.json")["command"]
+    assert "--init_from_teacher" not in command and "teacher/1.pt" in command
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "options", "folder", "chosen_on"),
+    [
+        ("0.pt", ("--budgets", "2"), "test_0", "dev"),
+        ("avg_2.pt", ("--dataset", "dev"), "dev_avg_2", "test"),
+        ("avg_2.pt", ("--decoder", "prefix_beam"), "test_avg_2_prefix_beam", "dev"),
+    ],
+)
+def test_evaluate_takes_epochs_and_averages(finished, checkpoint, options, folder, chosen_on):
+    recipe, student = finished.recipe, f"{EXP}/student"
+    path = recipe.folder / student / checkpoint
+    recipe.run("evaluate.sh", "--checkpoint", path, "--num_workers", 1, *options)
+    assert below(recipe.files(f"{student}/{folder}"), f"{student}/{folder}") == RESULTS
+    summary = read_json(recipe.folder / student / folder / "summary.json")
+    validate_summary(summary)
+    points = summary["keywords"][0]["operating_points"]
+    assert {point["chosen_on"] for point in points} == {chosen_on}
+    budgets = ["2/h", "1 in all"] if "--budgets" in options else ["0.5/h", "1/h", "1 in all"]
+    assert [point["budget"] for point in points] == budgets
+
+
+@pytest.mark.parametrize("script", ["run_distill.sh", "evaluate.sh"])
+@pytest.mark.parametrize(
+    "words", [("--no_such_option", 1), ("final.pt",), ("--budgets",), ("--decoder", "x", 3)]
+)
+def test_wrong_words_are_refused_before_anything_runs(recipe, script, words):
+    said = recipe.run(script, *words, status=2)
+    assert said.count("\n") == 1 and script in said
+    assert not recipe.files("data/synth_small", "exp/synth_small")
+
+
+def test_wrong_values_are_refused(recipe):
+    assert "expected synth, mobvoi or kaldi" in recipe.run(
+        "run_distill.sh", "--corpus", "libri", status=2
+    )
+    assert "no such file" in recipe.run("evaluate.sh", "--checkpoint", "9.pt", status=2)
+
+
+def test_failing_stage_is_named_and_nothing_follows(finished, tmp_path):
+    """Validation names every problem at once, and training does not begin."""
+    corpus = tmp_path / "flawed"
+    write_split(corpus, "train", ["AB", "BA A"], seed=1)
+    write_split(corpus, "dev", ["AB", "C"], seed=2)
+    shutil.copytree(corpus / "train", corpus / "test")
+    soundfile.write(corpus / "dev" / "dev_01.wav", [0.0] * 16000, 16000)
+    (corpus / "train" / "train_01.wav").unlink()
+    with open(corpus / "dev" / "text", "a") as stream:
+        stream.write("ghost AB\ndev_00 C\n")
+    recipe = finished.recipe
+    options = ("--data_dir", corpus, *KEYWORDS, *CONFIGS, *SMALL)
+    said = recipe.run("run_distill.sh", *options, status=2)
+    assert stages(said) == [-2, -1, 0, 1]
+    assert said.endswith("stage 1 (lists, validation, CMVN) failed (status 2)\n")
+    report = read_json(recipe.folder / "data/flawed/validation/validation.json")
+    assert {problem["kind"] for problem in report["problems"]} >= {
+        "audio_silent", "audio_missing", "text_without_audio", "duplicate_id",
+        "utterance_in_two_splits", "keyword_absent_from_dev",
+    }  # fmt: skip
+    assert not recipe.files("exp/flawed")
+    again = recipe.run("run_distill.sh", *options, "--stage", 1, "--stop_stage", 1, status=2)
+    assert "done already" not in again
+
+
+def test_another_corpus_joins_the_bases_training_set(finished, tmp_path):
+    for split, texts in (("train", ["AB", "CB A"]), ("dev", ["AB"]), ("test", ["BA A"])):
+        write_split(tmp_path / "joined", split, texts, seed=1)
+    recipe = finished.recipe
+    recipe.run(
+        *("run_distill.sh", "--data_dir", tmp_path / "joined", "--keywords", "AB", *SMALL),
+        *("--num_tokens", 4, "--extra_lists", LISTS, "--stop_stage", 0),
+    )
+    lists = recipe.folder / "data" / "joined"
+    assert len((lists / "base_train" / "text").read_text().splitlines()) == 2 + 20
+    assert Vocabulary.load(lists / "dict" / "dict.txt").tokens[2:] == ("A", "B")
+    assert Vocabulary.load(lists / "dict" / "dict_all.txt").tokens[2:] == ("A", "B", "C")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("espeakng_loader") is None,
+    reason="espeakng_loader is not installed: pip install -e .[synth]",
+)
+def test_synthesised_speech_goes_the_same_way(tmp_path):
+    recipe = new_recipe(tmp_path / "synth")
+    options = ("--corpus", "synth", "--size", "tiny", "--num_tokens", 8, *CONFIGS, *SMALL)
+    recipe.run("run_distill.sh", *options, "--stop_stage", 1)
+    lists = recipe.folder / "data" / "synth_tiny"
+    texts = {s: read_kaldi_table(lists / s / "text") for s in ("train", "dev", "test")}
+    assert {split: len(rows) for split, rows in texts.items()} == {
+        "train": 60, "dev": 20, "test": 30,
+    }  # fmt: skip
+    assert sum(text == "嗨小问" for text in texts["test"].values()) == 8
+    tokens = Vocabulary.load(lists / "dict" / "dict.txt").tokens
+    assert set("嗨小问你好") < set(tokens) and len(tokens) == 8
+    report = read_json(lists / "validation" / "validation.json")
+    assert report["splits"]["train"]["keywords"] == {"嗨小问": 15, "你好问问": 15}
+    assert json.loads((lists / "global_cmvn").read_text())["frame_num"] > 5000
+    before = recipe.times("data")
+    said = recipe.run("run_distill.sh", *options, "--stop_stage", 1)
+    assert said.count("done already") == 3 and "complete, nothing to do" in said
+    assert recipe.times("data") == before
