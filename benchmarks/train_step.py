@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from wekws.dataset.augment import SpecAugConfig, spec_augment
 from wekws.dataset.features import expand_context
 from wekws.distill.objective import DistillConfig, Objective
+from wekws.distill.taps import Output
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model import KwsModel
 
@@ -58,8 +59,10 @@ class Step:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.use_bf16):
             logits = self.model(inputs, lengths)
             with torch.no_grad():
-                taught = self.teacher(inputs, lengths) if self.teacher else None
-        loss = self.objective(logits, taught, lengths, labels, label_lengths, len(labels))
+                taught = Output(self.teacher(inputs, lengths)) if self.teacher else None
+        loss = self.objective(
+            Output(logits), taught, lengths, labels, label_lengths, len(labels), 0.0
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)

@@ -22,11 +22,12 @@ def main(argv: list[str] | None = None) -> int:
 
     model = session.make_model(args, experiment.model, outputs.vocabulary)
     model.to(process.device)
-    optimizer = session.make_optimizer(experiment, model)
+    objective = Objective(experiment.distill_conf, experiment.ctc_conf, has_teacher=False)
+    optimizer = session.make_optimizer(experiment, model, objective)
     parts = {
         "model": model,
         "teacher": None,
-        "objective": Objective(experiment.distill_conf, has_teacher=False),
+        "objective": objective,
         "optimizer": optimizer,
         "learning_rate": LearningRate.of(optimizer, experiment),
         "train_set": train_set,

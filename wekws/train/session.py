@@ -16,6 +16,7 @@ import wekws
 from wekws.config import parse_section, to_mapping
 from wekws.dataset.loader import SpeechDataset
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
+from wekws.distill.objective import Objective
 from wekws.errors import ConfigError
 from wekws.files import atomic_path, read_yaml, write_yaml
 from wekws.model.checkpoint import load_weights
@@ -23,6 +24,7 @@ from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel, ModelConfig
 from wekws.train.checkpoint import load_state, require_fresh
 from wekws.train.distributed import Process, barrier, copy_from_first
+from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
 from wekws.train.step import Run
 
@@ -30,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 CMVN_KEYS = ("global_cmvn.mean", "global_cmvn.istd")
 # What a run may change between its start and its resume without becoming another run.
-RESUMABLE_CHANGES = ("training_config.max_epoch", "training_config.log_interval")
+RESUMABLE_CHANGES = tuple(
+    f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,11 +192,14 @@ def build_run(
         use_bf16=args.bf16,
         **parts,
     )
+    if experiment.training_config.ema_decay:
+        run.average = WeightAverage(run.model, experiment.training_config.ema_decay)
     if args.resume:
         _resume(run, outputs)
     else:
         require_fresh(args.model_dir)
-    copy_from_first(process, run.model)
+    for module in (run.model, run.kept_model, run.objective):
+        copy_from_first(process, module)
     if process.is_first:
         _describe(run, args, outputs)
     barrier(process)
@@ -200,7 +207,7 @@ def build_run(
 
 
 def _resume(run: Run, outputs: Outputs) -> None:
-    state = load_state(run.model_dir, run.model)
+    state = load_state(run.model_dir, run.kept_model)
     if state is None:
         logger.info("%s: no finished epoch yet; starting from the beginning", run.model_dir)
         return
@@ -213,6 +220,9 @@ def _resume(run: Run, outputs: Outputs) -> None:
             "another --model_dir"
         )
     require_same_vocabulary(path, outputs.vocabulary)
+    if run.average is not None:
+        run.model.load_state_dict(state["raw_model"])
+    run.objective.load_state_dict(state["objective"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.learning_rate.load_state_dict(state["learning_rate"])
     run.start_epoch, run.step = state["epoch"] + 1, state["step"]
@@ -255,9 +265,10 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def make_optimizer(experiment: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return Adam over the model's parameters, all of them in one fused step."""
+def make_optimizer(
+    experiment: ExperimentConfig, model: nn.Module, objective: Objective
+) -> torch.optim.Optimizer:
+    """Return Adam over the model's parameters and the objective's, all in one fused step."""
     conf = experiment.optim_conf
-    return torch.optim.Adam(
-        model.parameters(), lr=conf.lr, weight_decay=conf.weight_decay, fused=True
-    )
+    parameters = [*model.parameters(), *objective.parameters()]
+    return torch.optim.Adam(parameters, lr=conf.lr, weight_decay=conf.weight_decay, fused=True)
