@@ -4,10 +4,10 @@ Every term returns its unweighted value, summed over the frames and utterances o
 objective alone applies weights. Token 0 is blank.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -114,7 +114,7 @@ def smoothing_loss(logits: Tensor, lengths: Tensor, over: Literal["all", "tokens
     chosen = logits[valid_frames(lengths, logits.shape[1])].float()
     log_probs = chosen[:, 1 if over == "tokens" else 0 :].log_softmax(dim=-1)
     num_outputs = log_probs.shape[1]
-    return -(log_probs.mean(dim=1) + torch.tensor(float(num_outputs)).log()).sum()
+    return -(log_probs.mean(dim=1) + math.log(num_outputs)).sum()
 
 
 def kd_loss(
