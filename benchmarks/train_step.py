@@ -19,9 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 from wekws.dataset.augment import SpecAugConfig, spec_augment
 from wekws.dataset.features import expand_context
 from wekws.distill.hidden import HiddenConfig
+from wekws.distill.inner import InnerConfig
 from wekws.distill.objective import DistillConfig, Loss, Objective
-from wekws.distill.taps import forward_tapped
-from wekws.distill.terms import CtcConfig, GuideConfig, KdConfig
+from wekws.distill.taps import Outputs, forward_tapped
+from wekws.distill.terms import ConsistencyConfig, CtcConfig, GuideConfig, KdConfig
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model import KwsModel
 from wekws.train.distributed import Process
@@ -85,6 +86,8 @@ OPTIONS = {
     "... hidden, normalised mse": with_hidden(distance="normalised_mse"),
     "... hidden, cosine": with_hidden(distance="cosine"),
     "... hidden, last block": with_hidden(blocks="second_half"),
+    "... inner CTC head": Option(DistillConfig(inner=InnerConfig(weight=0.3))),
+    "... two views": Option(DistillConfig(consistency=ConsistencyConfig(weight=0.2))),
     "... gradients of each term": Option(FULL, use_probe=True),
 }
 
@@ -106,18 +109,27 @@ class Step:
         self.batch, self.use_bf16 = batch, use_bf16
         self.generator = torch.Generator().manual_seed(0)
 
+    def heard(self) -> Heard:
+        """Return what the step is computed from, as ``wekws.train.step.hear`` does."""
+        feats, lengths, *labels = self.batch
+
+        def view(is_masked: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            shown = feats
+            if is_masked:
+                config, neutral = SpecAugConfig(), torch.zeros(80)
+                shown = spec_augment(feats, lengths, config, self.generator, neutral)
+            return expand_context(shown, lengths, 2, 2, 3)
+
+        student, frame_lengths = view(True)
+        again = view(True)[0] if self.objective.wants_second_view else student
+        is_clean = self.teacher and self.option.distill.teacher_view == "clean"
+        teacher = view(False)[0] if is_clean else student
+        return Heard(student, teacher, again, frame_lengths, *labels, len(feats))
+
     def __call__(self) -> None:
-        feats, lengths, labels, label_lengths = self.batch
-        masked = spec_augment(feats, lengths, SpecAugConfig(), self.generator, torch.zeros(80))
-        heard, frame_lengths = expand_context(masked, lengths, 2, 2, 3)
-        taught = heard
-        if self.teacher and self.option.distill.teacher_view == "clean":
-            taught, _ = expand_context(feats, lengths, 2, 2, 3)
         self.optimizer.zero_grad(set_to_none=True)
         probe = GradientProbe(self.model) if self.option.use_probe else None
-        for part in Heard(heard, taught, frame_lengths, labels, label_lengths, len(labels)).parts(
-            self.option.accum_grad
-        ):
+        for part in self.heard().parts(self.option.accum_grad):
             loss = self.part_loss(part)
             if probe:
                 probe.add(loss.weighted)
@@ -130,16 +142,17 @@ class Step:
             probe.figures(Process(0, 1, torch.device("cpu")))
 
     def part_loss(self, part: Heard) -> Loss:
-        objective, teacher = self.objective, None
+        objective, teacher, again = self.objective, None, None
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.use_bf16):
             own = forward_tapped(self.model, part.student, part.lengths, objective.student_paths)
+            if objective.wants_second_view:
+                again = forward_tapped(self.model, part.again, part.lengths, ())
             if self.teacher:
                 with torch.no_grad():
                     teacher = forward_tapped(
                         self.teacher, part.teacher, part.lengths, objective.teacher_paths
                     )
-        targets = (part.lengths, part.labels, part.label_lengths)
-        return objective(own, teacher, *targets, part.num_global, 0.0)
+        return objective(Outputs(own, teacher, again), part.targets, part.num_global, 0.0)
 
 
 class Floor:

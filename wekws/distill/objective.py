@@ -2,18 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from wekws.distill.hidden import HiddenConfig, HiddenTerm
-from wekws.distill.schedule import Schedule, Scheduled, as_schedule, checked_schedule
-from wekws.distill.taps import Output
+from wekws.distill.inner import InnerConfig, InnerHead
+from wekws.distill.schedule import (
+    Schedule,
+    Scheduled,
+    as_schedule,
+    checked_schedule,
+    is_used,
+)
+from wekws.distill.taps import Outputs
 from wekws.distill.terms import (
+    ConsistencyConfig,
     CtcConfig,
     GuideConfig,
     KdConfig,
+    consistency_loss,
     ctc_loss,
     guide_loss,
     kd_loss,
@@ -22,7 +32,7 @@ from wekws.distill.terms import (
 from wekws.errors import ConfigError
 
 # The terms that know the labels; the others listen to the teacher.
-TASK_TERMS = ("ctc", "smoothing")
+TASK_TERMS = ("ctc", "smoothing", "inner_ctc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,7 @@ class DistillConfig:
     temperature: softens both distributions before they are compared; above 0.
     teacher_view: whether the teacher hears SpecAugment's masks as the ``student`` does, or the
     ``clean`` features.
-    kd, guide, hidden: the terms of distillation, each with its own weight.
+    kd, guide, hidden, inner, consistency: the terms of distillation, each with its own weight.
     """
 
     alpha: Scheduled = 0.5
@@ -47,6 +57,8 @@ class DistillConfig:
     kd: KdConfig = field(default_factory=KdConfig)
     guide: GuideConfig = field(default_factory=GuideConfig)
     hidden: HiddenConfig = field(default_factory=HiddenConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
 
     def __post_init__(self) -> None:
         """Refuse weights and temperatures that mean nothing."""
@@ -60,6 +72,15 @@ class DistillConfig:
             )
         if not as_schedule(self.temperature).extremes[0] > 0.0:
             raise ConfigError(f"temperature: found {self.temperature}; expected above 0")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch is held against: labels (B, L), and (B,) of them and of valid frames."""
+
+    lengths: Tensor
+    labels: Tensor
+    label_lengths: Tensor
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ class Objective(nn.Module):
     CTC alone (and its label smoothing) without a teacher. Values are nats per utterance: sums
     over the frames of an utterance, divided by the number of utterances of the whole (global)
     batch, so that the shares of several processes, and of a batch in parts, add up. Its
-    parameters are the adapters of the hidden term, trained with the student.
+    parameters are adapters and the inner head, trained with the student and never exported.
     """
 
     def __init__(
@@ -99,40 +120,56 @@ class Objective(nn.Module):
         *,
         has_teacher: bool,
         hidden: HiddenTerm | None = None,
+        inner: InnerHead | None = None,
     ) -> None:
         """Weigh the terms as ``config`` says; a run without a teacher is plain CTC.
 
         ctc: the task's own loss; None: without label smoothing.
         hidden: the paired layers of student and teacher; None leaves the term out.
+        inner: the student's second head; None leaves its terms out.
         """
         super().__init__()
-        self.config, self.ctc, self.hidden = config, ctc or CtcConfig(), hidden
+        self.config, self.ctc = config, ctc or CtcConfig()
+        self.hidden, self.inner = hidden, inner
         self._alpha, self._temperature = as_schedule(config.alpha), as_schedule(config.temperature)
         self._distillation: dict[str, Schedule] = {}
         if has_teacher:
-            weights = {"kd": config.kd.weight, "guide": config.guide.weight}
-            if hidden is not None:
-                weights["hidden"] = config.hidden.weight
-            schedules = {name: as_schedule(weight) for name, weight in weights.items()}
-            self._distillation = {n: s for n, s in schedules.items() if s.extremes[1] > 0.0}
+            weights = {
+                "kd": config.kd.weight,
+                "guide": config.guide.weight,
+                "hidden": config.hidden.weight if hidden is not None else 0.0,
+                "inner_kd": config.inner.weight if inner is not None else 0.0,
+                "consistency": config.consistency.weight,
+            }
+            used = {name: weight for name, weight in weights.items() if is_used(weight)}
+            self._distillation = {name: as_schedule(weight) for name, weight in used.items()}
         self.names = tuple(self.weights(0.0))
 
     @classmethod
     def between(
         cls, config: DistillConfig, ctc: CtcConfig, student: nn.Module, teacher: nn.Module
     ) -> "Objective":
-        """Return the objective of a student and its teacher, with adapters where widths differ.
+        """Return the objective of a student and its teacher, with the adapters and heads it needs.
 
-        Raises: ConfigError if the hidden term names layers that they do not have.
+        Raises: ConfigError if a term names layers that they do not have.
         """
-        uses_hidden = as_schedule(config.hidden.weight).extremes[1] > 0.0
-        hidden = HiddenTerm(config.hidden, student, teacher) if uses_hidden else None
-        return cls(config, ctc, has_teacher=True, hidden=hidden)
+        hidden = inner = None
+        if is_used(config.hidden.weight):
+            hidden = HiddenTerm(config.hidden, student, teacher)
+        if is_used(config.inner.weight):
+            inner = InnerHead(config.inner, student)
+        return cls(config, ctc, has_teacher=True, hidden=hidden, inner=inner)
 
     @property
     def student_paths(self) -> tuple[str, ...]:
         """Modules of the student whose outputs the terms want."""
-        return self.hidden.student_paths if self.hidden else ()
+        paths = self.hidden.student_paths if self.hidden else ()
+        return tuple(dict.fromkeys((*paths, self.inner.path))) if self.inner else paths
+
+    @property
+    def wants_second_view(self) -> bool:
+        """Whether the student is to hear each utterance twice."""
+        return "consistency" in self._distillation
 
     @property
     def taught(self) -> tuple[str, ...]:
@@ -160,59 +197,51 @@ class Objective(nn.Module):
         weights = {"ctc": alpha * (1.0 - smoothing)}
         if smoothing:
             weights["smoothing"] = alpha * smoothing
+        if self.inner is not None:
+            weights["inner_ctc"] = alpha * as_schedule(self.config.inner.weight).at(progress)
         for name, schedule in self._distillation.items():
             weights[name] = (1.0 - alpha) * schedule.at(progress)
         return weights
 
     def forward(
-        self,
-        student: Output,
-        teacher: Output | None,
-        lengths: Tensor,
-        labels: Tensor,
-        label_lengths: Tensor,
-        num_utterances: int,
-        progress: float,
+        self, outputs: Outputs, targets: Targets, num_utterances: int, progress: float
     ) -> Loss:
         """Return the loss of one batch, or of a part of it.
 
-        student, teacher: logits (B, T, V). lengths, label_lengths: (B,). labels: (B, L).
         num_utterances: size of the global batch this one is part of.
         progress: share of training that is done, 0 to 1.
         """
-        sums = self.terms(student, teacher, lengths, labels, label_lengths, progress)
+        sums = self.terms(outputs, targets, progress)
         terms = {name: value / num_utterances for name, value in sums.items()}
         weights = self.weights(progress)
         weighted = {name: weights[name] * value for name, value in terms.items()}
         total = torch.stack(list(weighted.values())).sum()
         return Loss(total, {name: value.detach() for name, value in terms.items()}, weighted)
 
-    def terms(
-        self,
-        student: Output,
-        teacher: Output | None,
-        lengths: Tensor,
-        labels: Tensor,
-        label_lengths: Tensor,
-        progress: float,
-    ) -> dict[str, Tensor]:
+    def terms(self, outputs: Outputs, targets: Targets, progress: float) -> dict[str, Tensor]:
         """Return each term summed over the utterances of the batch, unweighted.
 
-        teacher: None leaves the terms of distillation out.
+        Without a teacher's output, or a second view, there are no terms that want one.
         """
-        logits = student.logits
-        sums = {"ctc": ctc_loss(logits, lengths, labels, label_lengths)}
+        logits, lengths = outputs.student.logits, targets.lengths
+        labels = (targets.labels, targets.label_lengths)
+        sums = {"ctc": ctc_loss(logits, lengths, *labels)}
         if self.ctc.label_smoothing:
             sums["smoothing"] = smoothing_loss(logits, lengths, self.ctc.smoothed_over)
-        if teacher is None:
+        if outputs.teacher is None:
             return sums
-        taught = teacher.logits
+        taught = outputs.teacher.logits
+        kd = partial(kd_loss, temperature=self.temperature(progress), config=self.config.kd)
         if "kd" in self._distillation:
-            heat = self.temperature(progress)
-            kd = kd_loss(logits, taught, lengths, temperature=heat, config=self.config.kd)
-            sums["kd"] = kd
+            sums["kd"] = kd(logits, taught, lengths)
         if "guide" in self._distillation:
             sums["guide"] = guide_loss(logits, taught, lengths)
-        if "hidden" in self._distillation:
-            sums["hidden"] = self.hidden(student.hidden, teacher.hidden)
+        if self.hidden is not None:
+            sums["hidden"] = self.hidden(outputs.student.hidden, outputs.teacher.hidden)
+        if self.inner is not None:
+            inner = self.inner(outputs.student.hidden, lengths, logits.shape[1])
+            sums["inner_ctc"] = ctc_loss(inner, lengths, *labels)
+            sums["inner_kd"] = kd(inner, taught, lengths)
+        if outputs.again is not None:
+            sums["consistency"] = consistency_loss(logits, outputs.again.logits, lengths)
         return sums

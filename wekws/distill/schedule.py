@@ -119,6 +119,11 @@ def as_schedule(value: Scheduled) -> Schedule:
     return Schedule(shape="constant", start=float(value))
 
 
+def is_used(weight: Scheduled) -> bool:
+    """Return whether a weight is ever above 0."""
+    return as_schedule(weight).extremes[1] > 0.0
+
+
 def checked_schedule(name: str, value: Scheduled, low: float, high: float = math.inf) -> Schedule:
     """Return the schedule if it stays within ``low`` to ``high``.
 

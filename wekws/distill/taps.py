@@ -23,6 +23,18 @@ class Output:
     hidden: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What all who listen say of a batch.
+
+    teacher: None in plain CTC. again: the student on a second view, where terms want one.
+    """
+
+    student: Output
+    teacher: Output | None = None
+    again: Output | None = None
+
+
 def forward_tapped(model: nn.Module, x: Tensor, lengths: Tensor, paths: Sequence[str]) -> Output:
     """Run ``model`` and keep the outputs of the modules at ``paths``.
 

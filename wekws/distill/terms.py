@@ -90,6 +90,21 @@ class GuideConfig:
         checked_schedule("weight", self.weight, 0.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyConfig:
+    """Section ``distill_conf.consistency``: the student taught by itself in another disguise.
+
+    weight: within distillation; 0: off. The student then hears two views of each utterance, with
+    masks of SpecAugment drawn apart.
+    """
+
+    weight: Scheduled = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights."""
+        checked_schedule("weight", self.weight, 0.0)
+
+
 def ctc_loss(
     logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, blank: int = 0
 ) -> Tensor:
@@ -192,3 +207,17 @@ def guide_loss(student_logits: Tensor, teacher_logits: Tensor, lengths: Tensor) 
     tokens = teacher_logits[peaks].argmax(dim=-1, keepdim=True)
     probs = student_logits[peaks].float().softmax(dim=-1)
     return (1.0 - probs.gather(1, tokens)).sum()
+
+
+def consistency_loss(logits: Tensor, other_logits: Tensor, lengths: Tensor) -> Tensor:
+    """Return the mean of KL(other || one) and KL(one || other), summed over the valid frames.
+
+    logits, other_logits: (B, T, V), of one student and two views. Each is target for the other
+    without passing a gradient there.
+    Source: Yao et al. 2024, arXiv:2410.05101 (CR-CTC), with CTC on the first view alone.
+    """
+    valid = valid_frames(lengths, logits.shape[1])
+    one, other = (x[valid].float().log_softmax(dim=-1) for x in (logits, other_logits))
+    forth = F.kl_div(one, other.detach(), reduction="sum", log_target=True)
+    back = F.kl_div(other, one.detach(), reduction="sum", log_target=True)
+    return 0.5 * (forth + back)

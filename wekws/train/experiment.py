@@ -9,6 +9,7 @@ from typing import Literal
 from wekws.config import apply_overrides, load_yaml_with_base, parse_section, to_mapping
 from wekws.dataset.loader import DatasetConfig
 from wekws.distill.objective import DistillConfig
+from wekws.distill.schedule import is_used
 from wekws.distill.terms import CtcConfig
 from wekws.errors import ConfigError
 from wekws.model.model import ModelConfig
@@ -104,6 +105,11 @@ class ExperimentConfig:
             raise ConfigError(
                 f"model.input_dim is {self.model.input_dim} but dataset_conf makes {made} "
                 "(mel bins x spliced frames); change one of them"
+            )
+        if is_used(self.distill_conf.consistency.weight) and not self.dataset_conf.spec_aug:
+            raise ConfigError(
+                "distill_conf.consistency: two views differ by SpecAugment's masks; switch "
+                "dataset_conf.spec_aug on"
             )
 
     def with_output_dim(self, output_dim: int) -> "ExperimentConfig":

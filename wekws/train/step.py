@@ -1,7 +1,7 @@
 """From a batch to a loss, in training and in the cv pass."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from wekws.dataset.augment import spec_augment
 from wekws.dataset.features import expand_context
 from wekws.dataset.loader import Batch, SpeechDataset, batches, epoch_plan
-from wekws.distill.objective import Loss, Objective
-from wekws.distill.taps import Output, forward_tapped
+from wekws.distill.objective import Loss, Objective, Targets
+from wekws.distill.taps import Outputs, forward_tapped
 from wekws.train.distributed import Process, add_over_peers
 from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig
@@ -61,22 +61,29 @@ class Run:
 class Heard:
     """What a step is computed from, on the run's device.
 
-    student, teacher: (B, T, D) model input, one tensor unless the teacher hears a clean view.
+    student: (B, T, D) model input. teacher: the same tensor, unless it hears a clean view.
+    again: the student's second view; the first one again where no term wants it.
     lengths, label_lengths: (B,). labels: (B, L). num_global: utterances of the whole step.
     """
 
     student: Tensor
     teacher: Tensor
+    again: Tensor
     lengths: Tensor
     labels: Tensor
     label_lengths: Tensor
     num_global: int
 
+    @property
+    def targets(self) -> Targets:
+        """What the outputs are held against."""
+        return Targets(self.lengths, self.labels, self.label_lengths)
+
     def parts(self, num: int) -> Iterator["Heard"]:
         """Yield the utterances in at most ``num`` parts of about the same number."""
-        tensors = (self.student, self.teacher, self.lengths, self.labels, self.label_lengths)
+        *tensors, num_global = (getattr(self, f.name) for f in fields(self))
         for part in zip(*(tensor.chunk(num) for tensor in tensors), strict=True):
-            yield Heard(*part, self.num_global)
+            yield Heard(*part, num_global)
 
 
 def step_generator(run: Run, epoch: int, index: int) -> torch.Generator:
@@ -102,29 +109,37 @@ def front_end(run: Run, batch: Batch, generator: torch.Generator | None) -> tupl
 
 
 def hear(run: Run, batch: Batch, generator: torch.Generator | None) -> Heard:
-    """Return what student and teacher hear of a batch on the run's device."""
+    """Return what student and teacher hear of a batch on the run's device.
+
+    generator: source of SpecAugment's masks; None leaves the features as they are, for all.
+    """
     student, lengths = front_end(run, batch, generator)
-    teacher = student
-    hears_apart = run.objective.config.teacher_view == "clean" and generator is not None
-    if run.teacher is not None and hears_apart:
-        teacher, _ = front_end(run, batch, None)
-    return Heard(student, teacher, lengths, batch.labels, batch.label_lengths, batch.num_global)
+    teacher = again = student
+    if run.teacher is not None and generator is not None:
+        if run.objective.wants_second_view:
+            again, _ = front_end(run, batch, generator)
+        if run.objective.config.teacher_view == "clean":
+            teacher, _ = front_end(run, batch, None)
+    labels = (batch.labels, batch.label_lengths)
+    return Heard(student, teacher, again, lengths, *labels, batch.num_global)
 
 
 def forward(
-    run: Run, model: nn.Module, heard: Heard, *, use_teacher: bool
-) -> tuple[Output, Output | None]:
-    """Return what ``model`` makes of its input, and what the teacher does."""
-    objective, taught = run.objective, None
+    run: Run, model: nn.Module, heard: Heard, *, use_teacher: bool, use_again: bool
+) -> Outputs:
+    """Return what ``model`` makes of its input, what the teacher does, and a second view's."""
+    objective, teacher, again = run.objective, None, None
     paths = objective.student_paths if use_teacher else ()
     with torch.autocast(run.process.device.type, dtype=torch.bfloat16, enabled=run.use_bf16):
-        output = forward_tapped(model, heard.student, heard.lengths, paths)
+        student = forward_tapped(model, heard.student, heard.lengths, paths)
+        if use_again:
+            again = forward_tapped(model, heard.again, heard.lengths, ())
         if use_teacher:
             with torch.no_grad():
-                taught = forward_tapped(
+                teacher = forward_tapped(
                     run.teacher, heard.teacher, heard.lengths, objective.teacher_paths
                 )
-    return output, taught
+    return Outputs(student, teacher, again)
 
 
 def forward_loss(run: Run, heard: Heard, progress: float) -> Loss:
@@ -132,9 +147,11 @@ def forward_loss(run: Run, heard: Heard, progress: float) -> Loss:
 
     progress: share of the training that is done, 0 to 1.
     """
-    student, teacher = forward(run, run.model, heard, use_teacher=run.teacher is not None)
-    targets = (heard.lengths, heard.labels, heard.label_lengths)
-    return run.objective(student, teacher, *targets, heard.num_global, progress)
+    objective, has_teacher = run.objective, run.teacher is not None
+    outputs = forward(
+        run, run.model, heard, use_teacher=has_teacher, use_again=objective.wants_second_view
+    )
+    return objective(outputs, heard.targets, heard.num_global, progress)
 
 
 @torch.no_grad()
@@ -148,7 +165,9 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
     """
     was_training = model.training
     model.eval()
-    taught = () if model is run.teacher else run.objective.taught
+    # A second view is a matter of masks, and a cv pass has none.
+    taught = tuple(name for name in run.objective.taught if name != "consistency")
+    taught = () if model is run.teacher else taught
     totals = torch.zeros(6 + len(taught), dtype=torch.float64, device=run.process.device)
     for batch in own_batches(run, run.cv_set):
         totals += _batch_totals(run, model, batch.to(run.process.device), taught)
@@ -198,10 +217,9 @@ def num_steps(run: Run, epoch: int) -> int:
 
 def _batch_totals(run: Run, model: nn.Module, batch: Batch, taught: tuple[str, ...]) -> Tensor:
     heard = hear(run, batch, None)
-    student, teacher = forward(run, model, heard, use_teacher=bool(taught))
-    targets = (heard.lengths, batch.labels, batch.label_lengths)
-    terms = run.objective.terms(student, teacher, *targets, progress=1.0)
-    errors = token_errors(student.logits, *targets)
+    outputs = forward(run, model, heard, use_teacher=bool(taught), use_again=False)
+    terms = run.objective.terms(outputs, heard.targets, progress=1.0)
+    errors = token_errors(outputs.student.logits, heard.lengths, batch.labels, batch.label_lengths)
     tokens, is_keyword = batch.label_lengths, batch.is_keyword
     counts = [
         terms["ctc"].new_zeros(()) + len(batch.keys),

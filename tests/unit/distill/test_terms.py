@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from wekws.distill.frames import choose_frames
-from wekws.distill.objective import DistillConfig, Objective, add_losses
+from wekws.distill.objective import DistillConfig, Objective, Targets, add_losses
 from wekws.distill.schedule import Schedule
-from wekws.distill.taps import Output
+from wekws.distill.taps import Output, Outputs
 from wekws.distill.terms import (
     CtcConfig,
     GuideConfig,
     KdConfig,
+    consistency_loss,
     ctc_loss,
     decoupled_kl,
     guide_loss,
@@ -97,7 +98,8 @@ def test_objective_mixes_per_utterance_values():
     lengths, labels = torch.tensor([4, 3]), torch.tensor([[1], [2]])
     label_lengths = torch.tensor([1, 1])
     objective = Objective(DistillConfig(alpha=0.3, temperature=2.0), has_teacher=True)
-    loss = objective(Output(student), Output(teacher), lengths, labels, label_lengths, 4, 0.0)
+    outputs = Outputs(Output(student), Output(teacher))
+    loss = objective(outputs, Targets(lengths, labels, label_lengths), 4, 0.0)
     ctc = ctc_loss(student, lengths, labels, label_lengths) / 4
     kd = kd_loss(student, teacher, lengths, temperature=2.0) / 4
     assert loss.total.item() == pytest.approx((0.3 * ctc + 0.7 * kd).item(), rel=1e-6)
@@ -108,7 +110,7 @@ def test_without_a_teacher_the_objective_is_ctc_whatever_alpha_says():
     logits, lengths = torch.randn(1, 3, 2), torch.tensor([3])
     labels, label_lengths = torch.tensor([[1]]), torch.tensor([1])
     objective = Objective(DistillConfig(alpha=0.3), has_teacher=False)
-    loss = objective(Output(logits), None, lengths, labels, label_lengths, 1, 0.0)
+    loss = objective(Outputs(Output(logits)), Targets(lengths, labels, label_lengths), 1, 0.0)
     assert loss.total.item() == pytest.approx(
         ctc_loss(logits, lengths, labels, label_lengths).item()
     )
@@ -213,7 +215,8 @@ def test_every_kd_is_finite_where_teacher_probabilities_are_zero(config):
 def every_term(student, teacher, lengths):
     kd = [kd_loss(student, teacher, lengths, temperature=2.0, config=c) for c in EVERY_KD]
     smoothing = [smoothing_loss(student, lengths, over) for over in ("all", "tokens")]
-    return torch.stack([*kd, guide_loss(student, teacher, lengths), *smoothing])
+    both = [f(student, teacher, lengths) for f in (guide_loss, consistency_loss)]
+    return torch.stack([*kd, *both, *smoothing])
 
 
 def test_padding_changes_no_term():
@@ -263,18 +266,31 @@ def test_parts_of_a_batch_add_up_and_the_temperature_moves():
     config = DistillConfig(temperature=heat, guide=GuideConfig(weight=0.2))
     objective = Objective(config, has_teacher=True)
     ones = torch.tensor([1, 1])
-    whole = objective(Output(student), Output(teacher), lengths, labels, ones, 2, 0.5)
-    parts = add_losses(
-        [
-            objective(
-                Output(student[i]), Output(teacher[i]), lengths[i], labels[i], ones[i], 2, 0.5
-            )
-            for i in (slice(0, 1), slice(1, 2))
-        ]
-    )
+
+    def loss_of(rows):
+        outputs = Outputs(Output(student[rows]), Output(teacher[rows]))
+        return objective(outputs, Targets(lengths[rows], labels[rows], ones[rows]), 2, 0.5)
+
+    whole = loss_of(slice(0, 2))
+    parts = add_losses([loss_of(slice(0, 1)), loss_of(slice(1, 2))])
     torch.testing.assert_close(parts.total, whole.total)
     torch.testing.assert_close(parts.terms, whole.terms)
     torch.testing.assert_close(parts.weighted, whole.weighted)
     assert whole.weighted["guide"].item() == pytest.approx(0.1 * whole.terms["guide"].item())
     expected = kd_loss(student, teacher, lengths, temperature=4.5) / 2
     assert whole.terms["kd"].item() == pytest.approx(expected.item())
+
+
+def test_two_views_teach_each_other():
+    # Views (0.5, 0.5) and (0.8, 0.2): KL 0.22314 one way and, by 0.8 ln 1.6 + 0.2 ln 0.4, 0.19274
+    # the other; their mean is 0.20794.
+    one = torch.zeros(1, 1, 2, requires_grad=True)
+    other = torch.tensor([[[0.8, 0.2]]]).log().requires_grad_()
+    value = consistency_loss(one, other, torch.tensor([1]))
+    assert value.item() == pytest.approx(0.20794, abs=1e-5)
+    value.backward()
+    # Half of p_one - p_other reaches the first view, and the opposite the second.
+    assert one.grad.flatten().tolist() == pytest.approx([-0.15, 0.15], abs=1e-6)
+    assert other.grad.flatten().tolist() == pytest.approx([0.15, -0.15], abs=1e-6)
+    same = consistency_loss(one, one, torch.tensor([1]))
+    assert same.item() == 0.0

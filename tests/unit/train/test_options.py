@@ -28,6 +28,8 @@ EVERYTHING = [
     "distill_conf.kd={frames: widened, num_neighbours: 2, blank_weight: 0.5, token_scale: one}",
     "distill_conf.guide.weight=0.5",
     "distill_conf.hidden={weight: {shape: cosine_descent}, distance: normalised_mse}",
+    "distill_conf.inner={weight: 0.3, block: 1}",
+    "distill_conf.consistency.weight=0.2",
 ]
 
 
@@ -86,7 +88,9 @@ def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
         assert rows_of(whole, kind) == rows_of(halves, kind)
     # What is exported is a student that anyone can load; the adapters stayed behind.
     assert states[0]["objective"].keys() == {
-        f"hidden.adapters.{i}.{part}" for i in (0, 1) for part in ("weight", "bias")
+        f"{layer}.{part}"
+        for layer in ("hidden.adapters.0", "hidden.adapters.1", "inner.linear")
+        for part in ("weight", "bias")
     }
     student = load_model(whole / "final.pt")
     exported = torch.load(whole / "final.pt", weights_only=True)
@@ -96,13 +100,16 @@ def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
 
 def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
     assert distill(tmp_path / "run", EVERYTHING) == 0
-    names = ("ctc", "smoothing", "kd", "guide", "hidden")
+    task = ("ctc", "smoothing", "inner_ctc")
+    taught = ("kd", "guide", "hidden", "inner_kd", "consistency")
+    names = (*task, *taught)
     steps = rows_of(tmp_path / "run", "step")
     # 20 utterances in steps of 2 x 4: 3 an epoch, 3 epochs.
     assert len(steps) == 9
     for index, row in enumerate(steps):
         assert row["temperature"] == pytest.approx(6 - 3 * index / 9)
         weights = {"ctc": 0.99 * row["alpha"], "smoothing": 0.01 * row["alpha"]}
+        weights |= {"inner_ctc": 0.3 * row["alpha"], "guide": 0.5 * (1.0 - row["alpha"])}
         for name, weight in weights.items():
             assert row[f"weighted_{name}"] == pytest.approx(weight * row[name], rel=1e-5)
         assert row["loss"] == pytest.approx(sum(row[f"weighted_{name}"] for name in names))
@@ -112,9 +119,9 @@ def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
     assert [row["step"] for row in gradients] == [1, 3, 5, 7, 9]
     for row in gradients:
         assert sum(row[f"grad_share_{name}"] for name in names) == pytest.approx(1.0)
-        assert all(-1.0 <= row[f"grad_cos_{name}"] <= 1.0 for name in names[2:])
+        assert all(-1.0 <= row[f"grad_cos_{name}"] <= 1.0 for name in taught)
     cv = rows_of(tmp_path / "run", "cv")
-    assert {"cv_kd", "cv_guide", "cv_hidden"} <= cv[0].keys()
+    assert {"cv_kd", "cv_guide", "cv_hidden", "cv_inner_kd"} <= cv[0].keys()
     assert cv[-1]["cv_hidden"] < cv[0]["cv_hidden"]
 
 
@@ -186,7 +193,7 @@ def test_an_accumulating_run_has_the_steps_of_the_large_batch(train_arguments, t
 
 def test_parts_cover_every_utterance_once():
     column = torch.arange(5)
-    heard = Heard(column, column, column, column, column, 5)
+    heard = Heard(*[column] * 6, 5)
     parts = [part.lengths.tolist() for part in heard.parts(2)]
     assert parts == [[0, 1, 2], [3, 4]] and len(list(heard.parts(9))) == 5
 
@@ -204,6 +211,24 @@ def test_the_teacher_may_hear_what_the_student_does_not(distill, tmp_path, monke
     assert torch.equal(heard["clean"].student, heard["student"].student)
     assert torch.equal(heard["clean"].teacher, in_cv.student)
     assert not torch.equal(heard["clean"].teacher, heard["clean"].student)
+
+
+def test_two_views_want_masks_to_differ_by(distill, tmp_path):
+    settings = ["distill_conf.consistency.weight=1", "dataset_conf.spec_aug=false"]
+    with pytest.raises(ConfigError, match="switch dataset_conf.spec_aug on"):
+        distill(tmp_path / "run", settings)
+
+
+def test_a_second_view_leaves_the_first_as_it_was(distill, tmp_path, monkeypatch):
+    heard = []
+    for weight in (0, 1):
+        settings = [f"distill_conf.consistency.weight={weight}"]
+        run = captured_run(lambda s=settings, w=weight: distill(tmp_path / str(w), s), monkeypatch)
+        batch = next(iter(own_batches(run, run.train_set, epoch=0)))
+        heard.append(hear(run, batch, step_generator(run, 0, 0)))
+    assert heard[0].again is heard[0].student
+    assert torch.equal(heard[0].student, heard[1].student)
+    assert not torch.equal(heard[1].again, heard[1].student)
 
 
 def test_flags_take_numbers_and_shapes(distill, tmp_path):
