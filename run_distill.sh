@@ -47,8 +47,8 @@ base_checkpoint=        # a large-vocabulary model, with config.yaml beside it: 
 base_dict=              # its dictionary [dict.txt beside it]
 teacher_checkpoint=     # skips base, surgery and teacher
 init_from_teacher=true
-alpha=0.5               # weight of CTC; 1 - alpha is distillation's
-temperature=2.0
+alpha=                  # weight of CTC, a number or a schedule's name [distill_conf of student_config]
+temperature=            # [distill_conf of student_config]
 base_epochs=80
 teacher_epochs=80
 student_epochs=80
@@ -218,12 +218,11 @@ fi
 
 # Stage 3: the student learns from the labels and from the averaged teacher.
 if begin_stage 3 "distillation"; then
-  init_option=()
-  if $init_from_teacher; then init_option=(--init_from_teacher); fi
+  distill_options=(${alpha:+--alpha "$alpha"} ${temperature:+--temperature "$temperature"})
+  if $init_from_teacher; then distill_options+=(--init_from_teacher); fi
   "${launch[@]}" -m wekws.bin.train_distill --config "$student_config" "${train_options[@]}" \
     --train_data "$lists/train/data.list" --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
-    --teacher_checkpoint "$teacher_checkpoint" "${init_option[@]}" \
-    --alpha "$alpha" --temperature "$temperature" \
+    --teacher_checkpoint "$teacher_checkpoint" "${distill_options[@]}" \
     --override "training_config.max_epoch=$student_epochs"
   python -m wekws.bin.average_model --src_path "$student_dir" \
     --dst_model "$student_dir/$average.pt" "${average_options[@]}"

@@ -1,23 +1,34 @@
 """Milliseconds of CPU per utterance of a training step, beside the matrix products alone.
 
-python benchmarks/train_step.py [--num_threads 1] [--batch_size 64] [--seconds 2.9]
+python benchmarks/train_step.py [--num_threads 1] [--batch_size 64] [--seconds 2.9] [--options]
 
 The floor is every matrix product of the step (forward, gradient of input, gradient of weight) at
 the model's shapes, nothing else, measured in the same run. Times are CPU times of the process:
-other work on the machine does not count.
+other work on the machine does not count. ``--options``: what each option of distillation and of the
+step adds to plain CTC, the options taken in turn so that all of them meet the same machine.
 """
 
 import argparse
+import math
 import time
+from dataclasses import dataclass
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from wekws.dataset.augment import SpecAugConfig, spec_augment
 from wekws.dataset.features import expand_context
-from wekws.distill.objective import DistillConfig, Objective
+from wekws.distill.hidden import HiddenConfig
+from wekws.distill.inner import InnerConfig
+from wekws.distill.objective import DistillConfig, Loss, Objective
+from wekws.distill.taps import Outputs, forward_tapped
+from wekws.distill.terms import ConsistencyConfig, CtcConfig, GuideConfig, KdConfig
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model import KwsModel
+from wekws.train.distributed import Process
+from wekws.train.ema import WeightAverage
+from wekws.train.gradients import GradientProbe
+from wekws.train.step import Heard
 
 CONFIGS = {
     "teacher": "conf/fsmn_ctc_teacher.yaml",
@@ -40,30 +51,108 @@ def make_batch(batch_size: int, num_frames: int) -> tuple[torch.Tensor, ...]:
     return feats, lengths, labels, torch.full((batch_size,), 4)
 
 
+@dataclass(frozen=True)
+class Option:
+    """What a step consists of. accum_grad, use_ema, use_probe: as in training_config."""
+
+    distill: DistillConfig | None = None
+    ctc: CtcConfig = CtcConfig()
+    accum_grad: int = 1
+    use_ema: bool = False
+    use_probe: bool = False
+
+
+def with_kd(**values) -> Option:
+    return Option(DistillConfig(kd=KdConfig(**values)))
+
+
+def with_hidden(**values) -> Option:
+    return Option(DistillConfig(hidden=HiddenConfig(weight=1.0, **values)))
+
+
+FULL = DistillConfig()
+OPTIONS = {
+    "CTC": Option(),
+    "CTC, label smoothing": Option(ctc=CtcConfig(label_smoothing=0.01)),
+    "CTC, 4 parts": Option(accum_grad=4),
+    "CTC, EMA": Option(use_ema=True),
+    "CTC + KD": Option(FULL),
+    "... non-blank frames": with_kd(frames="non_blank"),
+    "... widened by 2": with_kd(frames="widened", num_neighbours=2),
+    "... blank decoupled": with_kd(blank_weight=0.5),
+    "... teacher hears clean": Option(DistillConfig(teacher_view="clean")),
+    "... guide": Option(DistillConfig(guide=GuideConfig(weight=1.0))),
+    "... hidden, mse, 3 blocks": with_hidden(),
+    "... hidden, normalised mse": with_hidden(distance="normalised_mse"),
+    "... hidden, cosine": with_hidden(distance="cosine"),
+    "... hidden, last block": with_hidden(blocks="second_half"),
+    "... inner CTC head": Option(DistillConfig(inner=InnerConfig(weight=0.3))),
+    "... two views": Option(DistillConfig(consistency=ConsistencyConfig(weight=0.2))),
+    "... gradients of each term": Option(FULL, use_probe=True),
+}
+
+
 class Step:
     """One whole training step: SpecAugment, context, forward, loss, backward, clip, Adam."""
 
-    def __init__(self, model_name: str, batch: tuple, *, has_teacher: bool, use_bf16: bool) -> None:
-        self.model = make_model(model_name)
-        self.teacher = make_model("teacher").eval() if has_teacher else None
-        self.objective = Objective(DistillConfig(), has_teacher=has_teacher)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-6, fused=True)
+    def __init__(self, model_name: str, batch: tuple, option: Option, *, use_bf16: bool) -> None:
+        self.model, self.option = make_model(model_name), option
+        self.teacher = make_model("teacher").eval() if option.distill else None
+        if self.teacher:
+            configs = (option.distill, option.ctc)
+            self.objective = Objective.between(*configs, self.model, self.teacher)
+        else:
+            self.objective = Objective(FULL, option.ctc, has_teacher=False)
+        self.parameters = [*self.model.parameters(), *self.objective.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-6, fused=True)
+        self.average = WeightAverage(self.model, 0.999) if option.use_ema else None
         self.batch, self.use_bf16 = batch, use_bf16
         self.generator = torch.Generator().manual_seed(0)
 
+    def heard(self) -> Heard:
+        """Return what the step is computed from, as ``wekws.train.step.hear`` does."""
+        feats, lengths, *labels = self.batch
+
+        def view(is_masked: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            shown = feats
+            if is_masked:
+                config, neutral = SpecAugConfig(), torch.zeros(80)
+                shown = spec_augment(feats, lengths, config, self.generator, neutral)
+            return expand_context(shown, lengths, 2, 2, 3)
+
+        student, frame_lengths = view(True)
+        again = view(True)[0] if self.objective.wants_second_view else student
+        is_clean = self.teacher and self.option.distill.teacher_view == "clean"
+        teacher = view(False)[0] if is_clean else student
+        return Heard(student, teacher, again, frame_lengths, *labels, len(feats))
+
     def __call__(self) -> None:
-        feats, lengths, labels, label_lengths = self.batch
-        feats = spec_augment(feats, lengths, SpecAugConfig(), self.generator, torch.zeros(80))
-        inputs, lengths = expand_context(feats, lengths, 2, 2, 3)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.use_bf16):
-            logits = self.model(inputs, lengths)
-            with torch.no_grad():
-                taught = self.teacher(inputs, lengths) if self.teacher else None
-        loss = self.objective(logits, taught, lengths, labels, label_lengths, len(labels))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        probe = GradientProbe(self.model) if self.option.use_probe else None
+        for part in self.heard().parts(self.option.accum_grad):
+            loss = self.part_loss(part)
+            if probe:
+                probe.add(loss.weighted)
+            loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
         self.optimizer.step()
+        if self.average:
+            self.average.update(self.model, 1)
+        if probe:
+            probe.figures(Process(0, 1, torch.device("cpu")))
+
+    def part_loss(self, part: Heard) -> Loss:
+        objective, teacher, again = self.objective, None, None
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.use_bf16):
+            own = forward_tapped(self.model, part.student, part.lengths, objective.student_paths)
+            if objective.wants_second_view:
+                again = forward_tapped(self.model, part.again, part.lengths, ())
+            if self.teacher:
+                with torch.no_grad():
+                    teacher = forward_tapped(
+                        self.teacher, part.teacher, part.lengths, objective.teacher_paths
+                    )
+        return objective(Outputs(own, teacher, again), part.targets, part.num_global, 0.0)
 
 
 class Floor:
@@ -102,12 +191,30 @@ def cpu_ms(function, repeats: int) -> float:
     return 1000 * min(times)
 
 
+def compare_options(batch: tuple, repeats: int) -> None:
+    """Print what each option costs, the options taken in turn."""
+    steps = {n: Step("student", batch, option, use_bf16=False) for n, option in OPTIONS.items()}
+    times = {name: math.inf for name in steps}
+    for _ in range(repeats + 2):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            times[name] = min(times[name], time.process_time() - start)
+    each = {name: 1000 * least / len(batch[2]) for name, least in times.items()}
+    print("| step of the student | CPU ms an utterance | against CTC | against CTC + KD |")
+    print("|---|---|---|---|")
+    for name, value in each.items():
+        kd = f"{value / each['CTC + KD']:.2f}" if name.startswith("...") else ""
+        print(f"| {name} | {value:.3f} | {value / each['CTC']:.2f} | {kd} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=2.9, help="of the longest utterance")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--options", action="store_true", help="what each option costs")
     parser.add_argument("--profile", action="store_true", help="where the teacher's step goes")
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
@@ -115,6 +222,9 @@ def main() -> None:
     num_rows = int((-(-batch[1] // 3)).sum())
     print(f"batch {args.batch_size}, longest {args.seconds} s, {num_rows} valid frames of 30 ms,")
     print(f"{args.num_threads} thread(s), least of {args.repeats}; CPU ms an utterance\n")
+    if args.options:
+        compare_options(batch, args.repeats)
+        return
     print("| step | floor fp32 | step fp32 | ratio | step bf16 | bf16 / fp32 |")
     print("|---|---|---|---|---|---|")
     for label, model_name, has_teacher in (
@@ -122,10 +232,10 @@ def main() -> None:
         ("student, CTC", "student", False),
         ("student, CTC + KD", "student", True),
     ):
+        option = Option(FULL) if has_teacher else Option()
         floor = cpu_ms(Floor(model_name, num_rows, has_teacher=has_teacher), args.repeats)
         exact, halved = (
-            cpu_ms(Step(model_name, batch, has_teacher=has_teacher, use_bf16=b), args.repeats)
-            for b in (False, True)
+            cpu_ms(Step(model_name, batch, option, use_bf16=b), args.repeats) for b in (False, True)
         )
         each = [value / args.batch_size for value in (floor, exact, halved)]
         print(
@@ -133,7 +243,7 @@ def main() -> None:
             f"| {each[2]:.3f} | {halved / exact:.2f} |"
         )
     if args.profile:
-        step = Step("teacher", batch, has_teacher=False, use_bf16=False)
+        step = Step("teacher", batch, Option(), use_bf16=False)
         step()
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             step()

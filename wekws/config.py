@@ -152,8 +152,15 @@ def _convert_union(kind: Any, value: Any, where: str, problems: list[str]) -> An
         if not trial:
             return result
         trials.append(trial)
-    if len(trials) == 1:
-        problems.extend(trials[0])
+    sections = [
+        trial
+        for member, trial in zip((m for m in members if m is not type(None)), trials, strict=True)
+        if dataclasses.is_dataclass(member)
+    ]
+    # A mapping can only have been meant for a section: what is wrong inside it is of use.
+    meant = sections if isinstance(value, Mapping) and len(sections) == 1 else trials
+    if len(meant) == 1:
+        problems.extend(meant[0])
         return None
     return _refuse(where, value, _describe(kind), problems)
 
@@ -209,4 +216,8 @@ def _describe(kind: Any) -> str:
         return " | ".join(str(choice) for choice in typing.get_args(kind))
     if dataclasses.is_dataclass(kind):
         return "a mapping"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " | ".join(_describe(member) for member in typing.get_args(kind))
+    if kind is type(None):
+        return "nothing"
     return str(kind).replace("NoneType", "nothing")

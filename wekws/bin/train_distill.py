@@ -29,8 +29,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--init_from_teacher", action="store_true", help="start from slices of the teacher"
     )
-    parser.add_argument("--alpha", type=float, help="weight of CTC; 1 - alpha is distillation's")
-    parser.add_argument("--temperature", type=float, help="of both posteriors in distillation")
+    parser.add_argument(
+        "--alpha", help="weight of CTC, 1 - alpha is distillation's: a number, or a shape's name"
+    )
+    parser.add_argument("--temperature", help="of both posteriors in distillation")
     args = parser.parse_args(argv)
     if args.init_from_teacher and args.checkpoint:
         raise ConfigError("--init_from_teacher and --checkpoint: two starts; give one")

@@ -1,93 +1,260 @@
 """What training minimises: a weighted sum of terms, each logged under its own name."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from wekws.distill.terms import ctc_loss, kd_loss
+from wekws.distill.hidden import HiddenConfig, HiddenTerm
+from wekws.distill.inner import InnerConfig, InnerHead
+from wekws.distill.schedule import (
+    Schedule,
+    Scheduled,
+    as_schedule,
+    checked_schedule,
+    is_used,
+)
+from wekws.distill.taps import Outputs
+from wekws.distill.terms import (
+    ConsistencyConfig,
+    CtcConfig,
+    GuideConfig,
+    KdConfig,
+    consistency_loss,
+    ctc_loss,
+    guide_loss,
+    kd_loss,
+    smoothing_loss,
+)
 from wekws.errors import ConfigError
+
+# The terms that know the labels; the others listen to the teacher.
+TASK_TERMS = ("ctc", "smoothing", "inner_ctc")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
     """Section ``distill_conf``: how the student listens to its teacher.
 
-    alpha: weight of CTC; ``1 - alpha`` weighs the distillation term. 0 to 1.
+    A weight or temperature is a number, the name of a shape (``alpha: cosine_growth``) or a
+    whole schedule (``temperature: {shape: linear, start: 6, end: 3}``).
+
+    alpha: weight of CTC; ``1 - alpha`` weighs distillation, all its terms. 0 to 1.
+    alpha_floor: below which a schedule does not take alpha, so that CTC stays on; 0 to 1.
     temperature: softens both distributions before they are compared; above 0.
+    teacher_view: whether the teacher hears SpecAugment's masks as the ``student`` does, or the
+    ``clean`` features.
+    kd, guide, hidden, inner, consistency: the terms of distillation, each with its own weight.
     """
 
-    alpha: float = 0.5
-    temperature: float = 2.0
+    alpha: Scheduled = 0.5
+    alpha_floor: float = 0.05
+    temperature: Scheduled = 2.0
+    teacher_view: Literal["student", "clean"] = "student"
+    kd: KdConfig = field(default_factory=KdConfig)
+    guide: GuideConfig = field(default_factory=GuideConfig)
+    hidden: HiddenConfig = field(default_factory=HiddenConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
 
     def __post_init__(self) -> None:
         """Refuse weights and temperatures that mean nothing."""
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ConfigError(f"alpha: found {self.alpha}; expected 0 to 1")
-        if not self.temperature > 0.0:
+        alpha = checked_schedule("alpha", self.alpha, 0.0, 1.0)
+        if not 0.0 <= self.alpha_floor <= 1.0:
+            raise ConfigError(f"alpha_floor: found {self.alpha_floor}; expected 0 to 1")
+        if alpha.extremes[1] < self.alpha_floor:
+            raise ConfigError(
+                f"alpha: at most {alpha.extremes[1]:g}, below alpha_floor {self.alpha_floor:g}; "
+                "lower the floor, to 0 for distillation alone"
+            )
+        if not as_schedule(self.temperature).extremes[0] > 0.0:
             raise ConfigError(f"temperature: found {self.temperature}; expected above 0")
+
+    @property
+    def is_distilling(self) -> bool:
+        """Whether alpha ever leaves distillation a weight."""
+        return max(self.alpha_floor, as_schedule(self.alpha).extremes[0]) < 1.0
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch is held against: labels (B, L), and (B,) of them and of valid frames."""
+
+    lengths: Tensor
+    labels: Tensor
+    label_lengths: Tensor
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One batch's loss. ``total`` carries the gradient; ``terms`` are unweighted and detached."""
+    """One batch's loss. ``total`` carries the gradient, and so does each of ``weighted``.
+
+    terms: unweighted and detached. weighted: their parts of the total.
+    """
 
     total: Tensor
     terms: dict[str, Tensor]
+    weighted: dict[str, Tensor]
 
 
-class Objective:
-    """``alpha * CTC + (1 - alpha) * T^2 * KL(teacher || student)``; CTC alone without a teacher.
+def add_losses(parts: Sequence[Loss]) -> Loss:
+    """Return the loss of a batch from those of its parts, without gradients."""
+    return Loss(
+        torch.stack([part.total.detach() for part in parts]).sum(),
+        {n: torch.stack([p.terms[n] for p in parts]).sum() for n in parts[0].terms},
+        {n: torch.stack([p.weighted[n].detach() for p in parts]).sum() for n in parts[0].weighted},
+    )
 
-    Values are nats per utterance: sums over the frames of an utterance, divided by the number of
-    utterances of the whole (global) batch, so that the shares of several processes add up.
+
+class Objective(nn.Module):
+    """``alpha * CTC + (1 - alpha) * (kd * T^2 * KL(teacher || student) + ...)``.
+
+    CTC alone (and its label smoothing) without a teacher. Values are nats per utterance: sums
+    over the frames of an utterance, divided by the number of utterances of the whole (global)
+    batch, so that the shares of several processes, and of a batch in parts, add up. Its
+    parameters are adapters and the inner head, trained with the student and never exported.
     """
 
-    def __init__(self, config: DistillConfig, *, has_teacher: bool) -> None:
-        """Weigh the terms as ``config`` says; a run without a teacher is plain CTC."""
-        self.temperature = config.temperature
-        self.weights = {"ctc": 1.0}
-        if has_teacher and config.alpha < 1.0:
-            self.weights = {"ctc": config.alpha, "kd": 1.0 - config.alpha}
+    def __init__(
+        self,
+        config: DistillConfig,
+        ctc: CtcConfig | None = None,
+        *,
+        has_teacher: bool,
+        hidden: HiddenTerm | None = None,
+        inner: InnerHead | None = None,
+    ) -> None:
+        """Weigh the terms as ``config`` says; a run without a teacher is plain CTC.
+
+        ctc: the task's own loss; None: without label smoothing.
+        hidden: the paired layers of student and teacher; None leaves the term out.
+        inner: the student's second head; None leaves its terms out.
+        """
+        super().__init__()
+        self.config, self.ctc = config, ctc or CtcConfig()
+        self.hidden, self.inner = hidden, inner
+        self._alpha, self._temperature = as_schedule(config.alpha), as_schedule(config.temperature)
+        self._distillation: dict[str, Schedule] = {}
+        if has_teacher and config.is_distilling:
+            weights = {
+                "kd": config.kd.weight,
+                "guide": config.guide.weight,
+                "hidden": config.hidden.weight if hidden is not None else 0.0,
+                "inner_kd": config.inner.weight if inner is not None else 0.0,
+                "consistency": config.consistency.weight,
+            }
+            used = {name: weight for name, weight in weights.items() if is_used(weight)}
+            self._distillation = {name: as_schedule(weight) for name, weight in used.items()}
+        self.names = tuple(self.weights(0.0))
+
+    @classmethod
+    def between(
+        cls, config: DistillConfig, ctc: CtcConfig, student: nn.Module, teacher: nn.Module
+    ) -> "Objective":
+        """Return the objective of a student and its teacher, with the adapters and heads it needs.
+
+        Raises: ConfigError if a term names layers that they do not have.
+        """
+        hidden = inner = None
+        if is_used(config.hidden.weight) and config.is_distilling:
+            hidden = HiddenTerm(config.hidden, student, teacher)
+        if is_used(config.inner.weight):
+            inner = InnerHead(config.inner, student)
+        return cls(config, ctc, has_teacher=True, hidden=hidden, inner=inner)
+
+    @property
+    def student_paths(self) -> tuple[str, ...]:
+        """Modules of the student whose outputs the terms want."""
+        paths = self.hidden.student_paths if self.hidden else ()
+        return tuple(dict.fromkeys((*paths, self.inner.path))) if self.inner else paths
 
     @property
     def wants_teacher(self) -> bool:
-        """False if the teacher's posteriors would weigh nothing: they need not be computed."""
-        return "kd" in self.weights
+        """False if the teacher's outputs would weigh nothing: they need not be computed."""
+        return any(name != "consistency" for name in self._distillation)
 
-    def __call__(
-        self,
-        logits: Tensor,
-        teacher_logits: Tensor | None,
-        lengths: Tensor,
-        labels: Tensor,
-        label_lengths: Tensor,
-        num_utterances: int,
+    @property
+    def wants_second_view(self) -> bool:
+        """Whether the student is to hear each utterance twice."""
+        return "consistency" in self._distillation
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """Names of the distillation terms in use."""
+        return tuple(self._distillation)
+
+    @property
+    def teacher_paths(self) -> tuple[str, ...]:
+        """Modules of the teacher whose outputs the terms want."""
+        return self.hidden.teacher_paths if self.hidden else ()
+
+    def alpha(self, progress: float) -> float:
+        """Return the task's weight at a progress from 0 to 1."""
+        if not self._distillation:
+            return 1.0
+        return max(self.config.alpha_floor, self._alpha.at(progress))
+
+    def temperature(self, progress: float) -> float:
+        """Return the temperature at a progress from 0 to 1."""
+        return self._temperature.at(progress)
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """Return the weight of each term at a progress from 0 to 1."""
+        alpha, smoothing = self.alpha(progress), self.ctc.label_smoothing
+        weights = {"ctc": alpha * (1.0 - smoothing)}
+        if smoothing:
+            weights["smoothing"] = alpha * smoothing
+        if self.inner is not None:
+            weights["inner_ctc"] = alpha * as_schedule(self.config.inner.weight).at(progress)
+        for name, schedule in self._distillation.items():
+            weights[name] = (1.0 - alpha) * schedule.at(progress)
+        return weights
+
+    def forward(
+        self, outputs: Outputs, targets: Targets, num_utterances: int, progress: float
     ) -> Loss:
-        """Return the loss of one batch.
+        """Return the loss of one batch, or of a part of it.
 
-        logits, teacher_logits: (B, T, V). lengths, label_lengths: (B,). labels: (B, L).
         num_utterances: size of the global batch this one is part of.
+        progress: share of training that is done, 0 to 1.
         """
-        sums = self.terms(logits, teacher_logits, lengths, labels, label_lengths)
+        sums = self.terms(outputs, targets, progress)
         terms = {name: value / num_utterances for name, value in sums.items()}
-        total = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
-        return Loss(total, {name: value.detach() for name, value in terms.items()})
+        weights = self.weights(progress)
+        weighted = {name: weights[name] * value for name, value in terms.items()}
+        total = torch.stack(list(weighted.values())).sum()
+        return Loss(total, {name: value.detach() for name, value in terms.items()}, weighted)
 
-    def terms(
-        self,
-        logits: Tensor,
-        teacher_logits: Tensor | None,
-        lengths: Tensor,
-        labels: Tensor,
-        label_lengths: Tensor,
-    ) -> dict[str, Tensor]:
-        """Return each term summed over the utterances of the batch, unweighted."""
-        sums = {"ctc": ctc_loss(logits, lengths, labels, label_lengths)}
-        if teacher_logits is not None:
-            sums["kd"] = kd_loss(logits, teacher_logits, lengths, temperature=self.temperature)
+    def terms(self, outputs: Outputs, targets: Targets, progress: float) -> dict[str, Tensor]:
+        """Return each term summed over the utterances of the batch, unweighted.
+
+        Terms that want the teacher's output, a second view or the student's inner features are
+        there only if these are.
+        """
+        logits, lengths = outputs.student.logits, targets.lengths
+        labels = (targets.labels, targets.label_lengths)
+        sums = {"ctc": ctc_loss(logits, lengths, *labels)}
+        if self.ctc.label_smoothing:
+            sums["smoothing"] = smoothing_loss(logits, lengths, self.ctc.smoothed_over)
+        inner = None
+        if self.inner is not None and outputs.student.hidden:
+            inner = self.inner(outputs.student.hidden, lengths, logits.shape[1])
+            sums["inner_ctc"] = ctc_loss(inner, lengths, *labels)
+        if outputs.again is not None:
+            sums["consistency"] = consistency_loss(logits, outputs.again.logits, lengths)
+        if outputs.teacher is None:
+            return sums
+        taught = outputs.teacher.logits
+        kd = partial(kd_loss, temperature=self.temperature(progress), config=self.config.kd)
+        if "kd" in self._distillation:
+            sums["kd"] = kd(logits, taught, lengths)
+        if "guide" in self._distillation:
+            sums["guide"] = guide_loss(logits, taught, lengths)
+        if self.hidden is not None:
+            sums["hidden"] = self.hidden(outputs.student.hidden, outputs.teacher.hidden)
+        if inner is not None:
+            sums["inner_kd"] = kd(inner, taught, lengths)
         return sums
-
-    def weigh(self, terms: dict[str, float]) -> float:
-        """Return the weighted sum of logged term values."""
-        return sum(self.weights[name] * value for name, value in terms.items())

@@ -1,6 +1,7 @@
 """One process or several: gradients add up, and rank 0 alone writes."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -74,14 +75,13 @@ def add_over_peers(process: Process, values: Tensor) -> Tensor:
     return values
 
 
-def add_gradients(process: Process, model: nn.Module) -> None:
+def add_gradients(process: Process, parameters: Sequence[nn.Parameter]) -> None:
     """Sum the gradients of all processes in place, in one message.
 
     Losses are divided by the global batch's size, so the sum is the global batch's gradient.
     """
     if process.world_size == 1:
         return
-    parameters = [p for p in model.parameters() if p.requires_grad]
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

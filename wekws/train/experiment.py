@@ -15,6 +15,8 @@ from wekws.config import (
 )
 from wekws.dataset.loader import DatasetConfig
 from wekws.distill.objective import DistillConfig
+from wekws.distill.schedule import is_used
+from wekws.distill.terms import CtcConfig
 from wekws.errors import ConfigError
 from wekws.model.model import ModelConfig
 
@@ -64,17 +66,29 @@ class TrainingConfig:
     """Section ``training_config``.
 
     max_epoch: epochs in all. grad_clip: largest gradient norm. log_interval: steps a log line.
+    accum_grad: batches of ``batch_size`` that make one optimiser step; the step is that of one
+    batch as large as all of them.
+    ema_decay: of a moving average of the weights, which then is what cv passes and checkpoints
+    hold; below 1, 0: none.
+    gradient_interval: steps from one look at the single terms' gradients to the next, 0: never.
     """
 
     max_epoch: int = 80
     grad_clip: float = 5.0
     log_interval: int = 10
+    accum_grad: int = 1
+    ema_decay: float = 0.0
+    gradient_interval: int = 0
     criterion: Literal["ctc"] = "ctc"
 
     def __post_init__(self) -> None:
         """Refuse a run without steps."""
         if self.max_epoch < 1 or self.log_interval < 1 or not self.grad_clip > 0:
             raise ConfigError("max_epoch and log_interval: expected >= 1; grad_clip: above 0")
+        if self.accum_grad < 1 or self.gradient_interval < 0:
+            raise ConfigError("accum_grad: expected >= 1; gradient_interval: >= 0")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ConfigError(f"ema_decay: found {self.ema_decay}; expected 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +101,7 @@ class ExperimentConfig:
     optim_conf: OptimConfig = field(default_factory=OptimConfig)
     scheduler_conf: SchedulerConfig = field(default_factory=SchedulerConfig)
     training_config: TrainingConfig = field(default_factory=TrainingConfig)
+    ctc_conf: CtcConfig = field(default_factory=CtcConfig)
     distill_conf: DistillConfig = field(default_factory=DistillConfig)
 
     def __post_init__(self) -> None:
@@ -96,6 +111,11 @@ class ExperimentConfig:
             raise ConfigError(
                 f"model.input_dim is {self.model.input_dim} but dataset_conf makes {made} "
                 "(mel bins x spliced frames); change one of them"
+            )
+        if is_used(self.distill_conf.consistency.weight) and not self.dataset_conf.spec_aug:
+            raise ConfigError(
+                "distill_conf.consistency: two views differ by SpecAugment's masks; switch "
+                "dataset_conf.spec_aug on"
             )
 
     def with_output_dim(self, output_dim: int) -> "ExperimentConfig":

@@ -13,16 +13,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wekws.dataset.loader import Batch
-from wekws.distill.objective import Loss
+from wekws.distill.objective import Loss, add_losses
 from wekws.errors import DataError
 from wekws.train.checkpoint import save_epoch, save_final
-from wekws.train.distributed import add_gradients, add_over_peers
+from wekws.train.distributed import add_gradients
+from wekws.train.gradients import GradientProbe
+from wekws.train.meter import Meter
 from wekws.train.records import Records
 from wekws.train.step import (
+    Heard,
     Run,
     evaluate,
     forward_loss,
-    front_end,
+    hear,
     num_steps,
     own_batches,
     step_generator,
@@ -42,27 +45,36 @@ def fit(run: Run) -> None:
     if run.start_epoch == 0:
         if run.teacher is not None:
             records.write("teacher", 0, {"epoch": -1, **evaluate(run, run.teacher)})
-        records.write("cv", 0, {"epoch": -1, **evaluate(run, run.model)})
+        records.write("cv", 0, {"epoch": -1, **evaluate(run, run.kept_model)})
     for epoch in range(run.start_epoch, max_epoch):
         started = time.monotonic()
         trained = _train_epoch(run, epoch, records)
-        figures = {"lr": run.optimizer.param_groups[0]["lr"], **evaluate(run, run.model), **trained}
+        figures = {
+            "lr": run.optimizer.param_groups[0]["lr"],
+            **evaluate(run, run.kept_model),
+            **trained,
+        }
         run.learning_rate.after_epoch(figures["cv_loss"])
         figures["seconds"] = round(time.monotonic() - started, 3)
         records.write("cv", run.step, {"epoch": epoch, **figures})
         if run.process.is_first:
-            save_epoch(run.model_dir, epoch, run.model, figures, _state(run))
+            save_epoch(run.model_dir, epoch, run.kept_model, figures, _state(run))
     if run.process.is_first:
         save_final(run.model_dir, max_epoch - 1)
     records.close()
 
 
 def _state(run: Run) -> dict:
-    return {
+    """Return what a resume needs beside the epoch's weights; adapters live here alone."""
+    state = {
         "step": run.step,
         "optimizer": run.optimizer.state_dict(),
         "learning_rate": run.learning_rate.state_dict(),
+        "objective": run.objective.state_dict(),
     }
+    if run.average is not None:
+        state["raw_model"] = run.model.state_dict()
+    return state
 
 
 def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
@@ -70,31 +82,48 @@ def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
     config = run.experiment.training_config
     total = num_steps(run, epoch)
     run.model.train()
-    meter = _Meter(run, epoch)
+    meter = Meter(run, epoch)
     is_quiet = not (run.process.is_first and sys.stderr.isatty())
     own = own_batches(run, run.train_set, epoch)
     bar = tqdm(own, total=total, desc=f"epoch {epoch}", disable=is_quiet, leave=False)
     for index, batch in enumerate(bar):
         rate = run.learning_rate.before_step(epoch + (index + 1) / total)
-        loss = _backward(run, epoch, index, batch)
-        add_gradients(run.process, run.model)
-        norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip)
+        progress = (epoch + index / total) / config.max_epoch
+        probe = _due_probe(run)
+        heard = hear(run, batch, step_generator(run, epoch, index))
+        loss = _backward(run, heard, progress, probe)
+        add_gradients(run.process, run.parameters)
+        norm = nn.utils.clip_grad_norm_(run.parameters, config.grad_clip)
         _require_finite(loss, norm, epoch, index, batch)
         run.optimizer.step()
         run.step += 1
+        if run.average is not None:
+            run.average.update(run.model, run.step)
         meter.add(loss, norm, batch.num_global)
         if (index + 1) % config.log_interval == 0 or index + 1 == total:
-            records.write("step", run.step, {"epoch": epoch, **meter.interval(rate)})
+            records.write("step", run.step, {"epoch": epoch, **meter.interval(rate, progress)})
+        if probe is not None:
+            row = {"epoch": epoch, **probe.figures(run.process)}
+            records.write("gradient", run.step, row)
     return meter.epoch_means()
 
 
-def _backward(run: Run, epoch: int, index: int, batch: Batch) -> Loss:
-    """Leave the gradient of this process's share of the batch."""
+def _due_probe(run: Run) -> GradientProbe | None:
+    interval = run.experiment.training_config.gradient_interval
+    return GradientProbe(run.model) if interval and run.step % interval == 0 else None
+
+
+def _backward(run: Run, heard: Heard, progress: float, probe: GradientProbe | None) -> Loss:
+    """Leave the gradient of this process's share of the step, which comes part by part."""
     run.optimizer.zero_grad(set_to_none=True)
-    batch, inputs, lengths = front_end(run, batch, step_generator(run, epoch, index))
-    loss = forward_loss(run, batch, inputs, lengths)
-    loss.total.backward()
-    return loss
+    losses = []
+    for part in heard.parts(run.experiment.training_config.accum_grad):
+        loss = forward_loss(run, part, progress)
+        if probe is not None:
+            probe.add(loss.weighted)
+        loss.total.backward()
+        losses.append(loss)
+    return add_losses(losses)
 
 
 def _require_finite(loss: Loss, norm: Tensor, epoch: int, index: int, batch: Batch) -> None:
@@ -103,57 +132,3 @@ def _require_finite(loss: Loss, norm: Tensor, epoch: int, index: int, batch: Bat
             f"epoch {epoch}, step {index}: the loss or its gradient is not finite; the weights "
             f"were left as they were. Utterances of the step: {', '.join(batch.keys)}"
         )
-
-
-class _Meter:
-    """Means of the loss terms over an interval and over the epoch, and the pace."""
-
-    def __init__(self, run: Run, epoch: int) -> None:
-        names = list(run.objective.weights)
-        self._run = run
-        self._names = names
-        self._interval = torch.zeros(len(names), dtype=torch.float64, device=run.process.device)
-        self._epoch = torch.zeros_like(self._interval)
-        self._num_interval = self._num_epoch = self._num_steps = 0
-        self._norm = 0.0
-        self._started = time.monotonic()
-        epochs_left = run.experiment.training_config.max_epoch - epoch
-        self._num_left = epochs_left * len(run.train_set)
-
-    def add(self, loss: Loss, norm: Tensor, num_utterances: int) -> None:
-        """Count one step; terms are this process's share of a mean over ``num_utterances``."""
-        values = [loss.terms[name].double() for name in self._names]
-        self._interval += torch.stack(values) * num_utterances
-        self._num_interval += num_utterances
-        self._num_steps += 1
-        self._norm += float(norm)
-
-    def interval(self, rate: float) -> dict[str, float]:
-        """Return the fields of a log line and start the next interval."""
-        sums = add_over_peers(self._run.process, self._interval)
-        now = time.monotonic()
-        pace = self._num_interval / max(now - self._started, 1e-9)
-        self._epoch += sums
-        self._num_epoch += self._num_interval
-        means = self._means(sums, self._num_interval)
-        row = {
-            **means,
-            "loss": self._run.objective.weigh(means),
-            "lr": rate,
-            "grad_norm": self._norm / self._num_steps,
-            "utt_per_s": round(pace, 1),
-            "eta_s": round((self._num_left - self._num_epoch) / pace),
-        }
-        self._interval = torch.zeros_like(self._interval)
-        self._num_interval = self._num_steps = 0
-        self._norm, self._started = 0.0, now
-        return row
-
-    def epoch_means(self) -> dict[str, float]:
-        """Return the epoch's mean of each term and of the weighted loss."""
-        means = self._means(self._epoch, self._num_epoch)
-        named = {f"train_{name}": value for name, value in means.items()}
-        return {**named, "train_loss": self._run.objective.weigh(means)}
-
-    def _means(self, sums: Tensor, num: int) -> dict[str, float]:
-        return {n: v / num for n, v in zip(self._names, sums.tolist(), strict=True)}

@@ -6,7 +6,7 @@ Axes: B batch, T frames, V vocabulary, H hypothesis length, L label length.
 import torch
 from torch import Tensor
 
-from wekws.distill.terms import valid_frames
+from wekws.distill.frames import valid_frames
 
 
 def greedy_tokens(logits: Tensor, lengths: Tensor, blank: int = 0) -> tuple[Tensor, Tensor]:

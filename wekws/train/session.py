@@ -25,6 +25,7 @@ from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel, ModelConfig
 from wekws.train.checkpoint import load_state, require_fresh
 from wekws.train.distributed import Process, barrier, copy_from_first
+from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
 from wekws.train.learning_rate import LearningRate
 from wekws.train.step import Run
@@ -33,7 +34,9 @@ logger = logging.getLogger(__name__)
 
 CMVN_KEYS = ("global_cmvn.mean", "global_cmvn.istd")
 # What a run may change between its start and its resume without becoming another run.
-RESUMABLE_CHANGES = ("training_config.max_epoch", "training_config.log_interval")
+RESUMABLE_CHANGES = tuple(
+    f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -190,13 +193,19 @@ def build_run(
     Raises: ConfigError if the folder holds another run.
     """
     model.to(process.device)
-    optimizer = make_optimizer(experiment, model)
+    configs = (experiment.distill_conf, experiment.ctc_conf)
+    if teacher is None:
+        objective = Objective(*configs, has_teacher=False)
+    else:
+        objective = Objective.between(*configs, model, teacher.to(process.device))
+    objective.to(process.device)
+    optimizer = make_optimizer(experiment, model, objective)
     run = Run(
         process=process,
         experiment=experiment,
         model=model,
-        teacher=None if teacher is None else teacher.to(process.device),
-        objective=Objective(experiment.distill_conf, has_teacher=teacher is not None),
+        teacher=teacher,
+        objective=objective,
         optimizer=optimizer,
         learning_rate=LearningRate.of(optimizer, experiment),
         train_set=data[0],
@@ -205,11 +214,14 @@ def build_run(
         seed=args.seed,
         use_bf16=args.bf16,
     )
+    if experiment.training_config.ema_decay:
+        run.average = WeightAverage(run.model, experiment.training_config.ema_decay)
     if args.resume:
         _resume(run, outputs)
     else:
         require_fresh(args.model_dir)
-    copy_from_first(process, run.model)
+    for module in (run.model, run.kept_model, run.objective):
+        copy_from_first(process, module)
     if process.is_first:
         _describe(run, args, outputs)
     barrier(process)
@@ -217,7 +229,7 @@ def build_run(
 
 
 def _resume(run: Run, outputs: Outputs) -> None:
-    state = load_state(run.model_dir, run.model)
+    state = load_state(run.model_dir, run.kept_model)
     if state is None:
         logger.info("%s: no finished epoch yet; starting from the beginning", run.model_dir)
         return
@@ -230,6 +242,9 @@ def _resume(run: Run, outputs: Outputs) -> None:
             "another --model_dir"
         )
     require_same_vocabulary(path, outputs.vocabulary)
+    if run.average is not None:
+        run.model.load_state_dict(state["raw_model"])
+    run.objective.load_state_dict(state["objective"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.learning_rate.load_state_dict(state["learning_rate"])
     run.start_epoch, run.step = state["epoch"] + 1, state["step"]
@@ -266,9 +281,10 @@ def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def make_optimizer(experiment: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return Adam over the model's parameters, all of them in one fused step."""
+def make_optimizer(
+    experiment: ExperimentConfig, model: nn.Module, objective: Objective
+) -> torch.optim.Optimizer:
+    """Return Adam over the model's parameters and the objective's, all in one fused step."""
     conf = experiment.optim_conf
-    return torch.optim.Adam(
-        model.parameters(), lr=conf.lr, weight_decay=conf.weight_decay, fused=True
-    )
+    parameters = [*model.parameters(), *objective.parameters()]
+    return torch.optim.Adam(parameters, lr=conf.lr, weight_decay=conf.weight_decay, fused=True)

@@ -1,7 +1,7 @@
 """From a batch to a loss, in training and in the cv pass."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from wekws.dataset.augment import spec_augment
 from wekws.dataset.features import expand_context
 from wekws.dataset.loader import Batch, SpeechDataset, batches, epoch_plan
-from wekws.distill.objective import Loss, Objective
+from wekws.distill.objective import Loss, Objective, Targets
+from wekws.distill.taps import Outputs, forward_tapped
 from wekws.train.distributed import Process, add_over_peers
+from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig
 from wekws.train.learning_rate import LearningRate
 from wekws.train.metrics import token_errors
@@ -24,6 +26,7 @@ class Run:
 
     teacher: None for plain CTC. start_epoch: the first one still to be trained.
     step: optimiser steps done. use_bf16: matrix products in bfloat16, losses in float32.
+    average: of the weights, where one is kept.
     """
 
     process: Process
@@ -38,8 +41,49 @@ class Run:
     model_dir: Path
     seed: int
     use_bf16: bool = False
+    average: WeightAverage | None = None
     start_epoch: int = 0
     step: int = 0
+
+    @property
+    def kept_model(self) -> nn.Module:
+        """The model that cv passes hear and checkpoints hold: the average, where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that the optimiser moves: the student's, then the objective's adapters."""
+        modules = (self.model, self.objective)
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a step is computed from, on the run's device.
+
+    student: (B, T, D) model input. teacher: the same tensor, unless it hears a clean view.
+    again: the student's second view; the first one again where no term wants it.
+    lengths, label_lengths: (B,). labels: (B, L). num_global: utterances of the whole step.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    again: Tensor
+    lengths: Tensor
+    labels: Tensor
+    label_lengths: Tensor
+    num_global: int
+
+    @property
+    def targets(self) -> Targets:
+        """What the outputs are held against."""
+        return Targets(self.lengths, self.labels, self.label_lengths)
+
+    def parts(self, num: int) -> Iterator["Heard"]:
+        """Yield the utterances in at most ``num`` parts of about the same number."""
+        *tensors, num_global = (getattr(self, f.name) for f in fields(self))
+        for part in zip(*(tensor.chunk(num) for tensor in tensors), strict=True):
+            yield Heard(*part, num_global)
 
 
 def step_generator(run: Run, epoch: int, index: int) -> torch.Generator:
@@ -49,15 +93,14 @@ def step_generator(run: Run, epoch: int, index: int) -> torch.Generator:
 
 
 def front_end(
-    run: Run, batch: Batch, generator: torch.Generator | None
-) -> tuple[Batch, Tensor, Tensor]:
-    """Return a loader's batch on the run's device, its model input (B, T, D) and lengths (B,).
+    run: Run, batch: Batch, frame_counts: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Return model input (B, T, D) and lengths (B,) for a batch on the run's device.
 
+    frame_counts: the batch's ``feat_lengths``, on the CPU.
     generator: source of SpecAugment's masks; None leaves the features as they are.
     """
     config = run.experiment.dataset_conf
-    frame_counts = batch.feat_lengths  # still on the CPU
-    batch = batch.to(run.process.device)
     feats = batch.feats
     if generator is not None and config.spec_aug:
         # Filled with the mean, which is 0 once normalised; 0 in raw log-mel would be a loud click.
@@ -65,43 +108,84 @@ def front_end(
         neutral = run.model.global_cmvn.mean[:num_bins]
         feats = spec_augment(feats, frame_counts, config.spec_aug_conf, generator, neutral)
     left, right = config.context.left, config.context.right
-    return batch, *expand_context(feats, batch.feat_lengths, left, right, config.frame_skip)
+    return expand_context(feats, batch.feat_lengths, left, right, config.frame_skip)
 
 
-def forward_loss(run: Run, batch: Batch, inputs: Tensor, lengths: Tensor) -> Loss:
-    """Return the loss of one batch on the run's device."""
-    device_type = run.process.device.type
-    with torch.autocast(device_type, dtype=torch.bfloat16, enabled=run.use_bf16):
-        logits = run.model(inputs, lengths)
-        teacher_logits = None
-        if run.objective.wants_teacher:
+def hear(run: Run, batch: Batch, generator: torch.Generator | None) -> Heard:
+    """Return what student and teacher hear of a loader's batch, on the run's device.
+
+    generator: source of SpecAugment's masks; None leaves the features as they are, for all.
+    """
+    objective, frame_counts = run.objective, batch.feat_lengths  # still on the CPU
+    batch = batch.to(run.process.device)
+    student, lengths = front_end(run, batch, frame_counts, generator)
+    teacher = again = student
+    if generator is not None:
+        if objective.wants_second_view:
+            again, _ = front_end(run, batch, frame_counts, generator)
+        if objective.wants_teacher and objective.config.teacher_view == "clean":
+            teacher, _ = front_end(run, batch, frame_counts, None)
+    labels = (batch.labels, batch.label_lengths)
+    return Heard(student, teacher, again, lengths, *labels, batch.num_global)
+
+
+def forward(
+    run: Run, model: nn.Module, heard: Heard, *, use_teacher: bool, use_again: bool
+) -> Outputs:
+    """Return what ``model`` makes of its input, what the teacher does, and a second view's."""
+    objective, teacher, again = run.objective, None, None
+    paths = () if model is run.teacher else objective.student_paths
+    with torch.autocast(run.process.device.type, dtype=torch.bfloat16, enabled=run.use_bf16):
+        student = forward_tapped(model, heard.student, heard.lengths, paths)
+        if use_again:
+            again = forward_tapped(model, heard.again, heard.lengths, ())
+        if use_teacher:
             with torch.no_grad():
-                teacher_logits = run.teacher(inputs, lengths)
-    return run.objective(
-        logits, teacher_logits, lengths, batch.labels, batch.label_lengths, batch.num_global
+                teacher = forward_tapped(
+                    run.teacher, heard.teacher, heard.lengths, objective.teacher_paths
+                )
+    return Outputs(student, teacher, again)
+
+
+def forward_loss(run: Run, heard: Heard, progress: float) -> Loss:
+    """Return the loss of a batch, or of a part of it.
+
+    progress: share of the training that is done, 0 to 1.
+    """
+    objective = run.objective
+    outputs = forward(
+        run,
+        run.model,
+        heard,
+        use_teacher=objective.wants_teacher,
+        use_again=objective.wants_second_view,
     )
+    return objective(outputs, heard.targets, heard.num_global, progress)
 
 
 @torch.no_grad()
 def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
     """Return a cv pass's figures for ``model`` (the student, or the teacher itself).
 
-    cv_loss: CTC, nats per utterance. cv_kd: the distillation term, where there is a teacher.
+    cv_loss: CTC, nats per utterance. cv_kd and so on: the distillation terms, where there is a
+    teacher, at the temperature of the end of training, so that epochs compare.
     cv_accuracy: 1 - token errors / tokens over all utterances; cv_keyword_accuracy: over those
     that hold a keyword, since a tiny model's general accuracy means little.
     """
     was_training = model.training
     model.eval()
-    has_kd = run.objective.wants_teacher and model is not run.teacher
-    totals = torch.zeros(7, dtype=torch.float64, device=run.process.device)
+    # A second view is a matter of masks, and a cv pass has none.
+    taught = tuple(name for name in run.objective.taught if name != "consistency")
+    taught = () if model is run.teacher else taught
+    totals = torch.zeros(6 + len(taught), dtype=torch.float64, device=run.process.device)
     for batch in own_batches(run, run.cv_set):
-        totals += _batch_totals(run, model, batch, has_kd)
+        totals += _batch_totals(run, model, batch, taught)
     model.train(was_training)
     totals = add_over_peers(run.process, totals)
-    num, ctc, kd, errors, tokens, keyword_errors, keyword_tokens = totals.tolist()
+    num, ctc, errors, tokens, keyword_errors, keyword_tokens, *distances = totals.tolist()
     figures = {"cv_loss": ctc / num}
-    if has_kd:
-        figures["cv_kd"] = kd / num
+    for name, distance in zip(taught, distances, strict=True):
+        figures[f"cv_{name}"] = distance / num
     figures["cv_accuracy"] = 1.0 - errors / max(tokens, 1.0)
     if keyword_tokens:
         figures["cv_keyword_accuracy"] = 1.0 - keyword_errors / keyword_tokens
@@ -109,44 +193,50 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
 
 
 def own_batches(run: Run, data_set: SpeechDataset, epoch: int | None = None) -> Iterator[Batch]:
-    """Return this process's share of a set: as training hears it in ``epoch``, or in cv order."""
+    """Return this process's share of a set: as training hears it in ``epoch``, or in cv order.
+
+    A training batch is that of a whole optimiser step, however many parts it is computed in.
+    """
     config = run.experiment.dataset_conf
+    is_training = epoch is not None
     return batches(
         data_set,
-        config.batch_conf.batch_size,
+        step_size(run) if is_training else config.batch_conf.batch_size,
         epoch=epoch or 0,
         seed=run.seed,
         rank=run.process.rank,
         world_size=run.process.world_size,
-        shuffle=epoch is not None and config.shuffle,
+        shuffle=is_training and config.shuffle,
         pin_memory=run.process.device.type == "cuda",
     )
+
+
+def step_size(run: Run) -> int:
+    """Return the number of utterances of one optimiser step."""
+    accum_grad = run.experiment.training_config.accum_grad
+    return run.experiment.dataset_conf.batch_conf.batch_size * accum_grad
 
 
 def num_steps(run: Run, epoch: int) -> int:
     """Return the number of optimiser steps of an epoch."""
     config, world_size = run.experiment.dataset_conf, run.process.world_size
-    size = config.batch_conf.batch_size
-    return len(epoch_plan(run.train_set, size, epoch, run.seed, world_size, config.shuffle))
+    plan = epoch_plan(run.train_set, step_size(run), epoch, run.seed, world_size, config.shuffle)
+    return len(plan)
 
 
-def _batch_totals(run: Run, model: nn.Module, batch: Batch, has_kd: bool) -> Tensor:
-    batch, inputs, lengths = front_end(run, batch, None)
-    device_type = run.process.device.type
-    with torch.autocast(device_type, dtype=torch.bfloat16, enabled=run.use_bf16):
-        logits = model(inputs, lengths).float()
-        teacher_logits = run.teacher(inputs, lengths).float() if has_kd else None
-    terms = run.objective.terms(logits, teacher_logits, lengths, batch.labels, batch.label_lengths)
-    errors = token_errors(logits, lengths, batch.labels, batch.label_lengths)
-    tokens, is_keyword = batch.label_lengths, batch.is_keyword
-    zero = logits.new_zeros(())
+def _batch_totals(run: Run, model: nn.Module, batch: Batch, taught: tuple[str, ...]) -> Tensor:
+    heard = hear(run, batch, None)
+    outputs = forward(run, model, heard, use_teacher=bool(taught), use_again=False)
+    terms = run.objective.terms(outputs, heard.targets, progress=1.0)
+    tokens, is_keyword = heard.label_lengths, batch.is_keyword.to(run.process.device)
+    errors = token_errors(outputs.student.logits, heard.lengths, heard.labels, tokens)
     counts = [
-        zero + len(batch.keys),
+        terms["ctc"].new_zeros(()) + len(batch.keys),
         terms["ctc"],
-        terms.get("kd", zero),
         errors.sum(),
         tokens.sum(),
         (errors * is_keyword).sum(),
         (tokens * is_keyword).sum(),
+        *(terms[name] for name in taught),
     ]
     return torch.stack([count.double() for count in counts])

@@ -4,8 +4,22 @@ import math
 import pytest
 import torch
 
-from wekws.distill.objective import DistillConfig, Objective
-from wekws.distill.terms import ctc_loss, kd_loss
+from wekws.distill.frames import choose_frames
+from wekws.distill.objective import DistillConfig, Objective, Targets, add_losses
+from wekws.distill.schedule import Schedule
+from wekws.distill.taps import Output, Outputs
+from wekws.distill.terms import (
+    ConsistencyConfig,
+    CtcConfig,
+    GuideConfig,
+    KdConfig,
+    consistency_loss,
+    ctc_loss,
+    decoupled_kl,
+    guide_loss,
+    kd_loss,
+    smoothing_loss,
+)
 from wekws.errors import ConfigError
 
 
@@ -85,7 +99,8 @@ def test_objective_mixes_per_utterance_values():
     lengths, labels = torch.tensor([4, 3]), torch.tensor([[1], [2]])
     label_lengths = torch.tensor([1, 1])
     objective = Objective(DistillConfig(alpha=0.3, temperature=2.0), has_teacher=True)
-    loss = objective(student, teacher, lengths, labels, label_lengths, num_utterances=4)
+    outputs = Outputs(Output(student), Output(teacher))
+    loss = objective(outputs, Targets(lengths, labels, label_lengths), 4, 0.0)
     ctc = ctc_loss(student, lengths, labels, label_lengths) / 4
     kd = kd_loss(student, teacher, lengths, temperature=2.0) / 4
     assert loss.total.item() == pytest.approx((0.3 * ctc + 0.7 * kd).item(), rel=1e-6)
@@ -96,7 +111,7 @@ def test_without_a_teacher_the_objective_is_ctc_whatever_alpha_says():
     logits, lengths = torch.randn(1, 3, 2), torch.tensor([3])
     labels, label_lengths = torch.tensor([[1]]), torch.tensor([1])
     objective = Objective(DistillConfig(alpha=0.3), has_teacher=False)
-    loss = objective(logits, None, lengths, labels, label_lengths, 1)
+    loss = objective(Outputs(Output(logits)), Targets(lengths, labels, label_lengths), 1, 0.0)
     assert loss.total.item() == pytest.approx(
         ctc_loss(logits, lengths, labels, label_lengths).item()
     )
@@ -110,6 +125,185 @@ def test_weights_that_mean_nothing_are_refused(values):
 
 def test_a_teacher_that_weighs_nothing_is_not_asked():
     objective = Objective(DistillConfig(alpha=1.0), has_teacher=True)
-    assert not objective.wants_teacher and objective.weights == {"ctc": 1.0}
+    assert not objective.wants_teacher and objective.weights(0.5) == {"ctc": 1.0}
     assert Objective(DistillConfig(alpha=0.9), has_teacher=True).wants_teacher
+    falling = Schedule(shape="linear", start=1.0, end=0.9)
+    assert Objective(DistillConfig(alpha=falling), has_teacher=True).wants_teacher
+    views = DistillConfig(kd=KdConfig(weight=0.0), consistency=ConsistencyConfig(weight=1.0))
+    alone = Objective(views, has_teacher=True)
+    assert alone.wants_second_view and not alone.wants_teacher
     assert not Objective(DistillConfig(alpha=0.9), has_teacher=False).wants_teacher
+
+
+def posteriors(seed=0, num_frames=6, num_tokens=5):
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(2, num_frames, num_tokens, generator=generator)
+
+
+def peaked(tokens, num_tokens=4):
+    """Logits whose best token is given, frame by frame."""
+    return 5.0 * torch.nn.functional.one_hot(torch.tensor([tokens]), num_tokens).float()
+
+
+def test_frames_are_chosen_where_the_teacher_speaks():
+    logits = peaked([0, 0, 1, 0, 0, 0, 2, 3])
+    lengths = torch.tensor([7])
+    chosen = {
+        (choice, k): choose_frames(logits, lengths, choice, k)[0].int().tolist()
+        for choice, k in (("all", 1), ("non_blank", 1), ("widened", 1), ("widened", 2))
+    }
+    assert chosen == {
+        ("all", 1): [1, 1, 1, 1, 1, 1, 1, 0],
+        ("non_blank", 1): [0, 0, 1, 0, 0, 0, 1, 0],
+        ("widened", 1): [0, 1, 1, 1, 0, 1, 1, 0],
+        ("widened", 2): [1, 1, 1, 1, 1, 1, 1, 0],
+    }
+
+
+def test_kd_on_non_blank_frames_is_the_kd_of_these_frames_alone():
+    teacher = peaked([0, 2, 0, 1])
+    student = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(1))
+    config = KdConfig(frames="non_blank")
+    value = kd_loss(student, teacher, torch.tensor([4]), temperature=2.0, config=config)
+    alone = kd_loss(student[:, [1, 3]], teacher[:, [1, 3]], torch.tensor([2]), temperature=2.0)
+    assert value.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+def test_where_the_teacher_says_nothing_the_selected_terms_are_0_with_gradient_0():
+    teacher = peaked([0, 0])
+    student = torch.zeros(1, 2, 4, requires_grad=True)
+    lengths = torch.tensor([2])
+    for name in ("non_blank", "widened"):
+        kd = kd_loss(student, teacher, lengths, temperature=1.0, config=KdConfig(frames=name))
+        (kd + guide_loss(student, teacher, lengths)).backward()
+        assert kd.item() == 0.0 and student.grad.abs().max() == 0.0
+
+
+def test_decoupled_parts_add_up_to_the_full_kl():
+    student, teacher = posteriors(0).log_softmax(-1)[0], posteriors(1).log_softmax(-1)[0]
+    blank, tokens = decoupled_kl(student, teacher, "mass")
+    full = (teacher.exp() * (teacher - student)).sum(-1)
+    torch.testing.assert_close(blank + tokens, full)
+
+
+def test_decoupled_kl_by_hand():
+    # teacher (0.5, 0.25, 0.25), student (0.2, 0.6, 0.2): blank 0.5 ln(0.5/0.2) + 0.5 ln(0.5/0.8)
+    # = 0.22314; among tokens (0.5, 0.5) against (0.75, 0.25): 0.5 ln(0.5/0.75) + 0.5 ln 2 = 0.14384
+    student, teacher = (torch.tensor([p]).log() for p in ([0.2, 0.6, 0.2], [0.5, 0.25, 0.25]))
+    blank, tokens = decoupled_kl(student, teacher, "one")
+    assert (blank.item(), tokens.item()) == pytest.approx((0.22314, 0.14384), abs=1e-5)
+    assert decoupled_kl(student, teacher, "mass")[1].item() == pytest.approx(0.07192, abs=1e-5)
+    config = KdConfig(blank_weight=2.0, token_weight=3.0, token_scale="one")
+    value = kd_loss(student[None], teacher[None], torch.tensor([1]), temperature=1.0, config=config)
+    assert value.item() == pytest.approx(2 * 0.22314 + 3 * 0.14384, abs=1e-4)
+
+
+EVERY_KD = [
+    KdConfig(),
+    KdConfig(frames="non_blank"),
+    KdConfig(frames="widened", num_neighbours=2),
+    KdConfig(blank_weight=0.5, token_weight=2.0),
+    KdConfig(frames="widened", blank_weight=0.0, token_scale="one"),
+]
+
+
+@pytest.mark.parametrize("config", EVERY_KD)
+def test_every_kd_of_equal_models_is_zero_with_zero_gradient(config):
+    student = posteriors().requires_grad_()
+    lengths = torch.tensor([6, 3])
+    value = kd_loss(student, student.detach(), lengths, temperature=3.0, config=config)
+    value.backward()
+    assert abs(value.item()) < 1e-5 and student.grad.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("config", EVERY_KD)
+def test_every_kd_is_finite_where_teacher_probabilities_are_zero(config):
+    teacher = torch.tensor([[[-math.inf, 0.0, 3.0, -1e5], [0.0, -math.inf, -math.inf, -math.inf]]])
+    student = torch.zeros(1, 2, 4, requires_grad=True)
+    value = kd_loss(student, teacher, torch.tensor([2]), temperature=1.0, config=config)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(student.grad).all()
+
+
+def every_term(student, teacher, lengths):
+    kd = [kd_loss(student, teacher, lengths, temperature=2.0, config=c) for c in EVERY_KD]
+    smoothing = [smoothing_loss(student, lengths, over) for over in ("all", "tokens")]
+    both = [f(student, teacher, lengths) for f in (guide_loss, consistency_loss)]
+    return torch.stack([*kd, *both, *smoothing])
+
+
+def test_padding_changes_no_term():
+    student, teacher, lengths = posteriors(0), posteriors(1), torch.tensor([6, 3])
+    before = every_term(student, teacher, lengths)
+    student[1, 3:], teacher[1, 3:] = 50.0, torch.tensor([0.0, 0.0, 90.0, 0.0, 0.0])
+    wider = [torch.nn.functional.pad(x, (0, 0, 0, 4), value=7.0) for x in (student, teacher)]
+    torch.testing.assert_close(every_term(student, teacher, lengths), before)
+    torch.testing.assert_close(every_term(*wider, lengths), before)
+
+
+def test_guide_counts_what_is_missing_at_the_teachers_peaks():
+    teacher = peaked([0, 2, 1])
+    # 0.25 at token 2 of frame 1, 0.7 at token 1 of frame 2; frame 0 is the student's own affair.
+    probs = torch.tensor([[[0.1, 0.7, 0.1, 0.1], [0.25] * 4, [0.1, 0.7, 0.1, 0.1]]])
+    value = guide_loss(probs.log(), teacher, torch.tensor([3]))
+    assert value.item() == pytest.approx(0.75 + 0.3, abs=1e-6)
+
+
+def test_smoothing_by_hand_and_blank_left_alone_over_tokens():
+    probs = torch.tensor([[[0.5, 0.4, 0.1]]])
+    lengths = torch.tensor([1])
+    # KL(uniform || p) = -(ln(3 * 0.5) + ln(3 * 0.4) + ln(3 * 0.1)) / 3
+    everything = -(math.log(1.5) + math.log(1.2) + math.log(0.3)) / 3
+    assert smoothing_loss(probs.log(), lengths, "all").item() == pytest.approx(everything, abs=1e-6)
+    # Tokens alone are 0.8 and 0.2: -(ln 1.6 + ln 0.4) / 2
+    logits = probs.log().requires_grad_()
+    value = smoothing_loss(logits, lengths, "tokens")
+    value.backward()
+    assert value.item() == pytest.approx(-(math.log(1.6) + math.log(0.4)) / 2, abs=1e-6)
+    assert logits.grad[0, 0, 0] == 0.0
+
+
+def test_smoothing_takes_its_share_of_the_tasks_weight():
+    objective = Objective(
+        DistillConfig(alpha=0.4), CtcConfig(label_smoothing=0.1), has_teacher=True
+    )
+    assert objective.weights(0.5) == pytest.approx({"ctc": 0.36, "smoothing": 0.04, "kd": 0.6})
+    alone = Objective(DistillConfig(), CtcConfig(label_smoothing=0.1), has_teacher=False)
+    assert alone.weights(0.5) == pytest.approx({"ctc": 0.9, "smoothing": 0.1})
+
+
+def test_parts_of_a_batch_add_up_and_the_temperature_moves():
+    student, teacher = posteriors(0), posteriors(1)
+    lengths, labels = torch.tensor([6, 3]), torch.tensor([[1], [2]])
+    heat = Schedule(shape="linear", start=6.0, end=3.0)
+    config = DistillConfig(temperature=heat, guide=GuideConfig(weight=0.2))
+    objective = Objective(config, has_teacher=True)
+    ones = torch.tensor([1, 1])
+
+    def loss_of(rows):
+        outputs = Outputs(Output(student[rows]), Output(teacher[rows]))
+        return objective(outputs, Targets(lengths[rows], labels[rows], ones[rows]), 2, 0.5)
+
+    whole = loss_of(slice(0, 2))
+    parts = add_losses([loss_of(slice(0, 1)), loss_of(slice(1, 2))])
+    torch.testing.assert_close(parts.total, whole.total)
+    torch.testing.assert_close(parts.terms, whole.terms)
+    torch.testing.assert_close(parts.weighted, whole.weighted)
+    assert whole.weighted["guide"].item() == pytest.approx(0.1 * whole.terms["guide"].item())
+    expected = kd_loss(student, teacher, lengths, temperature=4.5) / 2
+    assert whole.terms["kd"].item() == pytest.approx(expected.item())
+
+
+def test_two_views_teach_each_other():
+    # Views (0.5, 0.5) and (0.8, 0.2): KL 0.22314 one way and, by 0.8 ln 1.6 + 0.2 ln 0.4, 0.19274
+    # the other; their mean is 0.20794.
+    one = torch.zeros(1, 1, 2, requires_grad=True)
+    other = torch.tensor([[[0.8, 0.2]]]).log().requires_grad_()
+    value = consistency_loss(one, other, torch.tensor([1]))
+    assert value.item() == pytest.approx(0.20794, abs=1e-5)
+    value.backward()
+    # Half of p_one - p_other reaches the first view, and the opposite the second.
+    assert one.grad.flatten().tolist() == pytest.approx([-0.15, 0.15], abs=1e-6)
+    assert other.grad.flatten().tolist() == pytest.approx([0.15, -0.15], abs=1e-6)
+    same = consistency_loss(one, one, torch.tensor([1]))
+    assert same.item() == 0.0

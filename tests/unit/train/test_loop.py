@@ -25,27 +25,6 @@ def same_weights(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-@pytest.fixture(scope="module")
-def teacher(tone_corpus, tmp_path_factory):
-    root = tmp_path_factory.mktemp("teacher")
-    flags = {
-        "config": tone_corpus.config_path,
-        "train_data": tone_corpus.train_list,
-        "cv_data": tone_corpus.dev_list,
-        "dict": tone_corpus.dict_path,
-        "keywords_file": tone_corpus.keywords_path,
-        "cmvn_file": tone_corpus.cmvn_path,
-        "cache_dir": root / "cache",
-        "model_dir": root / "teacher",
-        "device": "cpu",
-        "num_threads": 1,
-        "num_workers": 1,
-        "override": "training_config.max_epoch=12",
-    }
-    assert train.main([str(x) for k, v in flags.items() for x in (f"--{k}", v)]) == 0
-    return root / "teacher"
-
-
 def test_training_learns_and_leaves_what_wekws_users_expect(teacher):
     for name in ("0.pt", "0.yaml", "11.pt", "final.pt", "config.yaml", "dict.txt", "run.json"):
         assert (teacher / name).exists(), name

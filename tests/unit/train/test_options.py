@@ -1,0 +1,255 @@
+"""Every option of distillation and of the step, through the command as a user gives it."""
+
+import pytest
+import torch
+
+from wekws.bin import train, train_distill
+from wekws.errors import ConfigError
+from wekws.model.checkpoint import load_model
+from wekws.score.training_log import read_metrics
+from wekws.train import loop
+from wekws.train.checkpoint import STATE_NAME
+from wekws.train.step import Heard, hear, own_batches, step_generator
+
+# A student narrower than its teacher (24 and 12), and of one block where that has two.
+SMALL = ["model.backbone.linear_dim=16", "model.backbone.proj_dim=8"]
+EVERYTHING = [
+    *SMALL,
+    "dataset_conf.batch_conf.batch_size=4",
+    "training_config.accum_grad=2",
+    "training_config.ema_decay=0.9",
+    "training_config.gradient_interval=2",
+    "training_config.log_interval=1",
+    "optim_conf.weight_decay=0.01",
+    "ctc_conf.label_smoothing=0.01",
+    "distill_conf.alpha=cosine_growth",
+    "distill_conf.temperature={shape: linear, start: 6, end: 3}",
+    "distill_conf.teacher_view=clean",
+    "distill_conf.kd={frames: widened, num_neighbours: 2, blank_weight: 0.5, token_scale: one}",
+    "distill_conf.guide.weight=0.5",
+    "distill_conf.hidden={weight: {shape: cosine_descent}, distance: normalised_mse}",
+    "distill_conf.inner={weight: 0.3, block: 1}",
+    "distill_conf.consistency.weight=0.2",
+]
+
+
+def overrides(settings):
+    return [x for setting in settings for x in ("--override", setting)]
+
+
+@pytest.fixture
+def distill(train_arguments, teacher):
+    """Run the command with some settings and flags."""
+
+    def command(model_dir, settings=(), *flags):
+        paths = ("--teacher_checkpoint", teacher / "final.pt", "--model_dir", model_dir)
+        given = [*train_arguments, *map(str, paths), *overrides(settings), *flags]
+        return train_distill.main(given)
+
+    return command
+
+
+def rows_of(model_dir, kind):
+    pace = ("utt_per_s", "eta_s", "seconds")
+    rows = [row for row in read_metrics(model_dir) if row["kind"] == kind]
+    return [{k: v for k, v in row.items() if k not in pace} for row in rows]
+
+
+def same_tensors(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def interrupt_after_first_epoch(monkeypatch):
+    save = loop.save_epoch
+
+    def save_and_die(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_epoch", save_and_die)
+
+
+def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
+    distill, tmp_path, monkeypatch
+):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert distill(whole, EVERYTHING) == 0
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after_first_epoch(patch)
+        distill(halves, EVERYTHING)
+    assert distill(halves, EVERYTHING, "--resume") == 0
+    states = [torch.load(d / STATE_NAME, weights_only=True) for d in (whole, halves)]
+    for name in ("final.pt", "1.pt"):
+        weights = [torch.load(d / name, weights_only=True) for d in (whole, halves)]
+        assert same_tensors(*weights)
+    assert same_tensors(*(state["objective"] for state in states))
+    assert same_tensors(*(state["raw_model"] for state in states))
+    for kind in ("step", "gradient", "cv"):
+        assert rows_of(whole, kind) == rows_of(halves, kind)
+    # What is exported is a student that anyone can load; the adapters stayed behind.
+    assert states[0]["objective"].keys() == {
+        f"{layer}.{part}"
+        for layer in ("hidden.adapters.0", "hidden.adapters.1", "inner.linear")
+        for part in ("weight", "bias")
+    }
+    student = load_model(whole / "final.pt")
+    exported = torch.load(whole / "final.pt", weights_only=True)
+    assert exported.keys() == student.state_dict().keys()
+    assert not same_tensors(exported, states[0]["raw_model"])
+
+
+def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
+    assert distill(tmp_path / "run", EVERYTHING) == 0
+    task = ("ctc", "smoothing", "inner_ctc")
+    taught = ("kd", "guide", "hidden", "inner_kd", "consistency")
+    names = (*task, *taught)
+    steps = rows_of(tmp_path / "run", "step")
+    # 20 utterances in steps of 2 x 4: 3 an epoch, 3 epochs.
+    assert len(steps) == 9
+    for index, row in enumerate(steps):
+        assert row["temperature"] == pytest.approx(6 - 3 * index / 9)
+        weights = {"ctc": 0.99 * row["alpha"], "smoothing": 0.01 * row["alpha"]}
+        weights |= {"inner_ctc": 0.3 * row["alpha"], "guide": 0.5 * (1.0 - row["alpha"])}
+        for name, weight in weights.items():
+            assert row[f"weighted_{name}"] == pytest.approx(weight * row[name], rel=1e-5)
+        assert row["loss"] == pytest.approx(sum(row[f"weighted_{name}"] for name in names))
+    assert (steps[0]["alpha"], steps[0]["step"]) == (0.05, 1)
+    assert steps[-1]["alpha"] > 0.9
+    gradients = rows_of(tmp_path / "run", "gradient")
+    assert [row["step"] for row in gradients] == [1, 3, 5, 7, 9]
+    for row in gradients:
+        assert sum(row[f"grad_share_{name}"] for name in names) == pytest.approx(1.0)
+        assert all(-1.0 <= row[f"grad_cos_{name}"] <= 1.0 for name in taught)
+    cv = rows_of(tmp_path / "run", "cv")
+    assert {"cv_kd", "cv_guide", "cv_hidden", "cv_inner_kd"} <= cv[0].keys()
+    assert cv[-1]["cv_hidden"] < cv[0]["cv_hidden"]
+
+
+def test_looking_at_gradients_changes_nothing(distill, tmp_path):
+    for name, interval in (("looked", 1), ("blind", 0)):
+        settings = [f"training_config.gradient_interval={interval}"]
+        assert distill(tmp_path / name, [*settings, "training_config.max_epoch=1"]) == 0
+    weights = [
+        torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("looked", "blind")
+    ]
+    assert same_tensors(*weights)
+
+
+def captured_run(command, monkeypatch):
+    """Return the run that a command would train."""
+    runs = []
+    with monkeypatch.context() as patch:
+        patch.setattr(train_distill, "fit", runs.append)
+        command()
+    return runs[0]
+
+
+def gradients_in_parts(run, accum_grad):
+    training = run.experiment.training_config
+    object.__setattr__(training, "accum_grad", accum_grad)
+    batch = next(iter(own_batches(run, run.train_set, epoch=0)))
+    heard = hear(run, batch, step_generator(run, 0, 0))
+    loss = loop._backward(run, heard, 0.5, None)
+    return [p.grad.clone() for p in run.parameters], loss
+
+
+def test_accumulation_equals_the_large_batch(distill, tmp_path, monkeypatch):
+    settings = [s for s in EVERYTHING if "accum" not in s and "batch_size" not in s]
+    results = []
+    # A step of 12 utterances: whole, in 4 parts of 3 and in 2 of 6; the same masks in all.
+    for number, accum_grad in enumerate((1, 4, 2)):
+        size = f"dataset_conf.batch_conf.batch_size={12 // accum_grad}"
+        run = captured_run(
+            lambda n=number, s=size: distill(tmp_path / f"run{n}", [*settings, s]), monkeypatch
+        )
+        results.append(gradients_in_parts(run, accum_grad))
+    (whole, loss), *others = results
+    for gradients, partial_loss in others:
+        for part, reference in zip(gradients, whole, strict=True):
+            # Equal but for the order of summation in float32.
+            assert (part - reference).abs().max() <= 1e-5 * reference.abs().max()
+        torch.testing.assert_close(partial_loss.terms, loss.terms)
+        torch.testing.assert_close(partial_loss.weighted, loss.weighted)
+
+
+def test_an_accumulating_run_has_the_steps_of_the_large_batch(train_arguments, tmp_path):
+    rows = []
+    for size, accum_grad in ((8, 1), (4, 2), (3, 3)):
+        settings = [
+            f"dataset_conf.batch_conf.batch_size={size}",
+            f"training_config.accum_grad={accum_grad}",
+            *("training_config.max_epoch=1", "training_config.log_interval=1"),
+        ]
+        model_dir = tmp_path / f"run{size}"
+        flags = [*train_arguments, "--model_dir", str(model_dir), *overrides(settings)]
+        assert train.main(flags) == 0
+        rows.append(rows_of(model_dir, "step"))
+    assert len(rows[0]) == len(rows[1]) == 3
+    for whole, parts in zip(rows[0], rows[1], strict=True):
+        parts.pop("kind"), whole.pop("kind")
+        assert parts == pytest.approx(whole, rel=1e-3)
+    assert len(rows[2]) == 3  # 9, 9 and 2 utterances; the last in two parts
+
+
+def test_parts_cover_every_utterance_once():
+    column = torch.arange(5)
+    heard = Heard(*[column] * 6, 5)
+    parts = [part.lengths.tolist() for part in heard.parts(2)]
+    assert parts == [[0, 1, 2], [3, 4]] and len(list(heard.parts(9))) == 5
+
+
+def test_the_teacher_may_hear_what_the_student_does_not(distill, tmp_path, monkeypatch):
+    heard = {}
+    for view in ("student", "clean"):
+        settings = [f"distill_conf.teacher_view={view}"]
+        run = captured_run(lambda s=settings, v=view: distill(tmp_path / v, s), monkeypatch)
+        batch = next(iter(own_batches(run, run.train_set, epoch=0)))
+        heard[view] = hear(run, batch, step_generator(run, 0, 0))
+        in_cv = hear(run, batch, None)
+        assert in_cv.teacher is in_cv.student
+    assert heard["student"].teacher is heard["student"].student
+    assert torch.equal(heard["clean"].student, heard["student"].student)
+    assert torch.equal(heard["clean"].teacher, in_cv.student)
+    assert not torch.equal(heard["clean"].teacher, heard["clean"].student)
+
+
+def test_two_views_want_masks_to_differ_by(distill, tmp_path):
+    settings = ["distill_conf.consistency.weight=1", "dataset_conf.spec_aug=false"]
+    with pytest.raises(ConfigError, match="switch dataset_conf.spec_aug on"):
+        distill(tmp_path / "run", settings)
+
+
+def test_a_second_view_leaves_the_first_as_it_was(distill, tmp_path, monkeypatch):
+    heard = []
+    for weight in (0, 1):
+        settings = [f"distill_conf.consistency.weight={weight}"]
+        run = captured_run(lambda s=settings, w=weight: distill(tmp_path / str(w), s), monkeypatch)
+        batch = next(iter(own_batches(run, run.train_set, epoch=0)))
+        heard.append(hear(run, batch, step_generator(run, 0, 0)))
+    assert heard[0].again is heard[0].student
+    assert torch.equal(heard[0].student, heard[1].student)
+    assert not torch.equal(heard[1].again, heard[1].student)
+
+
+def test_flags_take_numbers_and_shapes(distill, tmp_path):
+    one_epoch = ["training_config.max_epoch=1"]
+    assert distill(tmp_path / "a", one_epoch, "--alpha", "0.3", "--temperature", "4") == 0
+    step = rows_of(tmp_path / "a", "step")[0]
+    assert (step["alpha"], step["temperature"]) == (0.3, 4.0)
+    assert distill(tmp_path / "b", one_epoch, "--alpha", "cosine_descent") == 0
+    assert rows_of(tmp_path / "b", "step")[0]["alpha"] > 0.7
+    with pytest.raises(ConfigError, match="alpha: found 'half'"):
+        distill(tmp_path / "c", one_epoch, "--alpha", "half")
+
+
+def test_a_tap_that_the_student_lacks_stops_before_training(distill, tmp_path):
+    pairs = "[{student: backbone.fsmn.7.2, teacher: backbone.fsmn.0.2}]"
+    with pytest.raises(ConfigError, match=r"student: no module backbone.fsmn.7.2"):
+        distill(tmp_path / "run", [f"distill_conf.hidden={{weight: 1, pairs: {pairs}}}"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("setting", ["ema_decay=1.0", "accum_grad=0", "gradient_interval=-1"])
+def test_training_settings_that_mean_nothing_are_refused(distill, tmp_path, setting):
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        distill(tmp_path / "run", [f"training_config.{setting}"])
