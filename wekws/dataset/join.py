@@ -71,4 +71,3 @@ def append_rows(
     item, place = (torch.arange(second.shape[1]) < second_lengths[:, None]).nonzero(as_tuple=True)
     joined[rows[item], first_lengths[rows[item]] + place] = second[item, place]
     return joined, lengths
-
