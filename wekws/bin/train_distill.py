@@ -5,18 +5,16 @@ import logging
 import sys
 from pathlib import Path
 
-import torch
-
 from wekws.distill.objective import Objective
-from wekws.distill.transplant import transplant_first
 from wekws.errors import ConfigError
 from wekws.log import run as run_command
 from wekws.model.checkpoint import load_model
 from wekws.model.model import KwsModel
 from wekws.train import distributed, session
-from wekws.train.experiment import ExperimentConfig, load_experiment
+from wekws.train.experiment import ExperimentConfig
 from wekws.train.learning_rate import LearningRate
 from wekws.train.loop import fit
+from wekws.train.start import make_student, random_student, require_same_front_end
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--teacher_checkpoint", type=Path, required=True)
     parser.add_argument("--teacher_config", type=Path, help="[config.yaml beside the checkpoint]")
     parser.add_argument(
-        "--init_from_teacher", action="store_true", help="start from slices of the teacher"
+        "--init_from_teacher", action="store_true", help="start as section `transplant` says"
     )
     parser.add_argument("--alpha", type=float, help="weight of CTC; 1 - alpha is distillation's")
     parser.add_argument("--temperature", type=float, help="of both posteriors in distillation")
@@ -50,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     teacher = load_teacher(args, experiment, outputs)
     train_set, cv_set = session.open_data(args, experiment, outputs, process)
 
-    student = make_student(args, experiment, outputs, teacher)
+    student = make_student(args, experiment, outputs, teacher, train_set)
     student.to(process.device)
     optimizer = session.make_optimizer(experiment, student)
     parts = {
@@ -62,29 +60,15 @@ def main(argv: list[str] | None = None) -> int:
         "train_set": train_set,
         "cv_set": cv_set,
     }
+    if args.init_from_teacher:
+        # Evaluated once, before the first step: what the transplant is measured against.
+        parts["random"] = random_student(args.seed, experiment, teacher).to(process.device)
     run = session.build_run(args, process, experiment, outputs, parts)
     fit(run)
     distributed.stop(process)
     if process.is_first:
         print(f"{args.model_dir / 'final.pt'}: {session.num_parameters(student):,} parameters")
     return 0
-
-
-def make_student(
-    args: argparse.Namespace,
-    experiment: ExperimentConfig,
-    outputs: session.Outputs,
-    teacher: KwsModel,
-) -> KwsModel:
-    """Return the student at its start, normalising features as the teacher does."""
-    torch.manual_seed(args.seed)
-    if args.checkpoint:
-        return session.make_model(args, experiment.model, outputs.vocabulary)
-    student = KwsModel(experiment.model, (teacher.global_cmvn.mean, teacher.global_cmvn.istd))
-    if args.init_from_teacher:
-        for row in transplant_first(student, teacher.state_dict()):
-            logger.info("%-40s teacher %s student %s: %s", *row)
-    return student
 
 
 def load_teacher(
@@ -95,14 +79,7 @@ def load_teacher(
     Raises: ConfigError if its vocabulary, frame rate, features or CMVN are not the student's.
     """
     config_path = args.teacher_config or args.teacher_checkpoint.parent / "config.yaml"
-    other = load_experiment(config_path)
-    for key in ("feats_type", "fbank_conf", "context", "frame_skip", "resample_conf"):
-        theirs, ours = getattr(other.dataset_conf, key), getattr(experiment.dataset_conf, key)
-        if theirs != ours:
-            raise ConfigError(
-                f"{config_path}: dataset_conf.{key} is {theirs}; the student's is {ours}; "
-                "teacher and student hear the same frames or cannot be compared"
-            )
+    require_same_front_end(config_path, experiment)
     session.require_same_vocabulary(args.teacher_checkpoint, outputs.vocabulary)
     teacher = load_model(args.teacher_checkpoint, config_path)
     if teacher.config.output_dim != outputs.vocabulary.size:

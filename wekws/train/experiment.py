@@ -9,6 +9,7 @@ from typing import Literal
 from wekws.config import apply_overrides, load_yaml_with_base, parse_section, to_mapping
 from wekws.dataset.loader import DatasetConfig
 from wekws.distill.objective import DistillConfig
+from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError
 from wekws.model.model import ModelConfig
 
@@ -82,6 +83,7 @@ class ExperimentConfig:
     scheduler_conf: SchedulerConfig = field(default_factory=SchedulerConfig)
     training_config: TrainingConfig = field(default_factory=TrainingConfig)
     distill_conf: DistillConfig = field(default_factory=DistillConfig)
+    transplant: TransplantConfig = field(default_factory=TransplantConfig)
 
     def __post_init__(self) -> None:
         """Check the rules between sections: the front end makes what the model takes."""

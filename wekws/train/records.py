@@ -52,7 +52,7 @@ class Records:
     def write(self, kind: str, step: int, row: dict[str, Any]) -> None:
         """Write one row to every place.
 
-        kind: ``step``, ``cv`` or ``teacher``. step: optimiser steps done since the run began.
+        kind: ``step``, ``cv``, ``teacher`` or ``start``. step: optimiser steps done so far.
         """
         if not self._is_first:
             return
