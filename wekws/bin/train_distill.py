@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
         "train_set": train_set,
         "cv_set": cv_set,
     }
-    if args.init_from_teacher:
-        # Evaluated once, before the first step: what the transplant is measured against.
-        parts["random"] = random_student(args.seed, experiment, teacher).to(process.device)
     run = session.build_run(args, process, experiment, outputs, parts)
+    if args.init_from_teacher and run.start_epoch == 0:
+        # Evaluated once, before the first step: what the transplant is measured against.
+        run.random = random_student(args.seed, experiment, teacher).to(process.device)
     fit(run)
     distributed.stop(process)
     if process.is_first:

@@ -153,3 +153,30 @@ def test_a_softmax_regression_finds_the_posteriors_it_was_made_from():
     found_weight, found_bias = fit_softmax(inputs, logits)
     found = (inputs @ found_weight.T + found_bias).softmax(dim=-1)
     assert (found - logits.softmax(dim=-1)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("changes", [{}, {"right_order": 0}, {"left_order": 3, "right_stride": 2}])
+def test_moments_are_those_of_the_stacked_neighbours(changes):
+    student = model(2, STUDENT, **changes)
+    config = student.config.backbone
+    sample = sample_of(student, num=6, num_frames=5)
+    packing = sample.packing(student)
+    rows, target = torch.randn(len(sample.rows), 7), torch.randn(len(sample.rows), 4)
+    # The neighbours of each frame, utterance by utterance; beyond its ends there is nothing.
+    stacked = []
+    for utterance in rows.split(sample.lengths.tolist()):
+        for t in range(len(utterance)):
+            places = [t + offset for offset in tap_offsets(config)]
+            inside = [0 <= place < len(utterance) for place in places]
+            taps = [
+                utterance[place] if is_in else torch.zeros(7)
+                for place, is_in in zip(places, inside, strict=True)
+            ]
+            stacked.append(torch.stack(taps))
+    stacked = torch.stack(stacked)
+    centred = stacked - stacked.mean(dim=0)
+    found = Contexts(rows, packing, config).moments(target)
+    expected = torch.einsum("nkh,nlj->khlj", centred, centred)
+    torch.testing.assert_close(found.gram, expected, rtol=1e-4, atol=1e-4)
+    expected = torch.einsum("nkh,no->kho", centred, target)
+    torch.testing.assert_close(found.crossed, expected, rtol=1e-4, atol=1e-4)

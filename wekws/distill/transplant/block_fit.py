@@ -34,7 +34,7 @@ class Block:
 
 
 def fit_block(
-    start: Block, contexts: Contexts, target: Tensor, *, rounds: int = 4, sweeps: int = 2
+    start: Block, contexts: Contexts, target: Tensor, *, rounds: int = 8, sweeps: int = 1
 ) -> Block:
     """Return a block whose ReLU comes close to the target's, from ``start``.
 
