@@ -34,6 +34,7 @@ from wekws.train.step import Run, evaluate
 Rule = dict[str, object]
 ACTIVATION: Rule = {"channels": "activation"}
 PAIRS: Rule = {**ACTIVATION, "pairs": "data_svd"}
+QUICK: Rule = {**PAIRS, "compensation": "least_squares", "head": "project"}
 FITTED: Rule = {**PAIRS, "compensation": "sequential", "head": "project"}
 RULES: dict[str, Rule] = {
     "first": {},
@@ -47,11 +48,7 @@ RULES: dict[str, Rule] = {
     "first, slice, least_squares": {"compensation": "least_squares"},
     "activation, data_svd, least_squares": {**PAIRS, "compensation": "least_squares"},
     "first, projected head only": {"head": "project"},
-    "activation, data_svd, least_squares, projected head": {
-        **PAIRS,
-        "compensation": "least_squares",
-        "head": "project",
-    },
+    "activation, data_svd, least_squares, projected head": QUICK,
     "activation, data_svd, sequential": {**PAIRS, "compensation": "sequential"},
     "activation, data_svd, sequential, projected head": FITTED,
 }
@@ -66,7 +63,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base_checkpoint", default="", help="a source with another vocabulary")
     parser.add_argument("--seeds", type=int, nargs="+", default=[777, 1, 2])
     parser.add_argument("--blocks", type=int, nargs="+", help="block map of the mapped rows")
-    parser.add_argument("--only_fitted", action="store_true", help="the last rule alone")
+    parser.add_argument("--only", default="", help="rules whose name holds this text")
     return parser.parse_args(argv)
 
 
@@ -128,26 +125,19 @@ class Bench:
 def rules_of(args: argparse.Namespace) -> dict[str, tuple[Rule, list[int]]]:
     """Return each rule with the sample seeds that it is measured with."""
     rules = {name: (rule, args.seeds[:1]) for name, rule in RULES.items()}
-    if args.only_fitted:
-        rules = {}
     mapped = {"blocks": tuple(args.blocks)} if args.blocks else {}
-    where = f", blocks {' '.join(map(str, args.blocks))}" if args.blocks else ""
-    if mapped and not args.only_fitted:
-        least = RULES["activation, data_svd, least_squares, projected head"]
-        rules[f"least_squares, projected head{where}"] = ({**least, **mapped}, args.seeds[:3])
-    fitted = {**FITTED, **mapped}
-    rules[f"sequential, projected head{where}"] = (fitted, args.seeds[:2])
-    more = {**fitted, "num_batches": 12}
-    rules[f"the same, 12 batches instead of {TransplantConfig().num_batches}"] = (
-        more,
-        args.seeds[:1],
-    )
+    where = f"blocks {' '.join(map(str, args.blocks))}" if args.blocks else "blocks in order"
+    quick, fitted = {**QUICK, **mapped}, {**FITTED, **mapped}
+    rules[f"{where}: least_squares, projected head"] = (quick, args.seeds)
     if args.base_checkpoint:
         base = {"source": args.base_checkpoint}
         rules["from the base: first"] = (base, args.seeds[:1])
-        name = f"from the base: sequential, projected head{where}"
-        rules[name] = ({**FITTED, **mapped, **base}, args.seeds[:1])
-    return rules
+        name = f"from the base, {where}: least_squares, projected head"
+        rules[name] = ({**quick, **base}, args.seeds[:1])
+    rules[f"{where}: sequential, projected head"] = (fitted, args.seeds[:2])
+    more = {**fitted, "num_batches": 2 * TransplantConfig().num_batches}
+    rules[f"{where}: sequential, projected head, twice the data"] = (more, args.seeds[:1])
+    return {name: rule for name, rule in rules.items() if args.only in name}
 
 
 def main(argv: list[str] | None = None) -> int:
