@@ -7,6 +7,7 @@ moments of the neighbours, the projection by a few steps of conjugate gradients 
 equations. Axes: see ``contexts``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -110,7 +111,9 @@ def _fit_project(block: Block, moments: Moments, steps: int = 15) -> Block:
     return replace(block, project=_conjugate_gradients(normal, right, block.project, steps))
 
 
-def _conjugate_gradients(normal, right: Tensor, start: Tensor, steps: int) -> Tensor:
+def _conjugate_gradients(
+    normal: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, steps: int
+) -> Tensor:
     """Return an approximate solution of ``normal(x) = right``; normal is positive definite."""
     x = start
     residual = right - normal(x)

@@ -37,7 +37,7 @@ def _compensate_expand(graft: Graft, index: int, shift: Tensor) -> None:
     projected = graft.seen.projected[block][:, graft.channels.memory[index]]
     target = graft.seen.before[block + 1][:, graft.channels.linear[index + 1]]
     weight, bias = graft.affine(name)
-    if not graft.draft.is_copied(f"backbone.fsmn.{index}.1.conv_left.weight"):
+    if not graft.draft.is_copied(*_tap_names(graft, index)):
         contexts = Contexts(projected, graft.packing, graft.own)
         inputs = contexts.remember(torch.eye(projected.shape[1]), _taps(graft, index))
         weight, bias = compensate(graft.config.compensation, weight, bias, inputs, target)
@@ -72,11 +72,15 @@ def _start(graft: Graft, index: int, rows: Tensor) -> Block:
 
 def _taps(graft: Graft, index: int) -> Tensor:
     """Return (P, K): the drafted taps of a block, with the identity of the present frame."""
-    names = [f"backbone.fsmn.{index}.1.{conv}.weight" for conv in ("conv_left", "conv_right")]
-    parts = [graft.draft.tensors[name].flatten(1) for name in names if name in graft.draft.shapes]
+    parts = [graft.draft.tensors[name].flatten(1) for name in _tap_names(graft, index)]
     taps = torch.cat(parts, dim=1)
     taps[:, graft.present] += 1.0
     return taps
+
+
+def _tap_names(graft: Graft, index: int) -> list[str]:
+    names = [f"backbone.fsmn.{index}.1.{conv}.weight" for conv in ("conv_left", "conv_right")]
+    return [name for name in names if name in graft.draft.shapes]
 
 
 def _put_block(graft: Graft, index: int, block: Block) -> None:

@@ -113,11 +113,11 @@ def _why_not_blocks(student: KwsModel, source: KwsModel, blocks: tuple[int, ...]
     if len(blocks) != wanted:
         return [f"transplant.blocks: {len(blocks)} given, the student has {wanted}"]
     return [
-        f"backbone.fsmn.{i}.{part}: the source has no block {block} (blocks 0 to {there - 1}); "
-        "see transplant.blocks"
+        f"{name}: the source has no block {block} (blocks 0 to {there - 1}); see transplant.blocks"
         for i, block in enumerate(blocks)
         if block >= there
-        for part in ("0.linear.weight", "1.conv_left.weight", "2.linear.weight")
+        for name in student.state_dict()
+        if name.startswith(f"backbone.fsmn.{i}.")
     ]
 
 

@@ -25,8 +25,8 @@ def rectified_target(target: Tensor, reached: Tensor) -> Tensor:
     """Return what a pre-activation should be so that its ReLU is the target's.
 
     Where the target is at most 0, any value at most 0 will do: the one reached, if it is one.
-    Least squares towards this, again and again, never raises the error after the ReLU
-    (for targets at most 0) plus the error before it (for others): a majorisation.
+    Least squares towards this, again and again, brings down the sum of ``(u - target)^2`` where
+    the target is above 0 and of ``max(u, 0)^2`` elsewhere, which is convex: a majorisation.
     """
     return torch.where(target > 0, target, reached.clamp(max=0.0))
 
