@@ -120,7 +120,7 @@ def test_models_are_of_the_sizes_asked_for(finished):
     assert configs["student"]["dataset_conf"]["batch_conf"]["batch_size"] == 8
     assert read_yaml(exp / "student" / "avg_2.yaml")["averaged_epochs"] == [0, 1]
     # The student begins where slices of the teacher put it, and the log accounts for each tensor.
-    named = re.findall(r"(\S+) +teacher \(.*\) student \(.*\): (?:copied|sliced)", finished.said)
+    named = re.findall(r"(\S+) +from .+ \(.*\) to \(.*\): (?:copied|sliced)", finished.said)
     assert sorted(named) == sorted(load_weights(exp / "student" / "final.pt"))
     for name in ("teacher", "student"):
         rows = read_cv_rows(exp / name)

@@ -1,23 +1,18 @@
 """Train a student with CTC and a frozen teacher's posteriors."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
-import torch
-
-from wekws.distill.transplant import transplant_first
 from wekws.errors import ConfigError
 from wekws.log import run as run_command
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel
 from wekws.train import distributed, session
-from wekws.train.experiment import ExperimentConfig, load_experiment
+from wekws.train.experiment import ExperimentConfig
 from wekws.train.loop import fit
-
-logger = logging.getLogger(__name__)
+from wekws.train.start import make_student, random_student, require_same_front_end
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -27,7 +22,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--teacher_checkpoint", type=Path, required=True)
     parser.add_argument("--teacher_config", type=Path, help="[config.yaml beside the checkpoint]")
     parser.add_argument(
-        "--init_from_teacher", action="store_true", help="start from slices of the teacher"
+        "--init_from_teacher", action="store_true", help="start as section `transplant` says"
     )
     parser.add_argument(
         "--alpha", help="weight of CTC, 1 - alpha is distillation's: a number, or a shape's name"
@@ -51,32 +46,18 @@ def main(argv: list[str] | None = None) -> int:
     teacher = load_teacher(args, experiment, outputs)
     data = session.open_data(args, experiment, outputs, process)
 
-    student = make_student(args, experiment, outputs, teacher)
+    student = make_student(args, experiment, outputs, teacher, data[0])
     run = session.build_run(
         args, process, experiment, outputs, model=student, teacher=teacher, data=data
     )
+    if args.init_from_teacher and run.start_epoch == 0:
+        # Evaluated once, before the first step: what the transplant is measured against.
+        run.random = random_student(args.seed, experiment, teacher).to(process.device)
     fit(run)
     distributed.stop(process)
     if process.is_first:
         print(f"{args.model_dir / 'final.pt'}: {num_parameters(student):,} parameters")
     return 0
-
-
-def make_student(
-    args: argparse.Namespace,
-    experiment: ExperimentConfig,
-    outputs: session.Outputs,
-    teacher: KwsModel,
-) -> KwsModel:
-    """Return the student at its start, normalising features as the teacher does."""
-    torch.manual_seed(args.seed)
-    if args.checkpoint:
-        return session.make_model(args, experiment.model, outputs.vocabulary)
-    student = KwsModel(experiment.model, (teacher.global_cmvn.mean, teacher.global_cmvn.istd))
-    if args.init_from_teacher:
-        for row in transplant_first(student, teacher.state_dict()):
-            logger.info("%-40s teacher %s student %s: %s", *row)
-    return student
 
 
 def load_teacher(
@@ -87,14 +68,7 @@ def load_teacher(
     Raises: ConfigError if its vocabulary, frame rate, features or CMVN are not the student's.
     """
     config_path = args.teacher_config or config_beside(args.teacher_checkpoint)
-    other = load_experiment(config_path)
-    for key in ("feats_type", "fbank_conf", "context", "frame_skip", "resample_conf"):
-        theirs, ours = getattr(other.dataset_conf, key), getattr(experiment.dataset_conf, key)
-        if theirs != ours:
-            raise ConfigError(
-                f"{config_path}: dataset_conf.{key} is {theirs}; the student's is {ours}; "
-                "teacher and student hear the same frames or cannot be compared"
-            )
+    require_same_front_end(config_path, experiment)
     session.require_same_vocabulary(args.teacher_checkpoint, outputs.vocabulary)
     teacher = load_model(args.teacher_checkpoint, config_path)
     if teacher.config.output_dim != outputs.vocabulary.size:

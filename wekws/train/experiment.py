@@ -17,6 +17,7 @@ from wekws.dataset.loader import DatasetConfig
 from wekws.distill.objective import DistillConfig
 from wekws.distill.schedule import is_used
 from wekws.distill.terms import CtcConfig
+from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError
 from wekws.model.model import ModelConfig
 
@@ -103,6 +104,7 @@ class ExperimentConfig:
     training_config: TrainingConfig = field(default_factory=TrainingConfig)
     ctc_conf: CtcConfig = field(default_factory=CtcConfig)
     distill_conf: DistillConfig = field(default_factory=DistillConfig)
+    transplant: TransplantConfig = field(default_factory=TransplantConfig)
 
     def __post_init__(self) -> None:
         """Check the rules between sections: the front end makes what the model takes."""

@@ -43,9 +43,7 @@ def fit(run: Run) -> None:
     last_epoch = run.start_epoch - 1 if run.start_epoch else -2
     records = Records(run.model_dir, last_epoch=last_epoch, is_first=run.process.is_first)
     if run.start_epoch == 0:
-        if run.teacher is not None:
-            records.write("teacher", 0, {"epoch": -1, **evaluate(run, run.teacher)})
-        records.write("cv", 0, {"epoch": -1, **evaluate(run, run.kept_model)})
+        _record_start(run, records)
     for epoch in range(run.start_epoch, max_epoch):
         started = time.monotonic()
         trained = _train_epoch(run, epoch, records)
@@ -62,6 +60,23 @@ def fit(run: Run) -> None:
     if run.process.is_first:
         save_final(run.model_dir, max_epoch - 1)
     records.close()
+
+
+def _record_start(run: Run, records: Records) -> None:
+    """Write cv figures before the first step, and how far a transplant brought the student."""
+    rows = {"epoch": -1}
+    if run.teacher is not None:
+        teacher = evaluate(run, run.teacher)
+        records.write("teacher", 0, {**rows, **teacher})
+    student = evaluate(run, run.kept_model)
+    records.write("cv", 0, {**rows, **student})
+    if run.random is None:
+        return
+    start, end = evaluate(run, run.random)["cv_loss"], teacher["cv_loss"]
+    figures = {"random": start, "transplant": student["cv_loss"], "teacher": end}
+    if start > end:
+        figures["gap_closed"] = (start - student["cv_loss"]) / (start - end)
+    records.write("start", 0, {**rows, **figures})
 
 
 def _state(run: Run) -> dict:

@@ -37,8 +37,8 @@ class Records:
     def write(self, kind: str, step: int, row: dict[str, Any]) -> None:
         """Write one row to every place.
 
-        kind: ``step``, ``gradient``, ``cv`` or ``teacher``.
-        step: optimiser steps done since the run began.
+        kind: ``step``, ``gradient``, ``cv``, ``teacher`` or ``start``.
+        step: optimiser steps done so far.
         """
         if not self._is_first:
             return

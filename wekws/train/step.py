@@ -25,6 +25,7 @@ class Run:
     """Everything one training run is made of.
 
     teacher: None for plain CTC. start_epoch: the first one still to be trained.
+    random: the student before its transplant, to measure that against; None: no transplant.
     step: optimiser steps done. use_bf16: matrix products in bfloat16, losses in float32.
     average: of the weights, where one is kept.
     """
@@ -40,6 +41,7 @@ class Run:
     cv_set: SpeechDataset
     model_dir: Path
     seed: int
+    random: nn.Module | None = None
     use_bf16: bool = False
     average: WeightAverage | None = None
     start_epoch: int = 0

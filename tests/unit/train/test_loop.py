@@ -12,7 +12,7 @@ import torch
 
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError, DataError
-from wekws.files import read_yaml
+from wekws.files import read_yaml, write_yaml
 from wekws.score.training_log import read_metrics
 
 
@@ -58,6 +58,68 @@ def test_a_same_size_transplant_starts_at_the_teachers_level(train_arguments, te
     reference = next(row for row in rows if row["kind"] == "teacher")
     assert start["cv_loss"] == pytest.approx(reference["cv_loss"], rel=1e-6)
     assert start["cv_kd"] == pytest.approx(0.0, abs=1e-5)
+    gap = next(row for row in rows if row["kind"] == "start")
+    assert gap["epoch"] == -1 and gap["random"] > gap["teacher"]
+    assert gap["gap_closed"] == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_random_start_has_no_gap_to_report(train_arguments, teacher, tmp_path):
+    flags = distill_flags(train_arguments, teacher, tmp_path / "random")
+    train_distill.main([*flags, "--override", "training_config.max_epoch=1"])
+    own = read_metrics(tmp_path / "random")
+    assert not any(row["kind"] == "start" for row in own)
+    flags = distill_flags(train_arguments, teacher, tmp_path / "sliced", "--init_from_teacher")
+    small = ("--override", "model.backbone.linear_dim=16")
+    train_distill.main([*flags, "--override", "training_config.max_epoch=1", *small])
+    flags = distill_flags(train_arguments, teacher, tmp_path / "random_small", *small)
+    train_distill.main([*flags, "--override", "training_config.max_epoch=1"])
+    # The figure for random is that of the run that starts there, and of the same seed.
+    start = next(r for r in read_metrics(tmp_path / "sliced") if r["kind"] == "start")
+    cv = next(r for r in read_metrics(tmp_path / "random_small") if r["kind"] == "cv")
+    assert start["random"] == pytest.approx(cv["cv_loss"], rel=1e-9)
+
+
+@pytest.mark.parametrize("source", ["", "base"])
+def test_a_fitted_transplant_starts_near_the_teacher(
+    train_arguments, teacher, tone_corpus, tmp_path, source
+):
+    rules = {"channels": "activation", "pairs": "data_svd", "compensation": "sequential"}
+    rules["head"] = "project"
+    if source:
+        # The same weights under a larger, reordered vocabulary.
+        rules["source"] = str(larger_vocabulary(teacher, tmp_path / "base"))
+    flags = distill_flags(train_arguments, teacher, tmp_path / "run", "--init_from_teacher")
+    for key, value in rules.items():
+        flags += ["--override", f"transplant.{key}={value}"]
+    small = ("linear_dim=18", "proj_dim=8", "num_layers=2", "input_affine_dim=12")
+    for item in small:
+        flags += ["--override", f"model.backbone.{item}"]
+    assert train_distill.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
+    start = next(row for row in read_metrics(tmp_path / "run") if row["kind"] == "start")
+    assert start["gap_closed"] > 0.9
+    assert (
+        train_distill.main([*flags, "--override", "training_config.max_epoch=2", "--resume"]) == 0
+    )
+
+
+def larger_vocabulary(checkpoint_dir, out_dir):
+    """Write the model with its outputs among others, in another order; return its path."""
+    tokens = ["<blk>", "<filler>", "多", "问", "嗨", "余", "小"]
+    rows = {"<blk>": 0, "<filler>": 1, "嗨": 2, "小": 3, "问": 4}
+    state = weights_of(checkpoint_dir / "final.pt")
+    for part in ("weight", "bias"):
+        name = f"backbone.out_linear2.linear.{part}"
+        old = state[name]
+        new = torch.stack([old[rows.get(token, 1)] for token in tokens])
+        state[name] = new
+    out_dir.mkdir()
+    torch.save(state, out_dir / "final.pt")
+    config = read_yaml(checkpoint_dir / "config.yaml")
+    config["model"]["output_dim"] = len(tokens)
+    write_yaml(out_dir / "config.yaml", config)
+    lines = [f"{token} {i}\n" for i, token in enumerate(tokens)]
+    (out_dir / "dict.txt").write_text("".join(lines), encoding="utf-8")
+    return out_dir / "final.pt"
 
 
 def test_a_smaller_student_learns_from_the_teacher(train_arguments, teacher, tmp_path):
