@@ -213,6 +213,16 @@ def test_the_teacher_may_hear_what_the_student_does_not(distill, tmp_path, monke
     assert not torch.equal(heard["clean"].teacher, heard["clean"].student)
 
 
+def test_a_teacher_that_weighs_nothing_is_left_out_of_the_step(distill, tmp_path, monkeypatch):
+    run = captured_run(lambda: distill(tmp_path / "run", EVERYTHING, "--alpha", "1"), monkeypatch)
+    run.teacher = None  # To ask it would fail.
+    batch = next(iter(own_batches(run, run.train_set, epoch=0)))
+    heard = hear(run, batch, step_generator(run, 0, 0))
+    assert heard.teacher is heard.student and heard.again is heard.student
+    loss = loop._backward(run, heard, 0.5, None)
+    assert loss.terms.keys() == {"ctc", "smoothing", "inner_ctc"}
+
+
 def test_two_views_want_masks_to_differ_by(distill, tmp_path):
     settings = ["distill_conf.consistency.weight=1", "dataset_conf.spec_aug=false"]
     with pytest.raises(ConfigError, match="switch dataset_conf.spec_aug on"):
