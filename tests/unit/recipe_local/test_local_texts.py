@@ -111,7 +111,7 @@ def test_plan_holds_what_it_promises():
     language = Mandarin(KEYWORDS)
     assert all(language.is_clean(u.text) for u in planned if u.keyword_id < 0)
     for keyword in KEYWORDS:
-        assert sum(u.text == keyword for u in planned if u.split == "train") == 800
+        assert sum(u.text == keyword for u in planned if u.split == "train") == 900
 
 
 def test_more_keywords_share_the_positives():
