@@ -65,7 +65,8 @@ device=auto             # auto | cpu | cuda
 bf16=false
 student_name=student
 note=                   # a line for the head of the report
-given_options=$(printf ' %q' "$@")
+GIVEN_OPTIONS=
+if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 . tools/parse_options.sh
 
 if [ -n "$data_dir" ]; then corpus=kaldi; fi
@@ -131,7 +132,9 @@ fi
 # Stage -1: Kaldi lists with absolute paths.
 if begin_stage -1 "Kaldi lists"; then
   if [ "$corpus" = kaldi ]; then
-    if ! is_done "$lists/.prepared" "$data_dir" "$data_dir"/{train,dev,test}/{wav.scp,text}; then
+    mapfile -t tables < <(find "$data_dir"/{train,dev,test} -name wav.scp -o -name text \
+      -o -name utt2spk -o -name utt2dur)
+    if ! is_done "$lists/.prepared" "$data_dir" "${tables[@]}"; then
       python -m wekws.bin.prepare_kaldi --data_dir "$data_dir" --out_dir "$lists"
       mark_done "$lists/.prepared" "$data_dir"
     fi
@@ -164,7 +167,9 @@ fi
 
 # Stage 1: data.list, every problem of the corpus by name, feature normalisation.
 if begin_stage 1 "lists, validation, CMVN"; then
-  what="$teacher_config $overlay $extra_lists"
+  front_end=$(cat conf/*.yaml conf/overlays/*.yaml "$teacher_config" "${overlay_option[@]:1}" |
+    cksum)
+  what="$teacher_config $overlay $extra_lists $front_end"
   if ! is_done "$lists/.listed" "$what" "$lists/dict/dict.txt" "$teacher_config" \
     "$lists"/{train,dev,test}/{wav.scp,text} "${extra_inputs[@]}"; then
     python -m wekws.bin.validate_data --data_dir "$lists" --keywords_file "$keywords_file" \
@@ -245,7 +250,7 @@ if begin_stage 5 "report"; then
   python -m wekws.bin.report --teacher_dir "teacher=$teacher_dir" \
     --student_dir "$student_name=$student_dir" --dataset test \
     --validation "$lists/validation/validation.json" --out_dir "$exp/report" \
-    --command "bash run_distill.sh$given_options" "${note_option[@]}"
+    --command "bash run_distill.sh$GIVEN_OPTIONS" "${note_option[@]}"
   echo "report: $PWD/$exp/report/report.html"
 fi
 current_stage=

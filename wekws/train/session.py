@@ -22,7 +22,7 @@ from wekws.files import atomic_path, read_yaml, write_yaml
 from wekws.model.checkpoint import load_weights
 from wekws.model.cmvn import load_cmvn
 from wekws.model.cost import num_parameters
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel, ModelConfig, ignored_keys
 from wekws.train.checkpoint import load_state, require_fresh
 from wekws.train.distributed import Process, barrier, copy_from_first
 from wekws.train.ema import WeightAverage
@@ -84,8 +84,11 @@ def read_outputs(args: argparse.Namespace) -> Outputs:
 
 
 def read_experiment(args: argparse.Namespace, vocabulary: Vocabulary) -> ExperimentConfig:
-    """Read the configuration, sized for the vocabulary."""
+    """Read the configuration, sized for the vocabulary; name WeKWS's keys that change nothing."""
     experiment = load_experiment(args.config, args.override, args.overlay)
+    without_effect = ignored_keys(experiment.model)
+    if without_effect:
+        logger.warning("model: %s: no effect on an FSMN", ", ".join(without_effect))
     return experiment.with_output_dim(vocabulary.size)
 
 
