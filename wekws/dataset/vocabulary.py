@@ -214,7 +214,7 @@ def _canonical(index: int, token: str) -> str:
 def parse_keywords(text: str) -> list[str]:
     """Read ``A,B C`` (or one keyword a line) into normalised keywords.
 
-    Raises: ConfigError if there is none, one comes twice or has no letter.
+    Raises: ConfigError if there is none, one comes twice, has no letter or holds a slash.
     """
     keywords = [normalise(part) for part in re.split("[,，\n]", text) if part.strip()]
     if not keywords:
@@ -222,6 +222,8 @@ def parse_keywords(text: str) -> list[str]:
     for keyword in keywords:
         if "<" in keyword or not _cells(keyword):
             raise ConfigError(f"keywords: '{keyword}' has no sound; expected words or characters")
+        if "/" in keyword:
+            raise ConfigError(f"keywords: '{keyword}' cannot name a file; leave out the slash")
         if keywords.count(keyword) > 1:
             raise ConfigError(f"keywords: '{keyword}' comes twice; name it once")
     return keywords

@@ -196,3 +196,8 @@ def test_keywords_that_sound_the_same_are_refused(tmp_path):
     path.write_text("red R EH D\nread R EH D\n")
     with pytest.raises(ConfigError, match="'RED' and 'READ' have the same tokens"):
         select_tokens([], ["RED", "READ"], None, Tokenizer(path))
+
+
+def test_a_keyword_that_cannot_name_its_result_file_is_refused():
+    with pytest.raises(ConfigError, match="'A/B' cannot name a file"):
+        parse_keywords("JARVIS,A/B")
