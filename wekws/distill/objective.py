@@ -31,8 +31,11 @@ from wekws.distill.terms import (
 )
 from wekws.errors import ConfigError
 
-# The terms that know the labels; the others listen to the teacher.
+# What terms listen to: the labels; posteriors, the teacher's or a second view's; the teacher's
+# inner features.
 TASK_TERMS = ("ctc", "smoothing", "inner_ctc")
+LOGIT_TERMS = ("kd", "guide", "inner_kd", "consistency")
+FEATURE_TERMS = ("hidden", "gate", "adversarial")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from wekws.distill.objective import DistillConfig, Objective, Targets, add_losses
+from wekws.distill.objective import (
+    FEATURE_TERMS,
+    LOGIT_TERMS,
+    TASK_TERMS,
+    DistillConfig,
+    Objective,
+    Targets,
+    add_losses,
+)
 from wekws.distill.schedule import Schedule
 from wekws.distill.taps import Output, Outputs
 from wekws.distill.terms import (
@@ -87,3 +95,13 @@ def test_parts_of_a_batch_add_up_and_the_temperature_moves():
     assert whole.weighted["guide"].item() == pytest.approx(0.1 * whole.terms["guide"].item())
     expected = kd_loss(student, teacher, lengths, temperature=4.5) / 2
     assert whole.terms["kd"].item() == pytest.approx(expected.item())
+
+
+def test_every_term_is_in_one_group():
+    groups = (TASK_TERMS, LOGIT_TERMS, FEATURE_TERMS)
+    names = [name for group in groups for name in group]
+    assert len(names) == len(set(names))
+    config = DistillConfig(guide=GuideConfig(weight=1.0), consistency=ConsistencyConfig(weight=1.0))
+    objective = Objective(config, CtcConfig(label_smoothing=0.1), has_teacher=True)
+    assert set(objective.names) <= set(names)
+    assert set(objective.taught) <= {*LOGIT_TERMS, *FEATURE_TERMS}
