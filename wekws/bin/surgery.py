@@ -15,9 +15,8 @@ from wekws.distill.surgery import select_outputs
 from wekws.errors import DataError
 from wekws.files import write_yaml
 from wekws.log import run
-from wekws.model.checkpoint import config_beside, load_model, save_weights
+from wekws.model.checkpoint import config_beside, load_model, model_of, save_weights
 from wekws.model.cost import num_parameters
-from wekws.model.model import KwsModel
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -41,11 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     source, target = Vocabulary.load(args.source_dict), Vocabulary.load(args.dict)
     state = select_outputs(model.state_dict(), source, target)
 
-    cmvn = None
-    if model.global_cmvn is not None:
-        cmvn = model.global_cmvn.mean, model.global_cmvn.istd
-    smaller = KwsModel(model.config.with_output_dim(target.size), cmvn)
-    smaller.load_weights(state, source=str(args.checkpoint))
+    smaller = model_of(
+        model.config.with_output_dim(target.size), state, source=str(args.checkpoint)
+    )
     content = merge(load_yaml_with_base(config_path), {"model": {"output_dim": target.size}})
     save_weights(smaller, args.out_dir / "init.pt")
     write_yaml(args.out_dir / "config.yaml", content)

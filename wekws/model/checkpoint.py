@@ -73,9 +73,18 @@ def load_model(
     head = state.get("backbone.out_linear2.linear.weight")
     if config.output_dim == 0 and head is not None:
         config = config.with_output_dim(len(head))
+    return model_of(config, state, source=str(checkpoint_path))
+
+
+def model_of(config: ModelConfig, state: Mapping[str, Tensor], *, source: str) -> KwsModel:
+    """Build a model and fill it, strictly, CMVN from the state; in eval mode, on the CPU.
+
+    source: where the state comes from, for messages.
+    Raises: DataError, see ``load_weights`` of the model.
+    """
     cmvn = None
     if config.cmvn.cmvn_file or "global_cmvn.mean" in state:
         cmvn = (torch.zeros(config.input_dim), torch.ones(config.input_dim))
     model = KwsModel(config, cmvn)
-    model.load_weights(state, source=str(checkpoint_path))
+    model.load_weights(state, source=source)
     return model.eval()

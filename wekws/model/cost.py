@@ -71,7 +71,7 @@ def params_by_part(model: KwsModel) -> dict[str, int]:
         parts[part] = parts.get(part, 0) + parameter.numel()
     order = ["in_linear1", "in_linear2", *(p for p in parts if p.startswith("fsmn."))]
     order += ["out_linear1", "out_linear2"]
-    return {part: parts[part] for part in order}
+    return {part: parts[part] for part in order if part in parts}
 
 
 def macs_per_frame(model: KwsModel) -> int:

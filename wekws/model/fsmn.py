@@ -23,7 +23,8 @@ from wekws.errors import ConfigError
 class FSMNConfig:
     """Section ``model.backbone``: sizes of an FSMN.
 
-    input_affine_dim, output_affine_dim: inner width of the linear pairs at either end.
+    input_affine_dim, output_affine_dim: inner width of the linear pairs at either end. An
+    output_affine_dim of 0 is a merged head: one affine from linear_dim to the tokens.
     num_layers: blocks. linear_dim: width between blocks. proj_dim: channels of the memory.
     left_order: taps on the present and the past; right_order: taps on the future, 0 for none.
     left_stride, right_stride: frames between taps.
@@ -50,12 +51,17 @@ class FSMNConfig:
             "left_order",
             "left_stride",
             "right_stride",
-            "output_affine_dim",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected at least 1")
-        if self.right_order < 0:
-            raise ConfigError(f"right_order: found {self.right_order}; expected at least 0")
+        for name in ("right_order", "output_affine_dim"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: found {getattr(self, name)}; expected at least 0")
+
+    @property
+    def is_head_merged(self) -> bool:
+        """Whether one affine makes the logits, where others have two."""
+        return self.output_affine_dim == 0
 
     @property
     def left_reach(self) -> int:
@@ -169,7 +175,9 @@ class FSMN(nn.Module):
 
     Frame t of the output belongs to frame t of the input. WeKWS pads on the left alone, so that
     its output is this one, late by ``num_layers * right_order * right_stride`` frames (and
-    without the last of them); near the edges the two differ a little.
+    without the last of them); near the edges the two differ a little. A merged head has the key
+    of the second output affine, whose rows are the tokens as well, and no first one; WeKWS's own
+    network always has both.
     """
 
     def __init__(self, input_dim: int, output_dim: int, config: FSMNConfig) -> None:
@@ -194,8 +202,10 @@ class FSMN(nn.Module):
             )
             for _ in range(config.num_layers)
         )
-        self.out_linear1 = Linear(config.linear_dim, config.output_affine_dim)
-        self.out_linear2 = Linear(config.output_affine_dim, output_dim)
+        self.out_linear1 = None
+        if not config.is_head_merged:
+            self.out_linear1 = Linear(config.linear_dim, config.output_affine_dim)
+        self.out_linear2 = Linear(config.output_affine_dim or config.linear_dim, output_dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map features to logits.
@@ -222,4 +232,8 @@ class FSMN(nn.Module):
         rows = F.relu(self.in_linear2(self.in_linear1(rows)), inplace=True)
         for project, memory, expand in self.fsmn:
             rows = F.relu(expand(memory(project(rows), packing)), inplace=True)
-        return self.out_linear2(self.out_linear1(rows))
+        return self.out_linear2(self.inner_out(rows))
+
+    def inner_out(self, rows: Tensor) -> Tensor:
+        """Map (N, H) to what the last layer reads: of a merged head, the rows themselves."""
+        return rows if self.out_linear1 is None else self.out_linear1(rows)

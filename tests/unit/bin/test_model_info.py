@@ -9,7 +9,7 @@ from wekws.files import write_yaml
 
 CONF = Path(__file__).parents[3] / "conf"
 
-# DESIGN's table.
+# DESIGN's table, and the students with a merged head.
 TABLE = [
     ("base", 2599, 756_133),
     ("teacher", 2599, 756_133),
@@ -18,6 +18,11 @@ TABLE = [
     ("student_mini", 20, 135_636),
     ("student_mid", 20, 243_316),
     ("student_aligned", 20, 199_760),
+    ("student_s1", 20, 96_836),
+    ("student_s2", 20, 85_484),
+    ("student_s3", 20, 74_132),
+    ("student_s4", 20, 62_780),
+    ("student_s5", 20, 51_428),
 ]
 
 

@@ -24,6 +24,7 @@ STUDENT = {
     "right_order": 1,
     "output_affine_dim": 6,
 }
+MERGED = {**STUDENT, "output_affine_dim": 0}
 
 
 def model(seed, sizes, output_dim=3, input_dim=10, has_cmvn=True, **changes):

@@ -11,7 +11,8 @@ from wekws.distill.transplant.config import TransplantConfig as TransplantConfig
 from wekws.distill.transplant.draft import Draft
 from wekws.distill.transplant.draft import Row as Row
 from wekws.distill.transplant.ends import factor_input, fit_head, fit_input, project_head
-from wekws.distill.transplant.graft import OUT1, OUT2, Graft
+from wekws.distill.transplant.graft import Graft
+from wekws.distill.transplant.heads import head_like
 from wekws.distill.transplant.sample import Sample as Sample
 from wekws.distill.transplant.sample import trace
 from wekws.errors import DataError
@@ -30,10 +31,12 @@ def transplant(
 
     sample: rows of the training set; needed if ``config.needs_data``.
     teacher: whose posteriors a projected head is fitted to; None: the source's.
-    A student of the source's own sizes is a copy of it, under every rule.
+    A student of the source's own sizes is a copy of it, under every rule. Where one of the two
+    has a merged head, the source's is folded, or split, first.
     Returns: a row for every tensor of the student.
     Raises: DataError naming every tensor that cannot be filled; the student is then unchanged.
     """
+    source = head_like(student, source)
     graft = _begin(student, source, config, sample)
     slice_all(graft.draft, graft.channels)
     _check_head(graft)
@@ -65,7 +68,7 @@ def _begin(
 
 
 def _check_head(graft: Graft) -> None:
-    names = [f"{layer}.{part}" for layer in (OUT1, OUT2) for part in ("weight", "bias")]
+    names = [f"{layer}.{part}" for layer in graft.head for part in ("weight", "bias")]
     changed = [name for name in names if not graft.draft.is_copied(name)]
     if graft.config.head == "copy" and changed:
         sizes = [

@@ -16,6 +16,7 @@ class Channels:
 
     linear: for the input of block 0, then for the output of each block.
     memory: for each block.
+    output_affine: for what the last layer reads; of a merged head, the last of ``linear``.
     """
 
     input_affine: Tensor
@@ -66,27 +67,33 @@ def choose_channels(
         return need(values, state[f"backbone.{consumer}.linear.weight"])
 
     def readers(boundary: int) -> str:
-        return f"fsmn.{boundary}.0" if boundary < last else "out_linear1"
+        if boundary < last:
+            return f"fsmn.{boundary}.0"
+        return "out_linear2" if theirs.is_head_merged else "out_linear1"
 
+    linear = [
+        keep(rule, theirs.linear_dim, own.linear_dim, needs("linear", b, readers(b)))
+        for b in boundaries
+    ]
+    output_affine = linear[-1]
+    if not own.is_head_merged:
+        output_affine = keep(
+            rule,
+            *(theirs.output_affine_dim, own.output_affine_dim),
+            needs("inner_out", None, "out_linear2"),
+        )
     return Channels(
         input_affine=keep(
             rule,
             *(theirs.input_affine_dim, own.input_affine_dim),
             needs("inner_in", None, "in_linear2"),
         ),
-        linear=[
-            keep(rule, theirs.linear_dim, own.linear_dim, needs("linear", b, readers(b)))
-            for b in boundaries
-        ],
+        linear=linear,
         memory=[
             keep(rule, theirs.proj_dim, own.proj_dim, needs("memory", b, f"fsmn.{b}.2"))
             for b in draft.blocks
         ],
-        output_affine=keep(
-            rule,
-            *(theirs.output_affine_dim, own.output_affine_dim),
-            needs("inner_out", None, "out_linear2"),
-        ),
+        output_affine=output_affine,
     )
 
 

@@ -19,7 +19,8 @@ class TransplantConfig:
         pre-activations; ``sequential``: so is every block, front to back, on the student's own
         activations, memory included.
     head: ``slice``: like the rest; ``copy``: must fit as it is; ``project``: a softmax
-        regression from the student's last activations to the teacher's posteriors.
+        regression from the student's last activations to the teacher's posteriors. For a
+        student with a merged head all three begin from the source's folded one.
     blocks: the source's block for each of the student's; empty: block i takes block i.
     num_batches: batches of the training set, where data is asked for. At least 1.
     source: checkpoint to take from, of any vocabulary that has the student's tokens, with its

@@ -35,17 +35,21 @@ def fit_input(graft: Graft) -> None:
 
 
 def fit_head(graft: Graft, fed: Tensor | None) -> None:
-    """Fill the output pair by slices or SVD, made up for what it is no longer fed.
+    """Fill the output layers by slices or SVD, made up for what they are no longer fed.
 
     fed: (N, H) its input: the source's kept channels, or the student's own activations; None
     where no rule asks for data.
     """
     is_exact = graft.boundaries[-1] == len(graft.seen.memory) if graft.seen else True
     rule = graft.config.compensation
-    if graft.is_copied(OUT1) and graft.is_copied(OUT2) and is_exact and rule != "sequential":
+    is_copied = all(graft.is_copied(layer) for layer in graft.head)
+    if is_copied and is_exact and rule != "sequential":
         return
     rule = "least_squares" if rule == "sequential" else rule
-    if graft.config.pairs != "slice":
+    if graft.own.is_head_merged:
+        if rule != "none":
+            graft.put(OUT2, *compensate(rule, *graft.affine(OUT2), fed, graft.seen.logits), rule)
+    elif graft.config.pairs != "slice":
         _factor_head(graft, fed, rule)
     elif rule != "none":
         _fit_sliced_head(graft, fed, rule)
@@ -70,12 +74,15 @@ def _fit_sliced_head(graft: Graft, fed: Tensor, rule: str) -> None:
 
 
 def project_head(graft: Graft, fed: Tensor, logits: Tensor) -> None:
-    """Fit the output pair to a teacher's posteriors.
+    """Fit the output layers to a teacher's posteriors.
 
     fed: (N, H) the student's own last activations. logits: (N, V), the teacher's.
     """
     weight, bias = fit_softmax(fed, logits)
-    _put_pair(graft, (OUT1, OUT2), weight, bias, fed, "projected")
+    if graft.own.is_head_merged:
+        graft.put(OUT2, weight, bias, "projected")
+    else:
+        _put_pair(graft, (OUT1, OUT2), weight, bias, fed, "projected")
 
 
 def _put_pair(

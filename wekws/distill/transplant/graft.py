@@ -37,6 +37,11 @@ class Graft:
         return [self.draft.blocks[0], *(block + 1 for block in self.draft.blocks)]
 
     @property
+    def head(self) -> tuple[str, ...]:
+        """The layers behind the last block: two, or the one of a merged head."""
+        return (OUT2,) if self.own.is_head_merged else (OUT1, OUT2)
+
+    @property
     def present(self) -> int:
         """Which tap reads the present frame."""
         return tap_offsets(self.own).index(0)

@@ -46,7 +46,7 @@ class Sample:
 class Trace:
     """What flows through a backbone, frame by frame.
 
-    inner_in, inner_out: (N, .) between the two affines at either end.
+    inner_in, inner_out: (N, .) between the two affines at either end; before a merged head.
     linear: (N, H) after each ReLU: the input of block 0, then the output of each block.
     projected, memory: (N, P) before and after each block's taps.
     before: (N, H) what each ``linear`` was before its ReLU. logits: (N, V).
@@ -72,6 +72,6 @@ def trace(backbone: FSMN, rows: Tensor, packing: Packing) -> Trace:
         memory.append(taps(projected[-1], packing))
         before.append(expand(memory[-1]))
         linear.append(F.relu(before[-1]))
-    inner_out = backbone.out_linear1(linear[-1])
+    inner_out = backbone.inner_out(linear[-1])
     logits = backbone.out_linear2(inner_out)
     return Trace(inner_in, linear, before, projected, memory, inner_out, logits)
