@@ -90,6 +90,20 @@ def to_mapping(section: Any) -> Any:
     return section
 
 
+def non_defaults(section: Any) -> Any:
+    """Return plain dicts and lists for a dataclass, without fields that are at their defaults."""
+    if not dataclasses.is_dataclass(section):
+        return to_mapping(section)
+    values = {f: getattr(section, f.name) for f in dataclasses.fields(section)}
+    return {f.name: non_defaults(v) for f, v in values.items() if v != _default(f)}
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
 def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     origin = typing.get_origin(kind)
     if dataclasses.is_dataclass(kind):

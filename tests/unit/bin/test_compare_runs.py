@@ -6,51 +6,70 @@ from fake_results import make_run
 from wekws.bin import compare_runs
 from wekws.errors import DataError
 
+TEXTS = {"p1": "嗨小问", "p2": "嗨小问", "p3": "嗨小问", "p4": "嗨小问", "n1": "我们", "n2": "他们"}
+
 
 @pytest.fixture
 def runs(tmp_path):
-    for seed, loss in ((1, 4.0), (2, 6.0)):
-        folder = tmp_path / f"run{seed}"
-        make_run(folder, epochs=3, seed=seed)
+    """Two runs of one group and one of another, scored on six utterances."""
+    data = tmp_path / "data.list"
+    lines = [{"key": k, "wav": "x", "txt": t, "duration": 1800.0} for k, t in TEXTS.items()]
+    data.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    for number, loss in ((1, 4.0), (2, 6.0), (3, 5.0)):
+        folder = tmp_path / f"run{number}"
+        make_run(folder, epochs=3, seed=number)
         rows = [{"kind": "cv", "epoch": e, "cv_loss": loss * 10 ** (1 - e)} for e in (-1, 0, 1)]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "metrics.jsonl").write_text(text)
-        write_result(folder / "test_avg_2", misses=0.01 * loss)
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        # One event an hour of negatives is allowed: the second highest, 0.5, must not fire.
+        scores = {"p1": 0.9, "p2": 0.9, "p3": 0.4 if number == 2 else 0.8, "p4": 0.3}
+        write_result(folder / "test_avg_2", data, {**scores, "n1": 0.6, "n2": 0.5})
     return tmp_path
 
 
-def write_result(folder, misses):
+def write_result(folder, data, scores):
     folder.mkdir()
+    info = {"data_list": str(data), "keywords": ["嗨小问"]}
+    (folder / "score.json").write_text(json.dumps(info, ensure_ascii=False), encoding="utf-8")
+    lines = [f"{key} detected 嗨小问 {score}\n" for key, score in scores.items()]
+    (folder / "score.txt").write_text("".join(lines), encoding="utf-8")
     point = {
         "budget": "1/h",
-        "misses": {"rate": misses},
+        "chosen_on": "dev",
+        "misses": {"rate": 0.5},
         "false_alarms": {"per_hour": 2.0},
     }
-    summary = {"keywords": [{"keyword": "嗨小问", "operating_points": [point]}]}
+    summary = {"params": 1234, "keywords": [{"keyword": "嗨小问", "operating_points": [point]}]}
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    # Within one false alarm an hour the least FRR is 0.25.
-    (folder / "stats.嗨小问.txt").write_text("0 9 0\n0.4 2 0.1\n0.5 1 0.25\n0.6 0 0.5\n")
+    (folder / "stats.嗨小问.txt").write_text("0 9 0\n0.4 2 0.1\n", encoding="utf-8")
+
+
+def cells_of(text, first):
+    lines = [[c.strip() for c in x.split("|")[1:-1]] for x in text.splitlines() if "|" in x]
+    header = lines[0]
+    return dict(zip(header, next(row for row in lines if row[0] == first), strict=True))
 
 
 def test_mean_and_deviation_over_the_runs_of_a_group(runs, capsys):
-    group = f"a={runs}/run1,{runs}/run2"
-    assert compare_runs.main(["--groups", group, "--result", "test_avg_2"]) == 0
-    head, _, row = capsys.readouterr().out.strip().splitlines()
-    cells = dict(zip(head.split(" | "), row.split(" | "), strict=True))
-    # Losses 400 and 600, 40 and 60, 4 and 6: means 500, 50, 5, deviations 141.42, 14.14, 1.41.
+    groups = [f"a={runs}/run1,{runs}/run2", f"b={runs}/run3"]
+    flags = ["--groups", *groups, "--result", "test_avg_2", "--budgets", "1"]
+    assert compare_runs.main([*flags, "--compare_to", "b"]) == 0
+    cells = cells_of(capsys.readouterr().out, "a")
+    # Losses 400 and 600, 4 and 6: means 500 and 5, deviations 141.42 and 1.41.
+    assert (cells["n"], cells["parameters"]) == ("2", "1,234")
     assert cells["cv loss before step 1"] == "500.00 ± 141.42"
-    assert cells["after epoch 0"] == "50.00 ± 14.14"
-    assert cells["at the end"] == "5.00 ± 1.41"
-    assert cells["嗨小问: FRR % at the threshold for 1/h"] == "5.00 ± 1.41 (2.00/h)"
-    assert cells["嗨小问: FRR % at 1/h of its own curve |"] == "25.00 ± 0.00 |"
+    assert cells["cv loss at the end"] == "5.00 ± 1.41"
+    # Run 1 misses p4, run 2 p3 and p4: 25 and 50 %; b, like run 1, 25 %.
+    assert cells["FRR % at 1/h"].startswith("37.50 ± 17.68 (")
+    assert cells["less that of b"].startswith("+12.50 (")
+    assert cells["FRR % (false alarms/h) at dev's threshold for 1/h"] == "50.00 (2.00)"
 
 
-def test_a_budget_that_was_not_evaluated_is_named(runs):
-    flags = ["--groups", f"a={runs}/run1", "--result", "test_avg_2", "--budget", "0.5/h"]
-    with pytest.raises(DataError, match="嗨小问 has no operating point at 0.5/h"):
+def test_an_unknown_group_to_compare_with_is_named(runs):
+    flags = ["--groups", f"a={runs}/run1", "--result", "test_avg_2", "--compare_to", "c"]
+    with pytest.raises(DataError, match="c: no such group; expected one of a"):
         compare_runs.main(flags)
 
 
 def test_a_group_without_folders_is_refused():
     with pytest.raises(DataError, match="expected NAME=DIR,DIR"):
-        compare_runs.main(["--groups", "a"])
+        compare_runs.main(["--groups", "a", "--result", "test_avg_2"])

@@ -1,0 +1,95 @@
+import json
+import shutil
+
+import pytest
+import yaml
+
+from wekws.bin import ablate, train
+from wekws.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def place(tone_corpus, tmp_path_factory):
+    """Lists as the recipe leaves them, a teacher of one epoch, and a plan of two variants."""
+    root = tmp_path_factory.mktemp("ablate")
+    for split, path in (
+        ("train", tone_corpus.train_list),
+        ("dev", tone_corpus.dev_list),
+        ("test", tone_corpus.dev_list),
+    ):
+        (root / "lists" / split).mkdir(parents=True)
+        shutil.copy(path, root / "lists" / split / "data.list")
+    (root / "lists/dict").mkdir()
+    shutil.copy(tone_corpus.dict_path, root / "lists/dict/dict.txt")
+    shutil.copy(tone_corpus.keywords_path, root / "lists/dict/keywords.txt")
+    flags = {
+        "config": tone_corpus.config_path,
+        "train_data": tone_corpus.train_list,
+        "cv_data": tone_corpus.dev_list,
+        "dict": tone_corpus.dict_path,
+        "keywords_file": tone_corpus.keywords_path,
+        "cmvn_file": tone_corpus.cmvn_path,
+        "cache_dir": root / "lists/cache",
+        "model_dir": root / "teacher",
+        "device": "cpu",
+        "num_threads": 1,
+        "override": "training_config.max_epoch=1",
+    }
+    train.main([text for name, value in flags.items() for text in (f"--{name}", str(value))])
+    plan = {
+        "question": "does the teacher help",
+        "student_config": str(tone_corpus.config_path),
+        "axes": {"alpha": {"key": "distill_conf.alpha", "values": [0.3, 1.0]}},
+        "epochs": 1,
+        "seeds": [1],
+        "num_average": 1,
+    }
+    (root / "plan.yaml").write_text(yaml.safe_dump(plan))
+    return root
+
+
+def run(place, *flags):
+    return ablate.main(
+        [
+            *("--plan", str(place / "plan.yaml"), "--lists", str(place / "lists")),
+            *("--teacher_checkpoint", str(place / "teacher/final.pt")),
+            *("--out_dir", str(place / "out"), "--num_jobs", "2", *flags),
+        ]
+    )
+
+
+def stamps(place):
+    return {p: p.stat().st_mtime_ns for p in place.glob("out/runs/*/test_avg_1/summary.json")}
+
+
+def test_a_plan_ends_in_a_table_and_goes_on_where_it_stopped(place, capsys):
+    assert run(place, "--list") == 0
+    assert "2 runs, 2 to do" in capsys.readouterr().out
+    assert run(place) == 0
+    table = (place / "out/plan/table.md").read_text()
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    assert rows[:5] == ["variant", "---", "teacher", "0.3", "1.0"]
+    figures = json.loads((place / "out/plan/figures.json").read_text())
+    assert [group["name"] for group in figures["groups"]] == ["teacher", "0.3", "1.0"]
+    assert figures["groups"][1]["losses_end"] != figures["groups"][2]["losses_end"]
+    assert (place / "out/plan/plot.png").stat().st_size > 10_000
+    # Single epochs and what only a resume needs are gone.
+    assert sorted({path.name for path in place.glob("out/runs/*/*.pt")}) == ["avg_1.pt", "final.pt"]
+
+    before = stamps(place)
+    shutil.rmtree(sorted(place.glob("out/runs/*"))[0])
+    assert len(stamps(place)) == 1
+    assert run(place) == 0
+    after = stamps(place)
+    assert after.keys() == before.keys()
+    assert sum(after[path] == before[path] for path in before) == 1  # the other was not done again
+
+
+def test_a_run_that_fails_is_named_with_its_log(place, capsys):
+    (place / "lists/test/data.list").rename(place / "moved")
+    try:
+        with pytest.raises(DataError, match=r"2 of 2 runs failed.*\n.*0.3: .*run.log"):
+            run(place, "--seeds", "7")
+    finally:
+        (place / "moved").rename(place / "lists/test/data.list")
+    assert "data.list" in next(place.glob("out/runs/*_7/run.log")).read_text()

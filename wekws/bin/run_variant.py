@@ -1,0 +1,73 @@
+"""Train, average and score one run of an ablation, as its ``variant.yaml`` says.
+
+Goes on where it was interrupted. Everything it makes lies in the run's folder.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from wekws.bin import average_model, compute_det_ctc, score_ctc, train_distill
+from wekws.config import parse_section
+from wekws.files import read_yaml
+from wekws.log import run
+from wekws.train.ablation import CONFIG_NAME, JOB_NAME, Job, result_name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the four commands in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run_dir", type=Path, required=True, help="holds variant.yaml")
+    parser.add_argument("--num_threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--keep_epochs", action="store_true", help="keep every epoch's weights")
+    args = parser.parse_args(argv)
+    path = args.run_dir / JOB_NAME
+    job = parse_section(Job, read_yaml(path), str(path))
+    lists, cache = Path(job.lists), Path(job.lists) / "cache"
+    computing = ["--device", args.device, "--num_workers", "1"]
+    train_distill.main(
+        [
+            *("--config", str(args.run_dir / CONFIG_NAME), "--model_dir", str(args.run_dir)),
+            *("--train_data", str(lists / "train/data.list")),
+            *("--cv_data", str(lists / "dev/data.list"), "--cache_dir", str(cache)),
+            *("--dict", str(lists / "dict/dict.txt")),
+            *("--keywords_file", str(lists / "dict/keywords.txt")),
+            *(["--lexicon", job.lexicon] if job.lexicon else []),
+            *("--teacher_checkpoint", job.teacher, "--seed", str(job.seed), "--resume"),
+            *("--num_threads", str(args.num_threads), *computing),
+            *(["--init_from_teacher"] if job.init_from_teacher else []),
+        ]
+    )
+    checkpoint = args.run_dir / f"avg_{job.num_average}.pt"
+    average_model.main(
+        [
+            *("--src_path", str(args.run_dir), "--dst_model", str(checkpoint)),
+            *("--num", str(job.num_average), "--val_best"),
+        ]
+    )
+    dev, test = (args.run_dir / result_name(split, job.num_average) for split in ("dev", "test"))
+    for split, result_dir in (("dev", dev), ("test", test)):
+        score_ctc.main(
+            [
+                *("--checkpoint", str(checkpoint), "--result_dir", str(result_dir)),
+                *("--test_data", str(lists / split / "data.list"), "--cache_dir", str(cache)),
+                *computing,
+            ]
+        )
+    compute_det_ctc.main(["--result_dir", str(test), "--dev_result_dir", str(dev)])
+    if not args.keep_epochs:
+        _drop_epochs(args.run_dir)
+    return 0
+
+
+def _drop_epochs(run_dir: Path) -> None:
+    """Delete single epochs, of which the average is made, and what only a resume needs."""
+    for path in [*run_dir.glob("[0-9]*.pt"), run_dir / "train_state.pt"]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
