@@ -121,7 +121,7 @@ class Step:
             return expand_context(shown, lengths, 2, 2, 3)
 
         student, frame_lengths = view(True)
-        again = view(True)[0] if self.objective.wants_second_view else student
+        again = view(True)[0] if self.objective.wants_second_view(0.0) else student
         is_clean = self.teacher and self.option.distill.teacher_view == "clean"
         teacher = view(False)[0] if is_clean else student
         return Heard(student, teacher, again, frame_lengths, *labels, len(feats))
@@ -145,7 +145,7 @@ class Step:
         objective, teacher, again = self.objective, None, None
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.use_bf16):
             own = forward_tapped(self.model, part.student, part.lengths, objective.student_paths)
-            if objective.wants_second_view:
+            if objective.wants_second_view(0.0):
                 again = forward_tapped(self.model, part.again, part.lengths, ())
             if self.teacher:
                 with torch.no_grad():

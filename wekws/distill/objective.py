@@ -1,6 +1,6 @@
 """What training minimises: a weighted sum of terms, each logged under its own name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -17,6 +17,7 @@ from wekws.distill.schedule import (
     checked_schedule,
     is_used,
 )
+from wekws.distill.stages import Plan
 from wekws.distill.taps import Outputs
 from wekws.distill.terms import (
     ConsistencyConfig,
@@ -119,6 +120,7 @@ class Objective(nn.Module):
     over the frames of an utterance, divided by the number of utterances of the whole (global)
     batch, so that the shares of several processes, and of a batch in parts, add up. Its
     parameters are adapters and the inner head, trained with the student and never exported.
+    Under a plan of stages these say what task, posteriors and features weigh, in place of alpha.
     """
 
     def __init__(
@@ -129,19 +131,26 @@ class Objective(nn.Module):
         has_teacher: bool,
         hidden: HiddenTerm | None = None,
         inner: InnerHead | None = None,
+        plan: Plan | None = None,
     ) -> None:
         """Weigh the terms as ``config`` says; a run without a teacher is plain CTC.
 
         ctc: the task's own loss; None: without label smoothing.
         hidden: the paired layers of student and teacher; None leaves the term out.
         inner: the student's second head; None leaves its terms out.
+        plan: the stages; None: alpha alone.
+        Raises: ConfigError if a stage weighs terms that are not in use.
         """
         super().__init__()
         self.config, self.ctc = config, ctc or CtcConfig()
         self.hidden, self.inner = hidden, inner
         self._alpha, self._temperature = as_schedule(config.alpha), as_schedule(config.temperature)
+        self._stages: dict[str, Schedule] = {}
+        if plan is not None:
+            self._stages = plan.weights()
+            self._temperature = plan.temperature(self._temperature)
         self._distillation: dict[str, Schedule] = {}
-        if has_teacher and config.is_distilling:
+        if has_teacher and (plan or config).is_distilling:
             weights = {
                 "kd": config.kd.weight,
                 "guide": config.guide.weight,
@@ -151,22 +160,28 @@ class Objective(nn.Module):
             }
             used = {name: weight for name, weight in weights.items() if is_used(weight)}
             self._distillation = {name: as_schedule(weight) for name, weight in used.items()}
-        self.names = tuple(self.weights(0.0))
+        if plan is not None:
+            plan.require_terms({_group(name) for name in self._distillation})
 
     @classmethod
     def between(
-        cls, config: DistillConfig, ctc: CtcConfig, student: nn.Module, teacher: nn.Module
+        cls,
+        config: DistillConfig,
+        ctc: CtcConfig,
+        student: nn.Module,
+        teacher: nn.Module,
+        plan: Plan | None = None,
     ) -> "Objective":
         """Return the objective of a student and its teacher, with the adapters and heads it needs.
 
         Raises: ConfigError if a term names layers that they do not have.
         """
         hidden = inner = None
-        if is_used(config.hidden.weight) and config.is_distilling:
+        if is_used(config.hidden.weight) and (plan or config).is_distilling:
             hidden = HiddenTerm(config.hidden, student, teacher)
         if is_used(config.inner.weight):
             inner = InnerHead(config.inner, student)
-        return cls(config, ctc, has_teacher=True, hidden=hidden, inner=inner)
+        return cls(config, ctc, has_teacher=True, hidden=hidden, inner=inner, plan=plan)
 
     @property
     def student_paths(self) -> tuple[str, ...]:
@@ -174,19 +189,17 @@ class Objective(nn.Module):
         paths = self.hidden.student_paths if self.hidden else ()
         return tuple(dict.fromkeys((*paths, self.inner.path))) if self.inner else paths
 
-    @property
-    def wants_teacher(self) -> bool:
+    def wants_teacher(self, progress: float) -> bool:
         """False if the teacher's outputs would weigh nothing: they need not be computed."""
-        return any(name != "consistency" for name in self._distillation)
+        return any(name != "consistency" for name in self._heard(progress))
 
-    @property
-    def wants_second_view(self) -> bool:
+    def wants_second_view(self, progress: float) -> bool:
         """Whether the student is to hear each utterance twice."""
-        return "consistency" in self._distillation
+        return "consistency" in self._heard(progress)
 
     @property
     def taught(self) -> tuple[str, ...]:
-        """Names of the distillation terms in use."""
+        """Names of the distillation terms in use, be it in one stage only."""
         return tuple(self._distillation)
 
     @property
@@ -196,24 +209,38 @@ class Objective(nn.Module):
 
     def alpha(self, progress: float) -> float:
         """Return the task's weight at a progress from 0 to 1."""
+        if self._stages:
+            return self._stages["task"].at(progress)
         if not self._distillation:
             return 1.0
         return max(self.config.alpha_floor, self._alpha.at(progress))
+
+    def _share(self, name: str, progress: float) -> float:
+        """Return what multiplies the own weight of a distillation term."""
+        if self._stages:
+            return self._stages[_group(name)].at(progress)
+        return 1.0 - self.alpha(progress)
+
+    def _heard(self, progress: float) -> tuple[str, ...]:
+        """Return the distillation terms to compute: all but those that a stage leaves out."""
+        names = tuple(self._distillation)
+        return tuple(n for n in names if not self._stages or self._share(n, progress) > 0.0)
 
     def temperature(self, progress: float) -> float:
         """Return the temperature at a progress from 0 to 1."""
         return self._temperature.at(progress)
 
     def weights(self, progress: float) -> dict[str, float]:
-        """Return the weight of each term at a progress from 0 to 1."""
+        """Return the weight of each term that is computed at a progress from 0 to 1."""
         alpha, smoothing = self.alpha(progress), self.ctc.label_smoothing
         weights = {"ctc": alpha * (1.0 - smoothing)}
         if smoothing:
             weights["smoothing"] = alpha * smoothing
         if self.inner is not None:
             weights["inner_ctc"] = alpha * as_schedule(self.config.inner.weight).at(progress)
-        for name, schedule in self._distillation.items():
-            weights[name] = (1.0 - alpha) * schedule.at(progress)
+        for name in self._heard(progress):
+            own = self._distillation[name].at(progress)
+            weights[name] = self._share(name, progress) * own
         return weights
 
     def forward(
@@ -224,19 +251,26 @@ class Objective(nn.Module):
         num_utterances: size of the global batch this one is part of.
         progress: share of training that is done, 0 to 1.
         """
-        sums = self.terms(outputs, targets, progress)
-        terms = {name: value / num_utterances for name, value in sums.items()}
         weights = self.weights(progress)
+        sums = self.terms(outputs, targets, progress, weights)
+        terms = {name: value / num_utterances for name, value in sums.items()}
         weighted = {name: weights[name] * value for name, value in terms.items()}
         total = torch.stack(list(weighted.values())).sum()
         return Loss(total, {name: value.detach() for name, value in terms.items()}, weighted)
 
-    def terms(self, outputs: Outputs, targets: Targets, progress: float) -> dict[str, Tensor]:
+    def terms(
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        progress: float,
+        wanted: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
         """Return each term summed over the utterances of the batch, unweighted.
 
         Terms that want the teacher's output, a second view or the student's inner features are
-        there only if these are.
+        there only if these are. wanted: distillation terms to compute; None: all in use.
         """
+        wanted = self.taught if wanted is None else wanted
         logits, lengths = outputs.student.logits, targets.lengths
         labels = (targets.labels, targets.label_lengths)
         sums = {"ctc": ctc_loss(logits, lengths, *labels)}
@@ -252,12 +286,17 @@ class Objective(nn.Module):
             return sums
         taught = outputs.teacher.logits
         kd = partial(kd_loss, temperature=self.temperature(progress), config=self.config.kd)
-        if "kd" in self._distillation:
+        if "kd" in wanted:
             sums["kd"] = kd(logits, taught, lengths)
-        if "guide" in self._distillation:
+        if "guide" in wanted:
             sums["guide"] = guide_loss(logits, taught, lengths)
-        if self.hidden is not None:
+        if "hidden" in wanted:
             sums["hidden"] = self.hidden(outputs.student.hidden, outputs.teacher.hidden)
-        if inner is not None:
+        if inner is not None and "inner_kd" in wanted:
             sums["inner_kd"] = kd(inner, taught, lengths)
         return sums
+
+
+def _group(name: str) -> str:
+    """Return what ``Stage`` calls the group that a distillation term belongs to."""
+    return "feature" if name in FEATURE_TERMS else "distillation"

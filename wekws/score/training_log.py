@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,41 @@ def read_cv_rows(model_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         found = "no cv row yet" if path.exists() else "no such file"
         raise DataError(f"{path}: {found}; expected a run that has finished its first cv pass")
     return [rows[epoch] for epoch in sorted(rows)]
+
+
+@dataclass(frozen=True)
+class StageSpan:
+    """A stage as it ran. last_epoch: of those finished; before first_epoch if none is.
+
+    settings: its row in the log: weights, temperature, lr, lr_scales, frozen.
+    """
+
+    name: str
+    first_epoch: int
+    last_epoch: int
+    settings: dict[str, Any]
+
+
+def read_stages(model_dir: str | os.PathLike[str]) -> list[StageSpan]:
+    """Return a run's stages in order of time; none for a run without stages.
+
+    Raises: DataError as ``read_metrics`` does.
+    """
+    rows = read_metrics(model_dir)
+    begun = {int(row["epoch"]): row for row in rows if row.get("kind") == "stage"}
+    finished = [int(row["epoch"]) for row in rows if row.get("kind") == "cv"]
+    firsts = sorted(begun)
+    ends = [first - 1 for first in firsts[1:]] + [max(finished, default=BEFORE_FIRST_STEP)]
+    left_out = ("kind", "step", "epoch", "name")
+    return [
+        StageSpan(
+            begun[first]["name"],
+            first,
+            max(end, first - 1),
+            {key: value for key, value in begun[first].items() if key not in left_out},
+        )
+        for first, end in zip(firsts, ends, strict=False)
+    ]
 
 
 def series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:

@@ -92,18 +92,18 @@ def add_over_peers(process: Process, values: Tensor) -> Tensor:
 def add_gradients(process: Process, parameters: Sequence[nn.Parameter]) -> None:
     """Sum the gradients of all processes in place, in one message.
 
-    Losses are divided by the global batch's size, so the sum is the global batch's gradient.
+    Losses are divided by the global batch's size, so the sum is the global batch's gradient. A
+    parameter that no process has a gradient for is left without: the optimiser passes it over.
     """
     if process.world_size == 1:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    flat = torch.cat([p.grad.flatten() for p in parameters])
-    dist.all_reduce(flat)
-    parts = flat.split([p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
+    is_used = torch.tensor([float(p.grad is not None) for p in parameters])
+    flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    summed = torch.cat([is_used.to(flat[0].device), *(grad.flatten() for grad in flat)])
+    dist.all_reduce(summed)
+    parts = summed.split([len(parameters), *(p.numel() for p in parameters)])
+    for parameter, num, part in zip(parameters, parts[0].tolist(), parts[1:], strict=True):
+        parameter.grad = part.view_as(parameter) if num else None
 
 
 def copy_from_first(process: Process, model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from wekws.config import (
 from wekws.dataset.loader import DatasetConfig
 from wekws.distill.objective import DistillConfig
 from wekws.distill.schedule import is_used
+from wekws.distill.stages import Plan, Stage
 from wekws.distill.terms import CtcConfig
 from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError
@@ -94,7 +95,10 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """A whole configuration file."""
+    """A whole configuration file.
+
+    stages: see ``Stage``; empty: ``distill_conf.alpha`` weighs labels and teacher throughout.
+    """
 
     dataset_conf: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig
@@ -105,6 +109,7 @@ class ExperimentConfig:
     ctc_conf: CtcConfig = field(default_factory=CtcConfig)
     distill_conf: DistillConfig = field(default_factory=DistillConfig)
     transplant: TransplantConfig = field(default_factory=TransplantConfig)
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the rules between sections: the front end makes what the model takes."""
@@ -119,6 +124,20 @@ class ExperimentConfig:
                 "distill_conf.consistency: two views differ by SpecAugment's masks; switch "
                 "dataset_conf.spec_aug on"
             )
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        usual, conf = DistillConfig(), self.distill_conf
+        if self.plan and (conf.alpha, conf.alpha_floor) != (usual.alpha, usual.alpha_floor):
+            raise ConfigError(
+                "stages: given beside distill_conf.alpha or alpha_floor; expected one way of "
+                "weighing, leave alpha out"
+            )
+
+    @property
+    def plan(self) -> Plan | None:
+        """The stages laid over the training's epochs; None: no stages."""
+        return Plan(self.stages, self.training_config.max_epoch) if self.stages else None
 
     def with_output_dim(self, output_dim: int) -> "ExperimentConfig":
         """Return the same configuration for a vocabulary of another size."""

@@ -19,11 +19,16 @@ class GradientProbe:
     def add(self, weighted: dict[str, Tensor]) -> None:
         """Take in one part of the step; its graph stays for the step's own backward pass."""
         for name, value in weighted.items():
-            parts = torch.autograd.grad(
-                value, self._parameters, retain_graph=True, materialize_grads=True
-            )
-            flat = torch.cat([part.flatten() for part in parts])
+            flat = self._gradient(value)
             self._sums[name] = self._sums[name] + flat if name in self._sums else flat
+
+    def _gradient(self, value: Tensor) -> Tensor:
+        if not value.requires_grad:  # All that it depends on is frozen.
+            return value.new_zeros(sum(p.numel() for p in self._parameters))
+        parts = torch.autograd.grad(
+            value, self._parameters, retain_graph=True, materialize_grads=True
+        )
+        return torch.cat([part.flatten() for part in parts])
 
     def figures(self, process: Process) -> dict[str, float]:
         """Return norm and share of each term, and each distillation term's cosine to the task.

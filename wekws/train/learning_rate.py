@@ -10,7 +10,11 @@ from wekws.train.experiment import ExperimentConfig, SchedulerConfig
 
 
 class LearningRate:
-    """Sets the optimiser's rate before each step; ``state_dict`` makes it resumable."""
+    """Sets the optimiser's rate before each step; ``state_dict`` makes it resumable.
+
+    scale: factor on the whole schedule; a parameter group may have its own, ``lr_scale``.
+    current: the rate of the last step, without the groups' own factors.
+    """
 
     def __init__(
         self, optimizer: Optimizer, config: SchedulerConfig, max_epoch: int, lr: float
@@ -20,6 +24,7 @@ class LearningRate:
         self._config = config
         self._max_epoch = max_epoch
         self._lr = lr
+        self.scale, self.current = 1.0, lr
         self._plateau = None
         if config.type == "plateau":
             self._plateau = ReduceLROnPlateau(
@@ -38,10 +43,10 @@ class LearningRate:
 
     def before_step(self, epochs_done: float) -> float:
         """Set and return the rate of the step that ends ``epochs_done`` epochs into the run."""
-        rate = self._rate(epochs_done)
+        self.current = self.scale * self._rate(epochs_done)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+            group["lr"] = self.current * group.get("lr_scale", 1.0)
+        return self.current
 
     def after_epoch(self, cv_loss: float) -> None:
         """Tell the plateau schedule how the epoch ended."""

@@ -20,6 +20,7 @@ from wekws.train.distributed import add_gradients
 from wekws.train.gradients import GradientProbe
 from wekws.train.meter import Meter
 from wekws.train.records import Records
+from wekws.train.stages import begin_epoch
 from wekws.train.step import (
     Heard,
     Run,
@@ -46,13 +47,16 @@ def fit(run: Run) -> None:
         _record_start(run, records)
     for epoch in range(run.start_epoch, max_epoch):
         started = time.monotonic()
+        begin_epoch(run, epoch, records)
         trained = _train_epoch(run, epoch, records)
         figures = {
-            "lr": run.optimizer.param_groups[0]["lr"],
+            "lr": run.learning_rate.current,
             **evaluate(run, run.kept_model),
             **trained,
         }
         run.learning_rate.after_epoch(figures["cv_loss"])
+        if run.experiment.plan is not None:
+            figures["stage"] = run.experiment.plan.at(epoch).name
         figures["seconds"] = round(time.monotonic() - started, 3)
         records.write("cv", run.step, {"epoch": epoch, **figures})
         if run.process.is_first:
@@ -105,7 +109,7 @@ def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
         rate = run.learning_rate.before_step(epoch + (index + 1) / total)
         progress = (epoch + index / total) / config.max_epoch
         probe = _due_probe(run)
-        heard = hear(run, batch, step_generator(run, epoch, index))
+        heard = hear(run, batch, step_generator(run, epoch, index), progress)
         loss = _backward(run, heard, progress, probe)
         add_gradients(run.process, run.parameters)
         norm = nn.utils.clip_grad_norm_(run.parameters, config.grad_clip)

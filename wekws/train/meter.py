@@ -16,15 +16,16 @@ class Meter:
     def __init__(self, run: Run, epoch: int) -> None:
         """Begin an epoch."""
         self._run = run
-        self._names = run.objective.names
+        max_epoch = run.experiment.training_config.max_epoch
+        # A stage lasts whole epochs, and what it leaves out is not computed.
+        self._names = tuple(run.objective.weights(epoch / max_epoch))
         size = 2 * len(self._names)
         self._interval = torch.zeros(size, dtype=torch.float64, device=run.process.device)
         self._epoch = torch.zeros_like(self._interval)
         self._num_interval = self._num_epoch = self._num_steps = 0
         self._norm = 0.0
         self._started = time.monotonic()
-        epochs_left = run.experiment.training_config.max_epoch - epoch
-        self._num_left = epochs_left * len(run.train_set)
+        self._num_left = (max_epoch - epoch) * len(run.train_set)
 
     def add(self, loss: Loss, norm: Tensor, num_utterances: int) -> None:
         """Count one step; terms are this process's share of a mean over ``num_utterances``."""

@@ -28,6 +28,7 @@ from wekws.train.distributed import Process, barrier, copy_from_first
 from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
 from wekws.train.learning_rate import LearningRate
+from wekws.train.parameters import parameter_groups, require_plan
 from wekws.train.step import Run
 
 logger = logging.getLogger(__name__)
@@ -197,10 +198,13 @@ def build_run(
     """
     model.to(process.device)
     configs = (experiment.distill_conf, experiment.ctc_conf)
+    plan = experiment.plan
+    if plan is not None:
+        require_plan(plan, experiment.model)
     if teacher is None:
-        objective = Objective(*configs, has_teacher=False)
+        objective = Objective(*configs, has_teacher=False, plan=plan)
     else:
-        objective = Objective.between(*configs, model, teacher.to(process.device))
+        objective = Objective.between(*configs, model, teacher.to(process.device), plan)
     objective.to(process.device)
     optimizer = make_optimizer(experiment, model, objective)
     run = Run(
@@ -287,7 +291,7 @@ def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
 def make_optimizer(
     experiment: ExperimentConfig, model: nn.Module, objective: Objective
 ) -> torch.optim.Optimizer:
-    """Return Adam over the model's parameters and the objective's, all in one fused step."""
+    """Return Adam, one fused step a group of parameters; see ``parameter_groups``."""
     conf = experiment.optim_conf
-    parameters = [*model.parameters(), *objective.parameters()]
-    return torch.optim.Adam(parameters, lr=conf.lr, weight_decay=conf.weight_decay, fused=True)
+    groups = parameter_groups(experiment.plan, model, objective)
+    return torch.optim.Adam(groups, lr=conf.lr, weight_decay=conf.weight_decay, fused=True)

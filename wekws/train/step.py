@@ -113,19 +113,21 @@ def front_end(
     return expand_context(feats, batch.feat_lengths, left, right, config.frame_skip)
 
 
-def hear(run: Run, batch: Batch, generator: torch.Generator | None) -> Heard:
+def hear(run: Run, batch: Batch, generator: torch.Generator | None, progress: float = 0.0) -> Heard:
     """Return what student and teacher hear of a loader's batch, on the run's device.
 
     generator: source of SpecAugment's masks; None leaves the features as they are, for all.
+    progress: share of the training that is done, 0 to 1; what no term then wants is not made.
     """
     objective, frame_counts = run.objective, batch.feat_lengths  # still on the CPU
     batch = batch.to(run.process.device)
     student, lengths = front_end(run, batch, frame_counts, generator)
     teacher = again = student
     if generator is not None:
-        if objective.wants_second_view:
+        if objective.wants_second_view(progress):
             again, _ = front_end(run, batch, frame_counts, generator)
-        if objective.wants_teacher and objective.config.teacher_view == "clean":
+        is_clean = objective.config.teacher_view == "clean"
+        if is_clean and objective.wants_teacher(progress):
             teacher, _ = front_end(run, batch, frame_counts, None)
     labels = (batch.labels, batch.label_lengths)
     return Heard(student, teacher, again, lengths, *labels, batch.num_global)
@@ -159,8 +161,8 @@ def forward_loss(run: Run, heard: Heard, progress: float) -> Loss:
         run,
         run.model,
         heard,
-        use_teacher=objective.wants_teacher,
-        use_again=objective.wants_second_view,
+        use_teacher=objective.wants_teacher(progress),
+        use_again=objective.wants_second_view(progress),
     )
     return objective(outputs, heard.targets, heard.num_global, progress)
 

@@ -62,7 +62,7 @@ def test_the_inner_head_learns_from_labels_alone_where_the_teacher_weighs_nothin
     config = DistillConfig(alpha=1.0, inner=InnerConfig(weight=0.5, block=1))
     objective = Objective.between(config, CtcConfig(), student, model(1))
     assert objective.weights(0.0) == {"ctc": 1.0, "inner_ctc": 0.5}
-    assert not objective.wants_teacher
+    assert not objective.wants_teacher(0.0)
     x, lengths = torch.randn(2, 6, 4), torch.tensor([6, 4])
     targets = Targets(lengths, torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1]))
     outputs = Outputs(forward_tapped(student, x, lengths, objective.student_paths))

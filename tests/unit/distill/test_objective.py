@@ -55,14 +55,14 @@ def test_weights_that_mean_nothing_are_refused(values):
 
 def test_a_teacher_that_weighs_nothing_is_not_asked():
     objective = Objective(DistillConfig(alpha=1.0), has_teacher=True)
-    assert not objective.wants_teacher and objective.weights(0.5) == {"ctc": 1.0}
-    assert Objective(DistillConfig(alpha=0.9), has_teacher=True).wants_teacher
+    assert not objective.wants_teacher(0.5) and objective.weights(0.5) == {"ctc": 1.0}
+    assert Objective(DistillConfig(alpha=0.9), has_teacher=True).wants_teacher(0.0)
     falling = Schedule(shape="linear", start=1.0, end=0.9)
-    assert Objective(DistillConfig(alpha=falling), has_teacher=True).wants_teacher
+    assert Objective(DistillConfig(alpha=falling), has_teacher=True).wants_teacher(0.0)
     views = DistillConfig(kd=KdConfig(weight=0.0), consistency=ConsistencyConfig(weight=1.0))
     alone = Objective(views, has_teacher=True)
-    assert alone.wants_second_view and not alone.wants_teacher
-    assert not Objective(DistillConfig(alpha=0.9), has_teacher=False).wants_teacher
+    assert alone.wants_second_view(0.0) and not alone.wants_teacher(0.0)
+    assert not Objective(DistillConfig(alpha=0.9), has_teacher=False).wants_teacher(0.0)
 
 
 def test_smoothing_takes_its_share_of_the_tasks_weight():
@@ -103,5 +103,5 @@ def test_every_term_is_in_one_group():
     assert len(names) == len(set(names))
     config = DistillConfig(guide=GuideConfig(weight=1.0), consistency=ConsistencyConfig(weight=1.0))
     objective = Objective(config, CtcConfig(label_smoothing=0.1), has_teacher=True)
-    assert set(objective.names) <= set(names)
+    assert set(objective.weights(0.0)) <= set(names)
     assert set(objective.taught) <= {*LOGIT_TERMS, *FEATURE_TERMS}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from wekws.bin import train
+from wekws.bin import train, train_distill
 from wekws.config import load_yaml_with_base
 from wekws.model.checkpoint import load_model
-from wekws.score.training_log import read_metrics
+from wekws.score.training_log import read_metrics, read_stages
 from wekws.train.experiment import load_experiment
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -16,6 +16,7 @@ PATHS = sorted(CONF.rglob("*.yaml"))
 # A fragment has no model: it is made to be laid over a configuration that has one.
 WHOLE = [path for path in PATHS if "model" in load_yaml_with_base(path)]
 FRAGMENTS = [path for path in PATHS if path not in WHOLE]
+STAGED = [path for path in FRAGMENTS if "stages" in load_yaml_with_base(path)]
 
 
 def name(path):
@@ -67,3 +68,20 @@ def test_whole_configuration_trains_a_step(path, tone_corpus, cache_dir, tmp_pat
     assert [row["step"] for row in steps] == [1]
     assert math.isfinite(steps[0]["loss"]) and steps[0]["grad_norm"] > 0
     assert load_model(tmp_path / "run" / "final.pt").config.output_dim == 5
+
+
+@pytest.mark.parametrize("path", STAGED, ids=name)
+def test_stages_are_written_for_as_many_epochs_as_they_have_and_train(
+    path, train_arguments, teacher, tmp_path
+):
+    content = load_yaml_with_base(path)
+    stages = content["stages"]
+    assert content["training_config"]["max_epoch"] == sum(stage["epochs"] for stage in stages)
+    flags = [*train_arguments, "--overlay", str(path), "--init_from_teacher"]
+    flags += ["--teacher_checkpoint", str(teacher / "final.pt"), "--model_dir", str(tmp_path / "x")]
+    flags += ["--override", f"training_config.max_epoch={len(stages)}"]
+    assert train_distill.main(flags) == 0
+    spans = read_stages(tmp_path / "x")
+    assert [(s.name, s.first_epoch) for s in spans] == [
+        (s["name"], i) for i, s in enumerate(stages)
+    ]
