@@ -121,7 +121,8 @@ def pair_blocks(rule: Rule, num_student: int, num_teacher: int) -> list[tuple[in
     """
     if num_teacher < num_student:
         raise ConfigError(
-            f"hidden: {num_student} blocks of the student, {num_teacher} of the teacher; name pairs"
+            f"{num_student} blocks of the student, {num_teacher} of the teacher: no rule pairs "
+            "them; name pairs"
         )
     half, gap = (num_student + 1) // 2, num_teacher - num_student
     last_student, last_teacher = max(1, num_student - 1), num_teacher - 1

@@ -83,6 +83,15 @@ def test_every_rule_fills_every_tensor_with_finite_numbers(rule, blocks):
     assert named["backbone.fsmn.1.0.linear.weight"] == expected
 
 
+def test_ends_leaves_inner_blocks_out():
+    rule = TransplantConfig(blocks="ends")
+    assert rule.blocks_for(3, 4) == (0, 1, 3)
+    assert rule.blocks_for(2, 6) == (0, 5)
+    assert rule.blocks_for(4, 4) == TransplantConfig().blocks_for(4, 4) == (0, 1, 2, 3)
+    with pytest.raises(ConfigError, match="no rule pairs"):
+        rule.blocks_for(3, 2)
+
+
 def test_a_block_map_takes_those_blocks():
     teacher, student = model(1, TEACHER), model(2, {**TEACHER, "num_layers": 2})
     transplant(student, teacher, TransplantConfig(blocks=(2, 0)))

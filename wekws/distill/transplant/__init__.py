@@ -57,7 +57,8 @@ def transplant(
 def _begin(
     student: KwsModel, source: KwsModel, config: TransplantConfig, sample: Sample | None
 ) -> Graft:
-    draft = Draft(student, source, config.blocks)
+    numbers = (model.config.backbone.num_layers for model in (student, source))
+    draft = Draft(student, source, config.blocks_for(*numbers))
     packing = seen = None
     if config.needs_data:
         packing = sample.packing(student, source)

@@ -47,7 +47,7 @@ class Draft:
         self.shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
         self.tensors: dict[str, Tensor] = {}
         self.actions: dict[str, str] = {}
-        self.blocks = tuple(blocks) or tuple(range(student.config.backbone.num_layers))
+        self.blocks = blocks
         problems = _why_not_blocks(student, source, self.blocks)
         if not problems:
             problems = _why_not_taps(student, source)
