@@ -4,12 +4,14 @@ Goes on where it was interrupted. Everything it makes lies in the run's folder.
 """
 
 import argparse
+import fcntl
 import shutil
 import sys
 from pathlib import Path
 
 from wekws.bin import average_model, compute_det_ctc, score_ctc, train_distill
 from wekws.config import parse_section
+from wekws.errors import DataError
 from wekws.files import read_yaml
 from wekws.log import run
 from wekws.train.ablation import CONFIG_NAME, JOB_NAME, Job, result_name
@@ -23,6 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--keep_epochs", action="store_true", help="keep every epoch's weights")
     args = parser.parse_args(argv)
+    # Held until this process ends, however it does.
+    lock = open(args.run_dir / "lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"{args.run_dir}: another process works on it; wait or end that") from None
     path = args.run_dir / JOB_NAME
     job = parse_section(Job, read_yaml(path), str(path))
     lists, cache = Path(job.lists), Path(job.lists) / "cache"

@@ -1,10 +1,11 @@
+import fcntl
 import json
 import shutil
 
 import pytest
 import yaml
 
-from wekws.bin import ablate, train
+from wekws.bin import ablate, run_variant, train
 from wekws.errors import DataError
 
 
@@ -93,3 +94,10 @@ def test_a_run_that_fails_is_named_with_its_log(place, capsys):
     finally:
         (place / "moved").rename(place / "lists/test/data.list")
     assert "data.list" in next(place.glob("out/runs/*_7/run.log")).read_text()
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    with open(tmp_path / "lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process works on it"):
+            run_variant.main(["--run_dir", str(tmp_path)])
