@@ -18,9 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from wekws.dataset.augment import SpecAugConfig, spec_augment
 from wekws.dataset.features import expand_context
+from wekws.distill.distill_conf import DistillConfig
 from wekws.distill.hidden import HiddenConfig
 from wekws.distill.inner import InnerConfig
-from wekws.distill.objective import DistillConfig, Loss, Objective
+from wekws.distill.loss import Loss
+from wekws.distill.objective import Objective
 from wekws.distill.taps import Outputs, forward_tapped
 from wekws.distill.terms import ConsistencyConfig, CtcConfig, GuideConfig, KdConfig
 from wekws.model.checkpoint import read_model_config

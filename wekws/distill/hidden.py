@@ -1,14 +1,15 @@
 """Inner features of the teacher as targets. Axes: N valid frames, C channels."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wekws.distill.schedule import Scheduled, checked_schedule
+from wekws.distill.gate import Gate, GateConfig, add_counts, count_weights
+from wekws.distill.schedule import Scheduled, checked_schedule, is_used
 from wekws.distill.taps import tap_widths
 from wekws.errors import ConfigError
 
@@ -54,6 +55,7 @@ class HiddenConfig:
     blocks: which blocks of the student take part, counted from 1 for odd and even.
     block_weights: one for each of them, in order; empty: all alike.
     pairs: module paths, instead of all these.
+    gate: learns which features to imitate.
     """
 
     weight: Scheduled = 0.0
@@ -62,6 +64,7 @@ class HiddenConfig:
     blocks: Blocks = "all"
     block_weights: tuple[float, ...] = ()
     pairs: tuple[HiddenPair, ...] = ()
+    gate: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
         """Refuse weights that mean nothing, and two ways of saying which layers."""
@@ -71,6 +74,8 @@ class HiddenConfig:
         chosen = (self.rule, self.blocks, self.block_weights)
         if self.pairs and chosen != ("ends", "all", ()):
             raise ConfigError("pairs: given beside rule, blocks or block_weights; expected one way")
+        if self.gate.is_used and self.gate.per == "channel" and self.distance == "cosine":
+            raise ConfigError("gate.per: channels have no cosine of their own; take frame")
 
     def pairs_for(self, num_student: int, num_teacher: int) -> tuple[HiddenPair, ...]:
         """Return the pairs for models of so many blocks.
@@ -137,12 +142,22 @@ def pair_blocks(rule: Rule, num_student: int, num_teacher: int) -> list[tuple[in
     return [tuple(range(*pair)) for pair in zip(edges, edges[1:], strict=False)]
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """One pair's features, of one width. student: after its adapter; both (N, C)."""
+
+    weight: float
+    student: Tensor
+    teacher: Tensor
+
+
 class HiddenTerm(nn.Module):
     """Distance between paired layers, with adapters from the student's width to the teacher's.
 
     An adapter (linear: the 1x1 convolution) exists where widths differ and is trained with the
     student. It starts as the identity, cut or padded with zeros: a transplanted student's
-    channels are some of the teacher's, and no random number is spent on it.
+    channels are some of the teacher's, and no random number is spent on it. So are gates, which
+    weigh the distances in training; in ``eval`` mode they stand open, so that cv passes compare.
     """
 
     def __init__(self, config: HiddenConfig, student: nn.Module, teacher: nn.Module) -> None:
@@ -157,22 +172,52 @@ class HiddenTerm(nn.Module):
         self.teacher_paths = tuple(dict.fromkeys(p for pair in self.pairs for p in pair.teachers))
         narrow = tap_widths(student, self.student_paths, "student")
         wide = tap_widths(teacher, self.teacher_paths, "teacher")
+        self.widths = tuple(_one_width(pair, wide) for pair in self.pairs)
         self._distance = DISTANCES[config.distance]
         self.adapters = nn.ModuleList(
-            _adapter(narrow[pair.student], _one_width(pair, wide)) for pair in self.pairs
+            _adapter(narrow[pair.student], width)
+            for pair, width in zip(self.pairs, self.widths, strict=True)
         )
+        has_gates = config.gate.is_used and is_used(config.weight)
+        self.gates = nn.ModuleList(Gate(w, config.gate) for w in self.widths if has_gates)
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
-        """Return the pairs' weighted mean distance, summed over the frames.
+    def aligned(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> list[Aligned]:
+        """Return each pair's features, the student's as wide as the teacher's.
 
         student, teacher: module path -> (N, C).
         """
-        values = []
+        result = []
         for pair, adapter in zip(self.pairs, self.adapters, strict=True):
             target = torch.stack([teacher[path].float() for path in pair.teachers]).mean(dim=0)
-            value = self._distance(adapter(student[pair.student].float()), target).sum()
-            values.append(pair.weight * value)
-        return torch.stack(values).sum() / sum(pair.weight for pair in self.pairs)
+            result.append(Aligned(pair.weight, adapter(student[pair.student].float()), target))
+        return result
+
+    def forward(self, aligned: Sequence[Aligned]) -> dict[str, Tensor]:
+        """Return ``hidden``, the pairs' weighted mean distance, summed over the frames.
+
+        In training with gates the distance is the gated one, and beside it stand ``gate``, what
+        the weights pay for being low, and the counts of ``wekws.distill.gate``.
+        """
+        whole = sum(pair.weight for pair in aligned)
+        distances = [self._distance(pair.student, pair.teacher) for pair in aligned]
+        if not (self.gates and self.training):
+            return {"hidden": _weighted(aligned, distances) / whole}
+        weights, prices = zip(
+            *(gate(pair.teacher) for gate, pair in zip(self.gates, aligned, strict=True)),
+            strict=True,
+        )
+        gated = [g * distance for g, distance in zip(weights, distances, strict=True)]
+        return {
+            "hidden": _weighted(aligned, gated) / whole,
+            "gate": _weighted(aligned, prices) / whole,
+            **add_counts([count_weights(g) for g in weights]),
+        }
+
+
+def _weighted(aligned: Sequence[Aligned], values: Sequence[Tensor]) -> Tensor:
+    """Return the pairs' weighted sum of values (N, C), each a mean over channels."""
+    sums = [p.weight * v.mean(dim=1).sum() for p, v in zip(aligned, values, strict=True)]
+    return torch.stack(sums).sum()
 
 
 def _one_width(pair: HiddenPair, widths: dict[str, int]) -> int:
@@ -194,7 +239,7 @@ def _adapter(student_width: int, teacher_width: int) -> nn.Module:
 
 
 def _mse(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).square().mean(dim=1)
+    return (student - teacher).square()
 
 
 def _normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -203,9 +248,10 @@ def _normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    return 1.0 - F.cosine_similarity(student, teacher, dim=1)
+    return 1.0 - F.cosine_similarity(student, teacher, dim=1)[:, None]
 
 
+# (N, C), or (N, 1) where channels have no distance of their own; a frame's is their mean.
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": _mse,
     "normalised_mse": _normalised_mse,

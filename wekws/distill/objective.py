@@ -1,116 +1,33 @@
 """What training minimises: a weighted sum of terms, each logged under its own name."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from wekws.distill.hidden import HiddenConfig, HiddenTerm
-from wekws.distill.inner import InnerConfig, InnerHead
+from wekws.distill import adversarial as judges
+from wekws.distill import gate as gates
+from wekws.distill.adversarial import Discriminators
+from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.hidden import Aligned, HiddenTerm
+from wekws.distill.inner import InnerHead
+from wekws.distill.loss import FEATURE_TERMS, Loss, Targets
 from wekws.distill.schedule import (
     Schedule,
-    Scheduled,
     as_schedule,
-    checked_schedule,
     is_used,
 )
 from wekws.distill.stages import Plan
 from wekws.distill.taps import Outputs
 from wekws.distill.terms import (
-    ConsistencyConfig,
     CtcConfig,
-    GuideConfig,
-    KdConfig,
     consistency_loss,
     ctc_loss,
     guide_loss,
     kd_loss,
     smoothing_loss,
 )
-from wekws.errors import ConfigError
-
-# What terms listen to: the labels; posteriors, the teacher's or a second view's; the teacher's
-# inner features.
-TASK_TERMS = ("ctc", "smoothing", "inner_ctc")
-LOGIT_TERMS = ("kd", "guide", "inner_kd", "consistency")
-FEATURE_TERMS = ("hidden", "gate", "adversarial")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """Section ``distill_conf``: how the student listens to its teacher.
-
-    A weight or temperature is a number, the name of a shape (``alpha: cosine_growth``) or a
-    whole schedule (``temperature: {shape: linear, start: 6, end: 3}``).
-
-    alpha: weight of CTC; ``1 - alpha`` weighs distillation, all its terms. 0 to 1.
-    alpha_floor: below which a schedule does not take alpha, so that CTC stays on; 0 to 1.
-    temperature: softens both distributions before they are compared; above 0.
-    teacher_view: whether the teacher hears SpecAugment's masks as the ``student`` does, or the
-    ``clean`` features.
-    kd, guide, hidden, inner, consistency: the terms of distillation, each with its own weight.
-    """
-
-    alpha: Scheduled = 0.5
-    alpha_floor: float = 0.05
-    temperature: Scheduled = 2.0
-    teacher_view: Literal["student", "clean"] = "student"
-    kd: KdConfig = field(default_factory=KdConfig)
-    guide: GuideConfig = field(default_factory=GuideConfig)
-    hidden: HiddenConfig = field(default_factory=HiddenConfig)
-    inner: InnerConfig = field(default_factory=InnerConfig)
-    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse weights and temperatures that mean nothing."""
-        alpha = checked_schedule("alpha", self.alpha, 0.0, 1.0)
-        if not 0.0 <= self.alpha_floor <= 1.0:
-            raise ConfigError(f"alpha_floor: found {self.alpha_floor}; expected 0 to 1")
-        if alpha.extremes[1] < self.alpha_floor:
-            raise ConfigError(
-                f"alpha: at most {alpha.extremes[1]:g}, below alpha_floor {self.alpha_floor:g}; "
-                "lower the floor, to 0 for distillation alone"
-            )
-        if not as_schedule(self.temperature).extremes[0] > 0.0:
-            raise ConfigError(f"temperature: found {self.temperature}; expected above 0")
-
-    @property
-    def is_distilling(self) -> bool:
-        """Whether alpha ever leaves distillation a weight."""
-        return max(self.alpha_floor, as_schedule(self.alpha).extremes[0]) < 1.0
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What a batch is held against: labels (B, L), and (B,) of them and of valid frames."""
-
-    lengths: Tensor
-    labels: Tensor
-    label_lengths: Tensor
-
-
-@dataclass(frozen=True)
-class Loss:
-    """One batch's loss. ``total`` carries the gradient, and so does each of ``weighted``.
-
-    terms: unweighted and detached. weighted: their parts of the total.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    weighted: dict[str, Tensor]
-
-
-def add_losses(parts: Sequence[Loss]) -> Loss:
-    """Return the loss of a batch from those of its parts, without gradients."""
-    return Loss(
-        torch.stack([part.total.detach() for part in parts]).sum(),
-        {n: torch.stack([p.terms[n] for p in parts]).sum() for n in parts[0].terms},
-        {n: torch.stack([p.weighted[n].detach() for p in parts]).sum() for n in parts[0].weighted},
-    )
 
 
 class Objective(nn.Module):
@@ -119,7 +36,8 @@ class Objective(nn.Module):
     CTC alone (and its label smoothing) without a teacher. Values are nats per utterance: sums
     over the frames of an utterance, divided by the number of utterances of the whole (global)
     batch, so that the shares of several processes, and of a batch in parts, add up. Its
-    parameters are adapters and the inner head, trained with the student and never exported.
+    parameters are adapters, gates, the inner head (trained with the student) and discriminators
+    (trained against it); none is ever exported.
     Under a plan of stages these say what task, posteriors and features weigh, in place of alpha.
     """
 
@@ -131,6 +49,7 @@ class Objective(nn.Module):
         has_teacher: bool,
         hidden: HiddenTerm | None = None,
         inner: InnerHead | None = None,
+        rivals: Discriminators | None = None,
         plan: Plan | None = None,
     ) -> None:
         """Weigh the terms as ``config`` says; a run without a teacher is plain CTC.
@@ -138,12 +57,13 @@ class Objective(nn.Module):
         ctc: the task's own loss; None: without label smoothing.
         hidden: the paired layers of student and teacher; None leaves the term out.
         inner: the student's second head; None leaves its terms out.
+        rivals: judges of the paired layers; None leaves the adversarial term out.
         plan: the stages; None: alpha alone.
         Raises: ConfigError if a stage weighs terms that are not in use.
         """
         super().__init__()
         self.config, self.ctc = config, ctc or CtcConfig()
-        self.hidden, self.inner = hidden, inner
+        self.hidden, self.inner, self.rivals = hidden, inner, rivals
         self._alpha, self._temperature = as_schedule(config.alpha), as_schedule(config.temperature)
         self._stages: dict[str, Schedule] = {}
         if plan is not None:
@@ -157,9 +77,14 @@ class Objective(nn.Module):
                 "hidden": config.hidden.weight if hidden is not None else 0.0,
                 "inner_kd": config.inner.weight if inner is not None else 0.0,
                 "consistency": config.consistency.weight,
+                "adversarial": config.adversarial.weight if rivals is not None else 0.0,
             }
             used = {name: weight for name, weight in weights.items() if is_used(weight)}
             self._distillation = {name: as_schedule(weight) for name, weight in used.items()}
+        self._has_gates = hidden is not None and len(hidden.gates) > 0
+        self.counts = gates.COUNTS if self._has_gates else ()
+        if rivals is not None:
+            self.counts += judges.COUNTS
         if plan is not None:
             plan.require_terms({_group(name) for name in self._distillation})
 
@@ -176,12 +101,23 @@ class Objective(nn.Module):
 
         Raises: ConfigError if a term names layers that they do not have.
         """
-        hidden = inner = None
-        if is_used(config.hidden.weight) and (plan or config).is_distilling:
+        hidden = inner = rivals = None
+        is_distilling = (plan or config).is_distilling
+        has_rivals = is_distilling and is_used(config.adversarial.weight)
+        if has_rivals or (is_distilling and is_used(config.hidden.weight)):
             hidden = HiddenTerm(config.hidden, student, teacher)
+        if has_rivals:
+            rivals = Discriminators(config.adversarial, hidden.widths)
         if is_used(config.inner.weight):
             inner = InnerHead(config.inner, student)
-        return cls(config, ctc, has_teacher=True, hidden=hidden, inner=inner, plan=plan)
+        heads = {"hidden": hidden, "inner": inner, "rivals": rivals}
+        return cls(config, ctc, has_teacher=True, **heads, plan=plan)
+
+    @property
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What moves with the student: all but the discriminators, which move against it."""
+        theirs = set(self.rivals.parameters()) if self.rivals is not None else set()
+        return [p for p in self.parameters() if p not in theirs]
 
     @property
     def student_paths(self) -> tuple[str, ...]:
@@ -241,6 +177,8 @@ class Objective(nn.Module):
         for name in self._heard(progress):
             own = self._distillation[name].at(progress)
             weights[name] = self._share(name, progress) * own
+        if self._has_gates and "hidden" in weights:
+            weights["gate"] = self.config.hidden.gate.openness * weights["hidden"]
         return weights
 
     def forward(
@@ -253,10 +191,28 @@ class Objective(nn.Module):
         """
         weights = self.weights(progress)
         sums = self.terms(outputs, targets, progress, weights)
+        counts = {name: sums.pop(name) for name in self.counts if name in sums}
         terms = {name: value / num_utterances for name, value in sums.items()}
         weighted = {name: weights[name] * value for name, value in terms.items()}
         total = torch.stack(list(weighted.values())).sum()
-        return Loss(total, {name: value.detach() for name, value in terms.items()}, weighted)
+        detached = {name: value.detach() for name, value in terms.items()}
+        return Loss(total, detached, weighted, counts)
+
+    def figures(self, counts: Mapping[str, float]) -> dict[str, float]:
+        """Return what the sums of ``self.counts`` over some steps say of gates and rivals.
+
+        Nothing where a stage left them out.
+        """
+        figures = {}
+        if counts.get("gate_num"):
+            figures |= gates.gate_figures(counts)
+        if counts.get("judged"):
+            figures |= judges.verdict_figures(counts)
+        return figures
+
+    def aligned(self, outputs: Outputs) -> list[Aligned]:
+        """Return the features of the paired layers."""
+        return self.hidden.aligned(outputs.student.hidden, outputs.teacher.hidden)
 
     def terms(
         self,
@@ -268,7 +224,8 @@ class Objective(nn.Module):
         """Return each term summed over the utterances of the batch, unweighted.
 
         Terms that want the teacher's output, a second view or the student's inner features are
-        there only if these are. wanted: distillation terms to compute; None: all in use.
+        there only if these are. Beside them stand the counts of gates, where these are at work.
+        wanted: distillation terms to compute; None: all in use.
         """
         wanted = self.taught if wanted is None else wanted
         logits, lengths = outputs.student.logits, targets.lengths
@@ -290,8 +247,12 @@ class Objective(nn.Module):
             sums["kd"] = kd(logits, taught, lengths)
         if "guide" in wanted:
             sums["guide"] = guide_loss(logits, taught, lengths)
-        if "hidden" in wanted:
-            sums["hidden"] = self.hidden(outputs.student.hidden, outputs.teacher.hidden)
+        if "hidden" in wanted or "adversarial" in wanted:
+            aligned = self.aligned(outputs)
+            if "hidden" in wanted:
+                sums |= self.hidden(aligned)
+            if "adversarial" in wanted:
+                sums["adversarial"] = self.rivals(aligned)
         if inner is not None and "inner_kd" in wanted:
             sums["inner_kd"] = kd(inner, taught, lengths)
         return sums

@@ -14,7 +14,7 @@ from wekws.config import (
     to_mapping,
 )
 from wekws.dataset.loader import DatasetConfig
-from wekws.distill.objective import DistillConfig
+from wekws.distill.distill_conf import DistillConfig
 from wekws.distill.schedule import is_used
 from wekws.distill.stages import Plan, Stage
 from wekws.distill.terms import CtcConfig

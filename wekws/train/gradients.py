@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wekws.distill.objective import TASK_TERMS
+from wekws.distill.loss import TASK_TERMS
 from wekws.train.distributed import Process, add_over_peers
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wekws.dataset.loader import Batch
-from wekws.distill.objective import Loss, add_losses
+from wekws.distill.loss import Loss, add_losses
 from wekws.errors import DataError
 from wekws.train.checkpoint import save_epoch, save_final
 from wekws.train.distributed import add_gradients
@@ -84,13 +84,15 @@ def _record_start(run: Run, records: Records) -> None:
 
 
 def _state(run: Run) -> dict:
-    """Return what a resume needs beside the epoch's weights; adapters live here alone."""
+    """Return what a resume needs beside the epoch's weights; only here live adapters and rivals."""
     state = {
         "step": run.step,
         "optimizer": run.optimizer.state_dict(),
         "learning_rate": run.learning_rate.state_dict(),
         "objective": run.objective.state_dict(),
     }
+    if run.rival is not None:
+        state["rival"] = run.rival.state_dict()
     if run.average is not None:
         state["raw_model"] = run.model.state_dict()
     return state
@@ -136,13 +138,17 @@ def _backward(run: Run, heard: Heard, progress: float, probe: GradientProbe | No
     """Leave the gradient of this process's share of the step, which comes part by part."""
     run.optimizer.zero_grad(set_to_none=True)
     losses = []
-    for part in heard.parts(run.experiment.training_config.accum_grad):
+    parts = list(heard.parts(run.experiment.training_config.accum_grad))
+    judged = {}
+    if run.rival is not None and "adversarial" in run.objective.weights(progress):
+        judged = run.rival.step(run, parts)
+    for part in parts:
         loss = forward_loss(run, part, progress)
         if probe is not None:
             probe.add(loss.weighted)
         loss.total.backward()
         losses.append(loss)
-    return add_losses(losses)
+    return add_losses(losses, judged)
 
 
 def _require_finite(loss: Loss, norm: Tensor, epoch: int, index: int, batch: Batch) -> None:

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from wekws.distill.objective import Loss
+from wekws.distill.loss import Loss
 from wekws.train.distributed import add_over_peers
 from wekws.train.step import Run
 
@@ -19,7 +19,8 @@ class Meter:
         max_epoch = run.experiment.training_config.max_epoch
         # A stage lasts whole epochs, and what it leaves out is not computed.
         self._names = tuple(run.objective.weights(epoch / max_epoch))
-        size = 2 * len(self._names)
+        self._counts = run.objective.counts
+        size = 2 * len(self._names) + len(self._counts)
         self._interval = torch.zeros(size, dtype=torch.float64, device=run.process.device)
         self._epoch = torch.zeros_like(self._interval)
         self._num_interval = self._num_epoch = self._num_steps = 0
@@ -32,7 +33,10 @@ class Meter:
         values = [
             kind[name].double() for kind in (loss.terms, loss.weighted) for name in self._names
         ]
-        self._interval += torch.stack(values) * num_utterances
+        values = [value * num_utterances for value in values]
+        nothing = self._interval.new_zeros(())
+        counts = [loss.counts.get(name, nothing) for name in self._counts]
+        self._interval += torch.stack([*values, *counts])
         self._num_interval += num_utterances
         self._num_steps += 1
         self._norm += float(norm)
@@ -48,10 +52,11 @@ class Meter:
         pace = self._num_interval / max(now - self._started, 1e-9)
         self._epoch += sums
         self._num_epoch += self._num_interval
-        terms, weighted = self._means(sums, self._num_interval)
+        terms, weighted, figures = self._means(sums, self._num_interval)
         row = {**terms, "loss": sum(weighted.values())}
         if len(terms) > 1:
             row |= {f"weighted_{name}": value for name, value in weighted.items()}
+        row |= figures
         objective = self._run.objective
         if objective.taught:
             row |= {
@@ -70,15 +75,16 @@ class Meter:
         return row
 
     def epoch_means(self) -> dict[str, float]:
-        """Return the epoch's mean of each term and of the weighted loss."""
-        terms, weighted = self._means(self._epoch, self._num_epoch)
+        """Return the epoch's mean of each term and of the weighted loss, and its figures."""
+        terms, weighted, figures = self._means(self._epoch, self._num_epoch)
         named = {f"train_{name}": value for name, value in terms.items()}
-        return {**named, "train_loss": sum(weighted.values())}
+        return {**named, "train_loss": sum(weighted.values()), **figures}
 
-    def _means(self, sums: Tensor, num: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the means of the terms as they are, and as they enter the loss."""
-        means, count = [value / num for value in sums.tolist()], len(self._names)
-        names = self._names
-        return dict(zip(names, means[:count], strict=True)), dict(
-            zip(names, means[count:], strict=True)
-        )
+    def _means(self, sums: Tensor, num: int) -> tuple[dict[str, float], ...]:
+        """Return the means of the terms as they are, as they enter the loss, and the figures."""
+        keys = (*self._names, *self._names, *self._counts)
+        pairs = list(zip(keys, sums.tolist(), strict=True))
+        size = len(self._names)
+        terms = {name: value / num for name, value in pairs[:size]}
+        weighted = {name: value / num for name, value in pairs[size : 2 * size]}
+        return terms, weighted, self._run.objective.figures(dict(pairs[2 * size :]))

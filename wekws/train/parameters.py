@@ -4,12 +4,13 @@ from typing import Any
 
 from torch import nn
 
+from wekws.distill.objective import Objective
 from wekws.distill.stages import Plan
 from wekws.model.model import ModelConfig, skeleton
 
 
 def parameter_groups(
-    plan: Plan | None, model: nn.Module, objective: nn.Module
+    plan: Plan | None, model: nn.Module, objective: Objective
 ) -> list[dict[str, Any]]:
     """Return the model's parameters and then the objective's, as groups for an optimiser.
 
@@ -22,7 +23,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         scales = tuple(stage.lr_scale(name) for stage in stages)
         groups.setdefault(scales, []).append(parameter)
-    groups.setdefault((1.0,) * len(stages), []).extend(objective.parameters())
+    groups.setdefault((1.0,) * len(stages), []).extend(objective.trained_parameters)
     return [
         {"params": parameters, **({"lr_scales": scales} if stages else {})}
         for scales, parameters in groups.items()

@@ -29,6 +29,7 @@ from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
 from wekws.train.learning_rate import LearningRate
 from wekws.train.parameters import parameter_groups, require_plan
+from wekws.train.rival import Rival
 from wekws.train.step import Run
 
 logger = logging.getLogger(__name__)
@@ -223,6 +224,8 @@ def build_run(
     )
     if experiment.training_config.ema_decay:
         run.average = WeightAverage(run.model, experiment.training_config.ema_decay)
+    if objective.rivals is not None:
+        run.rival = Rival(run)
     if args.resume:
         _resume(run, outputs)
     else:
@@ -254,6 +257,8 @@ def _resume(run: Run, outputs: Outputs) -> None:
     run.objective.load_state_dict(state["objective"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.learning_rate.load_state_dict(state["learning_rate"])
+    if run.rival is not None:
+        run.rival.load_state_dict(state["rival"])
     run.start_epoch, run.step = state["epoch"] + 1, state["step"]
     logger.info("%s: going on with epoch %d", run.model_dir, run.start_epoch)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +12,17 @@ from torch import Tensor, nn
 from wekws.dataset.augment import spec_augment
 from wekws.dataset.features import expand_context
 from wekws.dataset.loader import Batch, SpeechDataset, batches, epoch_plan
-from wekws.distill.objective import Loss, Objective, Targets
+from wekws.distill.loss import Loss, Targets
+from wekws.distill.objective import Objective
 from wekws.distill.taps import Outputs, forward_tapped
 from wekws.train.distributed import Process, add_over_peers
 from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig
 from wekws.train.learning_rate import LearningRate
 from wekws.train.metrics import token_errors
+
+if TYPE_CHECKING:
+    from wekws.train.rival import Rival
 
 
 @dataclass(kw_only=True)
@@ -27,7 +32,7 @@ class Run:
     teacher: None for plain CTC. start_epoch: the first one still to be trained.
     random: the student before its transplant, to measure that against; None: no transplant.
     step: optimiser steps done. use_bf16: matrix products in bfloat16, losses in float32.
-    average: of the weights, where one is kept.
+    average: of the weights, where one is kept. rival: moves the discriminators, where there are.
     """
 
     process: Process
@@ -44,6 +49,7 @@ class Run:
     random: nn.Module | None = None
     use_bf16: bool = False
     average: WeightAverage | None = None
+    rival: "Rival | None" = None
     start_epoch: int = 0
     step: int = 0
 
@@ -178,13 +184,15 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
     """
     was_training = model.training
     model.eval()
-    # A second view is a matter of masks, and a cv pass has none.
-    taught = tuple(name for name in run.objective.taught if name != "consistency")
+    run.objective.eval()
+    # A second view is a matter of masks, and a cv pass has none; discriminators move.
+    taught = tuple(n for n in run.objective.taught if n not in ("consistency", "adversarial"))
     taught = () if model is run.teacher else taught
     totals = torch.zeros(6 + len(taught), dtype=torch.float64, device=run.process.device)
     for batch in own_batches(run, run.cv_set):
         totals += _batch_totals(run, model, batch, taught)
     model.train(was_training)
+    run.objective.train()
     totals = add_over_peers(run.process, totals)
     num, ctc, errors, tokens, keyword_errors, keyword_tokens, *distances = totals.tolist()
     figures = {"cv_loss": ctc / num}

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from wekws.distill.distill_conf import DistillConfig
 from wekws.distill.inner import InnerConfig, InnerHead
-from wekws.distill.objective import DistillConfig, Objective, Targets
+from wekws.distill.loss import Targets
+from wekws.distill.objective import Objective
 from wekws.distill.taps import Outputs, forward_tapped
 from wekws.distill.terms import CtcConfig, ctc_loss, kd_loss
 from wekws.errors import ConfigError

@@ -1,15 +1,9 @@
 import pytest
 import torch
 
-from wekws.distill.objective import (
-    FEATURE_TERMS,
-    LOGIT_TERMS,
-    TASK_TERMS,
-    DistillConfig,
-    Objective,
-    Targets,
-    add_losses,
-)
+from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.loss import FEATURE_TERMS, LOGIT_TERMS, TASK_TERMS, Targets, add_losses
+from wekws.distill.objective import Objective
 from wekws.distill.schedule import Schedule
 from wekws.distill.taps import Output, Outputs
 from wekws.distill.terms import (

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from wekws.config import parse_section, to_mapping
-from wekws.distill.objective import DistillConfig, Objective
+from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.objective import Objective
 from wekws.distill.schedule import Schedule, as_schedule
 from wekws.errors import ConfigError
 

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from wekws.distill.distill_conf import DistillConfig
 from wekws.distill.hidden import HiddenConfig
-from wekws.distill.objective import DistillConfig, Objective, Targets
+from wekws.distill.loss import Targets
+from wekws.distill.objective import Objective
 from wekws.distill.schedule import Schedule
 from wekws.distill.stages import Plan, Stage, share_out
 from wekws.distill.taps import Output, Outputs

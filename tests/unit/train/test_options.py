@@ -1,5 +1,9 @@
 """Every option of distillation and of the step, through the command as a user gives it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -27,7 +31,9 @@ EVERYTHING = [
     "distill_conf.teacher_view=clean",
     "distill_conf.kd={frames: widened, num_neighbours: 2, blank_weight: 0.5, token_scale: one}",
     "distill_conf.guide.weight=0.5",
-    "distill_conf.hidden={weight: {shape: cosine_descent}, distance: normalised_mse}",
+    "distill_conf.hidden={weight: {shape: cosine_descent}, distance: normalised_mse, "
+    "gate: {openness: 0.3}}",
+    "distill_conf.adversarial={weight: 0.1, hidden_dim: 8}",
     "distill_conf.inner={weight: 0.3, block: 1}",
     "distill_conf.consistency.weight=0.2",
 ]
@@ -84,12 +90,18 @@ def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
         assert same_tensors(*weights)
     assert same_tensors(*(state["objective"] for state in states))
     assert same_tensors(*(state["raw_model"] for state in states))
+    moments = [state["rival"]["state"][0]["exp_avg"] for state in states]
+    assert torch.equal(*moments) and moments[0].abs().max() > 0
     for kind in ("step", "gradient", "cv"):
         assert rows_of(whole, kind) == rows_of(halves, kind)
-    # What is exported is a student that anyone can load; the adapters stayed behind.
+    # What is exported is a student that anyone can load; all that taught it stayed behind.
     assert states[0]["objective"].keys() == {
         f"{layer}.{part}"
-        for layer in ("hidden.adapters.0", "hidden.adapters.1", "inner.linear")
+        for layer in (
+            *("hidden.adapters.0", "hidden.adapters.1", "inner.linear"),
+            *("hidden.gates.0.linear", "hidden.gates.1.linear"),
+            *(f"rivals.networks.{pair}.{layer}" for pair in (0, 1) for layer in (0, 2)),
+        )
         for part in ("weight", "bias")
     }
     student = load_model(whole / "final.pt")
@@ -101,7 +113,7 @@ def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
 def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
     assert distill(tmp_path / "run", EVERYTHING) == 0
     task = ("ctc", "smoothing", "inner_ctc")
-    taught = ("kd", "guide", "hidden", "inner_kd", "consistency")
+    taught = ("kd", "guide", "hidden", "gate", "inner_kd", "consistency", "adversarial")
     names = (*task, *taught)
     steps = rows_of(tmp_path / "run", "step")
     # 20 utterances in steps of 2 x 4: 3 an epoch, 3 epochs.
@@ -110,9 +122,14 @@ def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
         assert row["temperature"] == pytest.approx(6 - 3 * index / 9)
         weights = {"ctc": 0.99 * row["alpha"], "smoothing": 0.01 * row["alpha"]}
         weights |= {"inner_ctc": 0.3 * row["alpha"], "guide": 0.5 * (1.0 - row["alpha"])}
+        weights["adversarial"] = 0.1 * (1.0 - row["alpha"])
         for name, weight in weights.items():
             assert row[f"weighted_{name}"] == pytest.approx(weight * row[name], rel=1e-5)
         assert row["loss"] == pytest.approx(sum(row[f"weighted_{name}"] for name in names))
+        for name in ("gate_mean", "adversarial_accuracy"):
+            assert 0.0 < row[name] < 1.0
+    assert steps[0]["gate_mean"] == 0.5 and steps[0]["gate_spread"] == 0.0
+    assert steps[-1]["gate_mean"] != 0.5 and steps[-1]["gate_spread"] > 0.0
     assert (steps[0]["alpha"], steps[0]["step"]) == (0.05, 1)
     assert steps[-1]["alpha"] > 0.9
     gradients = rows_of(tmp_path / "run", "gradient")
@@ -123,6 +140,8 @@ def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
     cv = rows_of(tmp_path / "run", "cv")
     assert {"cv_kd", "cv_guide", "cv_hidden", "cv_inner_kd"} <= cv[0].keys()
     assert cv[-1]["cv_hidden"] < cv[0]["cv_hidden"]
+    assert not {"cv_gate", "cv_adversarial"} & cv[0].keys()
+    assert {"gate_mean", "adversarial_accuracy", "discriminator_loss"} <= cv[-1].keys()
 
 
 def test_looking_at_gradients_changes_nothing(distill, tmp_path):
@@ -263,3 +282,26 @@ def test_a_tap_that_the_student_lacks_stops_before_training(distill, tmp_path):
 def test_training_settings_that_mean_nothing_are_refused(distill, tmp_path, setting):
     with pytest.raises(ConfigError, match=setting.partition("=")[0]):
         distill(tmp_path / "run", [f"training_config.{setting}"])
+
+
+def test_two_processes_judge_and_gate_as_one_does(train_arguments, teacher, tmp_path):
+    settings = [
+        *(*SMALL, "dataset_conf.spec_aug=false", "training_config.log_interval=1"),
+        "distill_conf.hidden={weight: 0.5, gate: {openness: 0.3}}",
+        "distill_conf.adversarial={weight: 0.1, hidden_dim: 8}",
+    ]
+    flags = [*train_arguments, "--teacher_checkpoint", str(teacher / "final.pt")]
+    flags += overrides(settings)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert train_distill.main([*flags, "--model_dir", str(one)]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc_per_node", "2", "-m", "wekws.bin.train_distill", *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--model_dir", str(two)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for kind in ("step", "cv"):
+        for first, second in zip(rows_of(one, kind), rows_of(two, kind), strict=True):
+            first.pop("kind"), second.pop("kind")
+            assert second == pytest.approx(first, rel=1e-2, abs=1e-2)
