@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wekws.distill.adversarial import AdversarialConfig
+from wekws.distill.ensemble import TeachersConfig
 from wekws.distill.hidden import HiddenConfig
 from wekws.distill.inner import InnerConfig
 from wekws.distill.schedule import Scheduled, as_schedule, checked_schedule
@@ -25,6 +26,7 @@ class DistillConfig:
     ``clean`` features.
     kd, guide, hidden, inner, consistency, adversarial: the terms of distillation, each with its
     own weight.
+    teachers: how several of them are mixed.
     """
 
     alpha: Scheduled = 0.5
@@ -37,6 +39,7 @@ class DistillConfig:
     inner: InnerConfig = field(default_factory=InnerConfig)
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    teachers: TeachersConfig = field(default_factory=TeachersConfig)
 
     def __post_init__(self) -> None:
         """Refuse weights and temperatures that mean nothing."""

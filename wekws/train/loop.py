@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wekws.dataset.loader import Batch
+from wekws.distill.ensemble import weights_of
 from wekws.distill.loss import Loss, add_losses
 from wekws.errors import DataError
 from wekws.train.checkpoint import save_epoch, save_final
@@ -31,6 +32,7 @@ from wekws.train.step import (
     own_batches,
     step_generator,
 )
+from wekws.train.teachers import weigh
 
 
 def fit(run: Run) -> None:
@@ -70,6 +72,7 @@ def _record_start(run: Run, records: Records) -> None:
     """Write cv figures before the first step, and how far a transplant brought the student."""
     rows = {"epoch": -1}
     if run.teacher is not None:
+        weigh(run, records)
         teacher = evaluate(run, run.teacher)
         records.write("teacher", 0, {**rows, **teacher})
     student = evaluate(run, run.kept_model)
@@ -90,6 +93,7 @@ def _state(run: Run) -> dict:
         "optimizer": run.optimizer.state_dict(),
         "learning_rate": run.learning_rate.state_dict(),
         "objective": run.objective.state_dict(),
+        "teacher_weights": weights_of(run.teacher),
     }
     if run.rival is not None:
         state["rival"] = run.rival.state_dict()

@@ -37,7 +37,7 @@ class Records:
     def write(self, kind: str, step: int, row: dict[str, Any]) -> None:
         """Write one row to every place.
 
-        kind: ``step``, ``gradient``, ``cv``, ``teacher``, ``start`` or ``stage``.
+        kind: ``step``, ``gradient``, ``cv``, ``teacher``, ``teachers``, ``start`` or ``stage``.
         step: optimiser steps done so far.
         """
         if not self._is_first:

@@ -16,6 +16,7 @@ import wekws
 from wekws.config import parse_section, to_mapping
 from wekws.dataset.loader import SpeechDataset
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords, write_keywords
+from wekws.distill.ensemble import restore_weights
 from wekws.distill.objective import Objective
 from wekws.errors import ConfigError
 from wekws.files import atomic_path, read_yaml, write_yaml
@@ -252,6 +253,7 @@ def _resume(run: Run, outputs: Outputs) -> None:
             "another --model_dir"
         )
     require_same_vocabulary(path, outputs.vocabulary)
+    restore_weights(run.teacher, state.get("teacher_weights", []), str(path))
     if run.average is not None:
         run.model.load_state_dict(state["raw_model"])
     run.objective.load_state_dict(state["objective"])
@@ -279,6 +281,7 @@ def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
         "torch": torch.__version__,
         "train_data": str(args.train_data.resolve()),
         "cv_data": str(args.cv_data.resolve()),
+        "teachers": [str(path.resolve()) for path in getattr(args, "teacher_checkpoint", [])],
         "seed": run.seed,
         "num_parameters": num_parameters(run.model),
         "vocabulary": outputs.vocabulary.fingerprint,

@@ -1,0 +1,117 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from wekws.distill.ensemble import (
+    TeacherEnsemble,
+    TeachersConfig,
+    restore_weights,
+    weights_by_score,
+)
+from wekws.distill.hidden import HiddenConfig, HiddenTerm
+from wekws.distill.taps import forward_tapped
+from wekws.distill.terms import kd_loss
+from wekws.errors import ConfigError
+from wekws.model.fsmn import FSMNConfig
+from wekws.model.model import KwsModel, ModelConfig
+
+
+def model(linear_dim=10, num_layers=2, seed=0):
+    torch.manual_seed(seed)
+    backbone = FSMNConfig(
+        input_affine_dim=8,
+        num_layers=num_layers,
+        linear_dim=linear_dim,
+        proj_dim=6,
+        left_order=3,
+        right_order=1,
+        output_affine_dim=8,
+    )
+    return KwsModel(ModelConfig(input_dim=4, output_dim=5, backbone=backbone))
+
+
+class Says(nn.Module):
+    """A teacher that says the same of every frame."""
+
+    config = global_cmvn = backbone = None
+
+    def __init__(self, probabilities):
+        super().__init__()
+        self.logits = torch.tensor(probabilities).log() + 7.0  # Any constant.
+
+    def forward(self, feats, lengths=None):
+        return self.logits.expand(*feats.shape[:2], -1)
+
+
+def test_the_mean_of_log_probabilities_by_hand():
+    ensemble = TeacherEnsemble([Says([0.9, 0.1]), Says([0.5, 0.5])])
+    feats = torch.zeros(1, 2, 4)
+    # sqrt(0.9 x 0.5) : sqrt(0.1 x 0.5) is 3 : 1.
+    probabilities = ensemble(feats).exp()
+    torch.testing.assert_close(probabilities, torch.tensor([[[0.75, 0.25]] * 2]))
+    # 0.9^(1/4) 0.5^(3/4) : 0.1^(1/4) 0.5^(3/4) is 9^(1/4) : 1.
+    ensemble.weights = [0.25, 0.75]
+    odds = math.sqrt(3.0)
+    expected = torch.tensor([[[odds / (1 + odds), 1 / (1 + odds)]]])
+    torch.testing.assert_close(ensemble(feats, torch.tensor([1]))[:, :1].exp(), expected)
+    assert ensemble(feats, torch.tensor([1]))[0, 1].tolist() == [0.0, 0.0]
+
+
+def test_weights_by_score_by_hand():
+    # e^-2 : e^-3 : e^-4 at scale 1; at scale 2 the square roots of these ratios.
+    whole = 1 + math.exp(-1) + math.exp(-2)
+    expected = [1 / whole, math.exp(-1) / whole, math.exp(-2) / whole]
+    assert weights_by_score([2.0, 3.0, 4.0], 1.0) == pytest.approx(expected)
+    assert weights_by_score([2.0, 4.0, 6.0], 2.0) == pytest.approx(expected)
+    assert weights_by_score([3.0, 3.0], 1.0) == [0.5, 0.5]
+    with pytest.raises(ConfigError, match="scale: found 0"):
+        TeachersConfig(scale=0.0)
+
+
+def test_two_equal_teachers_are_one():
+    teacher, student = model(), model(seed=3)
+    ensemble = TeacherEnsemble([teacher, model()])
+    x, lengths = torch.randn(2, 6, 4), torch.tensor([6, 3])
+    one, two = teacher(x, lengths), ensemble(x, lengths)
+    torch.testing.assert_close(two, one.log_softmax(-1) * (one != 0).any(-1, keepdim=True))
+    values = [kd_loss(student(x, lengths), t, lengths, temperature=2.0).item() for t in (one, two)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_teachers_of_different_sizes_and_the_first_ones_inner_features():
+    first, second = model(), model(linear_dim=12, num_layers=3, seed=1)
+    ensemble = TeacherEnsemble([first, second])
+    student = model(linear_dim=6, seed=2)
+    term = HiddenTerm(HiddenConfig(weight=1.0), student, ensemble)
+    assert term.widths == (10, 10)
+    x, lengths = torch.randn(2, 6, 4), torch.tensor([6, 3])
+    mixed = forward_tapped(ensemble, x, lengths, term.teacher_paths)
+    alone = forward_tapped(first, x, lengths, term.teacher_paths)
+    for path in term.teacher_paths:
+        assert torch.equal(mixed.hidden[path], alone.hidden[path])
+    log_probs = (first(x, lengths).log_softmax(-1) + second(x, lengths).log_softmax(-1)) / 2
+    expected = log_probs.softmax(-1)[0]
+    torch.testing.assert_close(mixed.logits[0].exp(), expected)
+
+
+def test_a_token_that_one_teacher_rules_out_leaves_the_loss_finite():
+    ensemble = TeacherEnsemble([Says([1.0, 0.0]), Says([0.5, 0.5])])
+    student = torch.zeros(1, 2, 2, requires_grad=True)
+    lengths = torch.tensor([2])
+    value = kd_loss(student, ensemble(torch.zeros(1, 2, 4), lengths), lengths, temperature=2.0)
+    value.backward()
+    # All on token 0: KL of (1, 0) from (1/2, 1/2) is log 2, times T^2, two frames.
+    assert value.item() == pytest.approx(8 * math.log(2.0), rel=1e-5)
+    assert torch.isfinite(student.grad).all()
+
+
+def test_a_resume_with_another_number_of_teachers_is_refused():
+    ensemble = TeacherEnsemble([model(), model()])
+    restore_weights(ensemble, [0.3, 0.7], "run")
+    assert ensemble.weights == [0.3, 0.7]
+    restore_weights(model(), [], "run")
+    for teacher, weights in ((ensemble, []), (model(), [0.5, 0.5]), (ensemble, [0.2] * 5)):
+        with pytest.raises(ConfigError, match="run: the run to resume has .* teachers"):
+            restore_weights(teacher, weights, "run")
