@@ -18,19 +18,22 @@ from torch.profiler import ProfilerActivity, profile
 
 from wekws.dataset.augment import SpecAugConfig, spec_augment
 from wekws.dataset.features import expand_context
+from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.gate import GateConfig
 from wekws.distill.hidden import HiddenConfig
 from wekws.distill.inner import InnerConfig
-from wekws.distill.loss import Loss
 from wekws.distill.objective import Objective
-from wekws.distill.taps import Outputs, forward_tapped
 from wekws.distill.terms import ConsistencyConfig, CtcConfig, GuideConfig, KdConfig
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model import KwsModel
 from wekws.train.distributed import Process
 from wekws.train.ema import WeightAverage
+from wekws.train.experiment import load_experiment
 from wekws.train.gradients import GradientProbe
-from wekws.train.step import Heard
+from wekws.train.rival import Rival
+from wekws.train.step import Heard, Run, forward_loss, listen
+from wekws.train.teachers import as_one
 
 CONFIGS = {
     "teacher": "conf/fsmn_ctc_teacher.yaml",
@@ -55,13 +58,17 @@ def make_batch(batch_size: int, num_frames: int) -> tuple[torch.Tensor, ...]:
 
 @dataclass(frozen=True)
 class Option:
-    """What a step consists of. accum_grad, use_ema, use_probe: as in training_config."""
+    """What a step consists of. accum_grad, use_ema, use_probe: as in training_config.
+
+    num_teachers: each of the teacher's size.
+    """
 
     distill: DistillConfig | None = None
     ctc: CtcConfig = CtcConfig()
     accum_grad: int = 1
     use_ema: bool = False
     use_probe: bool = False
+    num_teachers: int = 1
 
 
 def with_kd(**values) -> Option:
@@ -88,6 +95,10 @@ OPTIONS = {
     "... hidden, normalised mse": with_hidden(distance="normalised_mse"),
     "... hidden, cosine": with_hidden(distance="cosine"),
     "... hidden, last block": with_hidden(blocks="second_half"),
+    "... hidden, gate a frame": with_hidden(gate=GateConfig(openness=0.3)),
+    "... hidden, gate a channel": with_hidden(gate=GateConfig(openness=0.3, per="channel")),
+    "... adversarial": Option(DistillConfig(adversarial=AdversarialConfig(weight=0.1))),
+    "... two teachers": Option(FULL, num_teachers=2),
     "... inner CTC head": Option(DistillConfig(inner=InnerConfig(weight=0.3))),
     "... two views": Option(DistillConfig(consistency=ConsistencyConfig(weight=0.2))),
     "... gradients of each term": Option(FULL, use_probe=True),
@@ -98,18 +109,30 @@ class Step:
     """One whole training step: SpecAugment, context, forward, loss, backward, clip, Adam."""
 
     def __init__(self, model_name: str, batch: tuple, option: Option, *, use_bf16: bool) -> None:
-        self.model, self.option = make_model(model_name), option
-        self.teacher = make_model("teacher").eval() if option.distill else None
-        if self.teacher:
-            configs = (option.distill, option.ctc)
-            self.objective = Objective.between(*configs, self.model, self.teacher)
-        else:
-            self.objective = Objective(FULL, option.ctc, has_teacher=False)
-        self.parameters = [*self.model.parameters(), *self.objective.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-6, fused=True)
-        self.average = WeightAverage(self.model, 0.999) if option.use_ema else None
-        self.batch, self.use_bf16 = batch, use_bf16
-        self.generator = torch.Generator().manual_seed(0)
+        model, teacher, self.option = make_model(model_name), None, option
+        configs = (option.distill or FULL, option.ctc)
+        objective = Objective(*configs, has_teacher=False)
+        if option.distill:
+            teacher = as_one([make_model("teacher").eval() for _ in range(option.num_teachers)])
+            objective = Objective.between(*configs, model, teacher)
+        parameters = [*model.parameters(), *objective.trained_parameters]
+        self.run = Run(
+            process=Process(0, 1, torch.device("cpu")),
+            experiment=load_experiment(CONFIGS[model_name]),
+            model=model,
+            teacher=teacher,
+            objective=objective,
+            optimizer=torch.optim.Adam(parameters, lr=1e-6, fused=True),
+            learning_rate=None,
+            train_set=None,
+            cv_set=None,
+            model_dir=None,
+            seed=0,
+            use_bf16=use_bf16,
+            average=WeightAverage(model, 0.999) if option.use_ema else None,
+        )
+        self.rival = Rival(self.run) if objective.rivals else None
+        self.batch, self.generator = batch, torch.Generator().manual_seed(0)
 
     def heard(self) -> Heard:
         """Return what the step is computed from, as ``wekws.train.step.hear`` does."""
@@ -123,38 +146,31 @@ class Step:
             return expand_context(shown, lengths, 2, 2, 3)
 
         student, frame_lengths = view(True)
-        again = view(True)[0] if self.objective.wants_second_view(0.0) else student
-        is_clean = self.teacher and self.option.distill.teacher_view == "clean"
+        again = view(True)[0] if self.run.objective.wants_second_view(0.0) else student
+        is_clean = self.run.teacher and self.option.distill.teacher_view == "clean"
         teacher = view(False)[0] if is_clean else student
         return Heard(student, teacher, again, frame_lengths, *labels, len(feats))
 
     def __call__(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        probe = GradientProbe(self.model) if self.option.use_probe else None
-        for part in self.heard().parts(self.option.accum_grad):
-            loss = self.part_loss(part)
+        run = self.run
+        run.optimizer.zero_grad(set_to_none=True)
+        probe = GradientProbe(run.model) if self.option.use_probe else None
+        parts = list(self.heard().parts(self.option.accum_grad))
+        known = None
+        if self.rival:
+            known = listen(run, parts[0], 0.0) if len(parts) == 1 else None
+            self.rival.step(run, parts, known)
+        for part in parts:
+            loss = forward_loss(run, part, 0.0, known)
             if probe:
                 probe.add(loss.weighted)
             loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
-        self.optimizer.step()
-        if self.average:
-            self.average.update(self.model, 1)
+        torch.nn.utils.clip_grad_norm_(run.parameters, 5.0)
+        run.optimizer.step()
+        if run.average:
+            run.average.update(run.model, 1)
         if probe:
-            probe.figures(Process(0, 1, torch.device("cpu")))
-
-    def part_loss(self, part: Heard) -> Loss:
-        objective, teacher, again = self.objective, None, None
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.use_bf16):
-            own = forward_tapped(self.model, part.student, part.lengths, objective.student_paths)
-            if objective.wants_second_view(0.0):
-                again = forward_tapped(self.model, part.again, part.lengths, ())
-            if self.teacher:
-                with torch.no_grad():
-                    teacher = forward_tapped(
-                        self.teacher, part.teacher, part.lengths, objective.teacher_paths
-                    )
-        return objective(Outputs(own, teacher, again), part.targets, part.num_global, 0.0)
+            probe.figures(run.process)
 
 
 class Floor:

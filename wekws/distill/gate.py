@@ -48,7 +48,7 @@ class Gate(nn.Module):
     that no feature is ever shut, far ones only count less, and frames still add up one by one.
     With the gate at its best the student minimises ``openness * log d``. Starts at 1/2
     everywhere, for which no random number is spent.
-    Source: the form of Kendall et al. 2018, arXiv:1705.07115, eq. 7 (a learnt weight on a loss
+    Source: the form of Kendall et al. 2018, arXiv:1705.07115 (a learnt weight on a loss
     and its logarithm beside it), here as a function of the teacher's frame.
     """
 

@@ -28,6 +28,7 @@ from wekws.train.step import (
     evaluate,
     forward_loss,
     hear,
+    listen,
     num_steps,
     own_batches,
     step_generator,
@@ -143,11 +144,13 @@ def _backward(run: Run, heard: Heard, progress: float, probe: GradientProbe | No
     run.optimizer.zero_grad(set_to_none=True)
     losses = []
     parts = list(heard.parts(run.experiment.training_config.accum_grad))
-    judged = {}
+    judged, known = {}, None
     if run.rival is not None and "adversarial" in run.objective.weights(progress):
-        judged = run.rival.step(run, parts)
+        # One part is heard once for both sides; of several, memory holds one at a time.
+        known = listen(run, parts[0], progress) if len(parts) == 1 else None
+        judged = run.rival.step(run, parts, known)
     for part in parts:
-        loss = forward_loss(run, part, progress)
+        loss = forward_loss(run, part, progress, known)
         if probe is not None:
             probe.add(loss.weighted)
         loss.total.backward()

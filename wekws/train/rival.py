@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wekws.distill.taps import Outputs
 from wekws.train.distributed import add_gradients
 from wekws.train.step import Heard, Run, forward
 
@@ -14,7 +15,7 @@ class Rival:
     """Moves the discriminators one step before each of the student's, on the same batch.
 
     Adam's first decay is 0.5, as is usual where two networks play against each other.
-    Source: Radford et al. 2016, arXiv:1511.06434, section 3.
+    Source: Radford et al. 2016, arXiv:1511.06434, section 4.
     """
 
     def __init__(self, run: Run) -> None:
@@ -24,9 +25,12 @@ class Rival:
         lr = run.objective.config.adversarial.lr
         self._optimizer = torch.optim.Adam(self._parameters, lr=lr, betas=(0.5, 0.999))
 
-    def step(self, run: Run, parts: Sequence[Heard]) -> dict[str, Tensor]:
+    def step(
+        self, run: Run, parts: Sequence[Heard], known: Outputs | None = None
+    ) -> dict[str, Tensor]:
         """Learn to tell student from teacher on a batch, given in parts; return its counts.
 
+        known: what student and teacher make of the only part; None: they are asked.
         Like the student's gradient, theirs is a mean over the utterances of the whole step: it
         adds up over parts and processes.
         """
@@ -34,7 +38,7 @@ class Rival:
         counts = []
         for part in parts:
             with torch.no_grad():
-                outputs = forward(run, run.model, part, use_teacher=True, use_again=False)
+                outputs = known or forward(run, run.model, part, use_teacher=True, use_again=False)
                 aligned = run.objective.aligned(outputs)
             loss, judged = self._judges.verdict(aligned)
             (loss / part.num_global).backward()

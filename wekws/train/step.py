@@ -157,20 +157,26 @@ def forward(
     return Outputs(student, teacher, again)
 
 
-def forward_loss(run: Run, heard: Heard, progress: float) -> Loss:
-    """Return the loss of a batch, or of a part of it.
-
-    progress: share of the training that is done, 0 to 1.
-    """
+def listen(run: Run, heard: Heard, progress: float) -> Outputs:
+    """Return what all who are wanted at this progress, 0 to 1, make of a step or a part of it."""
     objective = run.objective
-    outputs = forward(
+    return forward(
         run,
         run.model,
         heard,
         use_teacher=objective.wants_teacher(progress),
         use_again=objective.wants_second_view(progress),
     )
-    return objective(outputs, heard.targets, heard.num_global, progress)
+
+
+def forward_loss(run: Run, heard: Heard, progress: float, outputs: Outputs | None = None) -> Loss:
+    """Return the loss of a batch, or of a part of it.
+
+    progress: share of the training that is done, 0 to 1.
+    outputs: what ``listen`` made of it, where that is known already.
+    """
+    outputs = listen(run, heard, progress) if outputs is None else outputs
+    return run.objective(outputs, heard.targets, heard.num_global, progress)
 
 
 @torch.no_grad()

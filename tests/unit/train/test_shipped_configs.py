@@ -18,6 +18,7 @@ WHOLE = [path for path in PATHS if "model" in load_yaml_with_base(path)]
 # ablation have their own tests.
 FRAGMENTS = [path for path in PATHS if path not in WHOLE and path.parent.name != "ablation"]
 STAGED = [path for path in FRAGMENTS if "stages" in load_yaml_with_base(path)]
+TAUGHT = [path for path in FRAGMENTS if {"distill_conf"} == set(load_yaml_with_base(path))]
 
 
 def name(path):
@@ -86,3 +87,15 @@ def test_stages_are_written_for_as_many_epochs_as_they_have_and_train(
     assert [(s.name, s.first_epoch) for s in spans] == [
         (s["name"], i) for i, s in enumerate(stages)
     ]
+
+
+@pytest.mark.parametrize("path", TAUGHT, ids=name)
+def test_a_way_of_distilling_trains_a_step_and_logs_its_terms(
+    path, train_arguments, teacher, tmp_path
+):
+    flags = [*train_arguments, "--overlay", str(path), "--model_dir", str(tmp_path / "run")]
+    flags += ["--teacher_checkpoint", str(teacher / "final.pt")]
+    assert train_distill.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
+    row = next(row for row in read_metrics(tmp_path / "run") if row["kind"] == "step")
+    names = [n for n, v in load_yaml_with_base(path)["distill_conf"].items() if "weight" in v]
+    assert names and all(math.isfinite(row[name]) for name in (*names, "loss"))
