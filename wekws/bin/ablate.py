@@ -110,13 +110,13 @@ def write_comparison(
     compare_to = plan.compare_to or groups[1].name
     figures = compare_groups(groups, budgets, compare_to)
     label = budgets[-1].label
+    out_dir.mkdir(parents=True, exist_ok=True)
     plot = out_dir / "plot.png"
-    with atomic_path(plot):
-        pass
     axis = next(iter(plan.axes.values()))
     if len(plan.axes) == 1 and axis.is_numeric:
         points = [(float(f.name), f) for f in figures if f.name in axis.choices]
-        plot_sweep(points, plot, title=plan.question, key=axis.key, label=label)
+        others = [f for f in figures if f.name not in axis.choices]
+        plot_sweep(points, others, plot, title=plan.question, key=axis.key, label=label)
     else:
         plot_comparison(figures, plot, title=plan.question, label=label, compare_to=compare_to)
     blocks: list[Block] = [

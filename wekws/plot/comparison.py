@@ -54,13 +54,17 @@ def _mean(axis: Any, place: int, found: Estimate, colour: str) -> None:
 
 def plot_sweep(
     points: Sequence[tuple[float, GroupFigures]],
+    references: Sequence[GroupFigures],
     path: str | os.PathLike[str],
     *,
     title: str,
     key: str,
     label: str,
 ) -> None:
-    """Draw FRR and cv loss against the values of one setting and mark where each is lowest."""
+    """Draw FRR and cv loss against the values of one setting and mark where each is lowest.
+
+    references: groups that do not have the setting, such as the teacher: lines across.
+    """
     ordered = sorted(points, key=lambda point: point[0])
     values = [value for value, _ in ordered]
     with style.saved_figure(path, 11.0, 4.2) as figure:
@@ -73,6 +77,14 @@ def plot_sweep(
         losses = [list(group.losses_end) for _, group in ordered]
         _line(left, values, rates, "{:.2f} %".format)
         _line(right, values, losses, "{:.2f}".format)
+        for style_index, group in enumerate(references):
+            line = {"linestyle": (":", "--", "-.")[style_index % 3], "color": style.GUIDE}
+            left.axhline(100 * group.frr[label].value, label=group.name, **line)
+            if group.losses_end:
+                mean = sum(group.losses_end) / len(group.losses_end)
+                right.axhline(mean, label=group.name, **line)
+        if references:
+            style.legend_below(figure, left.get_legend_handles_labels()[0], 11.0)
         left.set_ylabel(f"FRR % at {label} of its own curve")
         right.set_ylabel("cv loss at the end (CTC, nats)")
         for axis in (left, right):
@@ -95,4 +107,4 @@ def _line(
         f"lowest: {name(means[best])} at {values[best]:g}", (values[best], means[best]),
         xytext=(0, -18), textcoords="offset points", color=style.PALETTE[1], ha="center",
     )  # fmt: skip
-    axis.margins(y=0.25)
+    axis.margins(x=0.14, y=0.25)

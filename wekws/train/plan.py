@@ -1,10 +1,11 @@
 """A plan of runs: variants of one configuration, each over the same seeds."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,8 +133,7 @@ def plan_variants(plan: Plan, overlays: tuple[str, ...] = ()) -> list[Variant]:
         if other is not variant:
             raise ConfigError(f"{variant.name}: the same run as {other.name}; leave one out")
     if plan.add_undistilled:
-        for variant in variants:
-            plain = _undistilled(variant)
+        for plain in _undistilled(variants, [tuple(cell) for cell in _cells(plan)]):
             by_identity.setdefault(plain.identity(), plain)
     chosen = list(by_identity.values())
     names = [variant.name for variant in chosen]
@@ -169,12 +169,24 @@ def _variant(plan: Plan, overlays: tuple[str, ...], cell: Mapping[str, Option]) 
     return Variant(name, content, init_from_teacher, plan.num_average)
 
 
-def _undistilled(variant: Variant) -> Variant:
-    """Return the variant's start and length with CTC alone."""
-    content = {k: v for k, v in variant.content.items() if k not in _DISTILLATION}
-    content = merge(content, _nested("distill_conf.alpha", 1.0))
-    name = f"{variant.name}: CTC alone"
-    return Variant(name, content, variant.init_from_teacher, variant.num_average)
+def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) -> list[Variant]:
+    """Return each start and length among the variants with CTC alone, each once.
+
+    cells: the names of each variant's options; those that all variants of a start share name it.
+    """
+    plain: dict[str, Variant] = {}
+    shared: dict[str, list[str]] = {}
+    for variant, cell in zip(variants, cells, strict=True):
+        content = {k: v for k, v in variant.content.items() if k not in _DISTILLATION}
+        content = merge(content, _nested("distill_conf.alpha", 1.0))
+        bare = dataclasses.replace(variant, content=content)
+        identity = bare.identity()
+        plain.setdefault(identity, bare)
+        shared[identity] = [name for name in shared.get(identity, cell) if name in cell]
+    return [
+        dataclasses.replace(variant, name=", ".join([*shared[identity], "CTC alone"]))
+        for identity, variant in plain.items()
+    ]
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
