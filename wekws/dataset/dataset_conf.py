@@ -33,6 +33,11 @@ class FilterConfig:
     """Most labels for each frame."""
     min_output_input_ratio: float = 0.0
     """Fewest labels for each frame."""
+    max_label_length: int = 0
+    """Most labels of an utterance to train on; cv keeps longer ones. 0: any."""
+    data_share: float = 1.0
+    """Share of the training utterances that is used, of keywords and of the rest alike; the same
+    ones each time. Above 0, at most 1."""
 
     def __post_init__(self):
         """Refuse ranges that nothing can satisfy."""
@@ -45,6 +50,10 @@ class FilterConfig:
                 raise ConfigError(
                     f"{low} {getattr(self, low)} is above {high} {getattr(self, high)}"
                 )
+        if self.max_label_length < 0:
+            raise ConfigError(f"max_label_length: found {self.max_label_length}; expected >= 0")
+        if not 0 < self.data_share <= 1:
+            raise ConfigError(f"data_share: found {self.data_share}; expected above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,16 +25,21 @@ def choose_partners(num: int, share: float, seed: int, epoch: int) -> np.ndarray
     return np.where(is_joined, rng.integers(num, size=num), -1)
 
 
-def join_batches(batch: Batch, rows: np.ndarray, second: Batch, frame_skip: int) -> Batch:
+def join_batches(
+    batch: Batch, rows: np.ndarray, second: Batch, frame_skip: int, most_labels: int = 0
+) -> Batch:
     """Put the utterances of ``second`` (J) behind ``rows`` (J,) of ``batch``.
 
-    Where CTC might then have no path, the first utterance stays alone.
+    Where CTC might then have no path, or there would be more than ``most_labels`` (0: any), the
+    first utterance stays alone.
     """
     at = torch.from_numpy(rows)
     num_frames = batch.feat_lengths[at] + second.feat_lengths
     num_labels = batch.label_lengths[at] + second.label_lengths
     # Twice as many output frames as labels leave a blank between any two.
     fits = -(-num_frames // frame_skip) >= 2 * num_labels
+    if most_labels:
+        fits &= num_labels <= most_labels
     at, second = at[fits], second.select(fits)
     feats, feat_lengths = append_rows(
         batch.feats, batch.feat_lengths, at, second.feats, second.feat_lengths

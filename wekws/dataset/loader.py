@@ -21,7 +21,7 @@ from wekws.dataset.dataset_conf import BatchConfig as BatchConfig
 from wekws.dataset.dataset_conf import DatasetConfig as DatasetConfig
 from wekws.dataset.dataset_conf import FilterConfig as FilterConfig
 from wekws.dataset.extract import ExtractionPool, FeatureView
-from wekws.dataset.filters import reasons_against, report_left_out
+from wekws.dataset.filters import keep_share, reasons_against, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.manifest import Utterance, read_data_list
 from wekws.dataset.order import plan_batches
@@ -68,16 +68,19 @@ class SpeechDataset:
         )
         labels = [vocabulary.encode_utterance(utterance, tokenizer) for utterance in utterances]
         shortest, longest = self._frame_ranges(is_training)
-        reasons = reasons_against(config, labels, shortest, longest, use_filters)
+        keyword_ids = [vocabulary.encode(keyword, tokenizer) for keyword in keywords]
+        is_keyword = [_has_keyword(u, keywords, keyword_ids) for u in utterances]
+        reasons = reasons_against(config, labels, shortest, longest, use_filters, is_training)
+        if is_training:
+            keys, share = [u.key for u in utterances], config.filter_conf.data_share
+            reasons = keep_share(share, reasons, keys, is_keyword)
         self._kept = np.flatnonzero([reason is None for reason in reasons])
         report_left_out(data_list, utterances, reasons)
-        kept = [utterances[i] for i in self._kept]
-        self.keys = [utterance.key for utterance in kept]
+        self.keys = [utterances[i].key for i in self._kept]
         self.labels = [labels[i] for i in self._kept]
         self._label_offsets = np.cumsum([0, *map(len, self.labels)])
         self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
-        keyword_ids = [vocabulary.encode(keyword, tokenizer) for keyword in keywords]
-        self.is_keyword = np.array([_has_keyword(u, keywords, keyword_ids) for u in kept], bool)
+        self.is_keyword = np.array(is_keyword, bool)[self._kept]
         self._join_prob, self._seed = config.join_prob if is_training else 0.0, seed
         self._pool = None
         if is_training and config.is_online:
@@ -116,7 +119,8 @@ class SpeechDataset:
         partners = choose_partners(len(self), self._join_prob, self._seed, epoch)[indices]
         rows = np.flatnonzero(partners >= 0)
         second = self._plain_batch(partners[rows], epoch, None)
-        return join_batches(batch, rows, second, self.config.frame_skip)
+        most_labels = self.config.filter_conf.max_label_length
+        return join_batches(batch, rows, second, self.config.frame_skip, most_labels)
 
     def _plain_batch(self, indices: np.ndarray, epoch: int, num_global: int | None) -> Batch:
         feats, feat_lengths = self._features(self._kept[indices], epoch)

@@ -50,6 +50,9 @@ def test_config_without_augmentation_or_context():
             "disagree",
         ),
         (FilterConfig, {"min_length": 9, "max_length": 8}, "min_length 9"),
+        (FilterConfig, {"max_label_length": -1}, "max_label_length"),
+        (FilterConfig, {"data_share": 0.0}, "data_share"),
+        (FilterConfig, {"data_share": 1.5}, "data_share"),
         (BatchConfig, {"batch_size": 0}, "batch_size"),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from tests.unit.dataset.test_loader import data_list as data_list
 from tests.unit.dataset.test_loader import make
 from wekws.dataset.join import append_rows, choose_partners
-from wekws.dataset.loader import DatasetConfig
+from wekws.dataset.loader import DatasetConfig, FilterConfig
 
 
 def test_rows_are_put_behind_the_valid_part():
@@ -48,6 +48,15 @@ def test_a_data_set_joins_features_labels_and_keyword_marks(data_list):
 def test_scoring_and_cv_hear_utterances_as_they_are(data_list):
     dataset = make(data_list, DatasetConfig(join_prob=1.0), is_training=False)
     assert dataset.batch([4]).feat_lengths.tolist() == [68]
+
+
+def test_no_pair_has_more_labels_than_training_admits(data_list):
+    capped = DatasetConfig(join_prob=1.0, filter_conf=FilterConfig(max_label_length=4))
+    batch = make(data_list, capped, seed=5).batch(range(12), epoch=3)
+    free = make(data_list, DatasetConfig(join_prob=1.0), seed=5).batch(range(12), epoch=3)
+    is_long = free.label_lengths > 4
+    assert is_long.any() and not is_long.all() and int(batch.label_lengths.max()) == 4
+    assert torch.equal(batch.label_lengths[~is_long], free.label_lengths[~is_long])
 
 
 def test_labels_that_might_not_fit_are_not_joined(data_list):

@@ -1,0 +1,77 @@
+"""The settings that thin out the training set alone."""
+
+import logging
+
+import pytest
+
+from tests.unit.dataset.test_loader import data_list as data_list
+from tests.unit.dataset.test_loader import make
+from wekws.dataset.filters import keep_share
+from wekws.dataset.loader import DatasetConfig, FilterConfig
+
+NUM = 300
+KEYS = [f"utt{i:03d}" for i in range(NUM)]
+IS_KEYWORD = [i % 3 == 0 for i in range(NUM)]
+
+
+def kept(share, keys=KEYS, is_keyword=IS_KEYWORD, reasons=None):
+    reasons = keep_share(share, reasons or [None] * len(keys), keys, is_keyword)
+    return {key for key, reason in zip(keys, reasons, strict=True) if reason is None}
+
+
+def test_a_share_keeps_the_balance_and_is_part_of_a_larger_one():
+    tenth, third = kept(0.1), kept(0.33)
+    # 100 with a keyword, 200 without.
+    number = {key: IS_KEYWORD[int(key[3:])] for key in tenth}
+    assert (sum(number.values()), len(number)) == (10, 30)
+    assert (sum(IS_KEYWORD[int(key[3:])] for key in third), len(third)) == (33, 99)
+    assert tenth < third and kept(1.0) == set(KEYS)
+
+
+def test_the_same_utterances_in_any_order_and_among_others():
+    assert kept(0.1, KEYS[::-1], IS_KEYWORD[::-1]) == kept(0.1)
+    # Hashed by key, not by place: those of a list of twice the size were mostly there before.
+    more = [f"new{i:03d}" for i in range(NUM)]
+    both = kept(0.1, KEYS + more, IS_KEYWORD * 2)
+    assert len(both) == 60 and len(both & set(more)) not in (0, 60)
+    assert len(both & kept(0.1)) >= 15
+
+
+def test_what_is_left_out_already_keeps_its_reason_and_is_not_counted():
+    reasons = ["too long"] * 150 + [None] * 150
+    thinned = keep_share(0.1, reasons, KEYS, IS_KEYWORD)
+    assert thinned[:150] == reasons[:150]
+    assert sum(reason is None for reason in thinned) == 5 + 10
+    assert set(thinned[150:]) == {None, "not in the share of 10 %"}
+
+
+def test_one_is_kept_of_each_kind_however_small_the_share():
+    assert len(kept(0.001)) == 2
+
+
+@pytest.mark.parametrize(
+    ("conf", "num", "said"),
+    [
+        # Keywords in utterances 0, 3, 5, 8, 10: 3 of 5 and 4 of 7.
+        ({"data_share": 0.5}, 7, "5 left out: not in the share of 50 %"),
+        # 你好嗨小问 is four labels, twice; 嗨小问 three.
+        ({"max_label_length": 3}, 10, "2 left out: more than 3 labels to train on"),
+        ({"max_label_length": 4}, 12, ""),
+    ],
+)
+def test_training_is_thinned_and_what_it_lost_is_said(data_list, caplog, conf, num, said):
+    config = DatasetConfig(filter_conf=FilterConfig(**conf))
+    with caplog.at_level(logging.INFO):
+        training = make(data_list, config)
+    assert len(training) == num and said in caplog.text
+    assert make(data_list, config).keys == training.keys
+    assert len(training.is_keyword) == num
+    assert len(make(data_list, config, is_training=False)) == 12
+
+
+def test_cap_and_share_together(data_list):
+    conf = FilterConfig(max_label_length=3, data_share=0.5)
+    training = make(data_list, DatasetConfig(filter_conf=conf))
+    # Without the two of four labels: 3 with a keyword, 7 without; half of each, rounded up.
+    assert (int(training.is_keyword.sum()), len(training)) == (2, 6)
+    assert max(map(len, training.labels)) == 3
