@@ -5,6 +5,8 @@
 #   bash run_distill.sh --corpus mobvoi --download_dir DIR   the Mobvoi hotwords (SLR87)
 #   bash run_distill.sh --data_dir DIR --keywords "JARVIS,SMART MIRROR"     your own recordings:
 #       DIR/{train,dev,test}/{wav.scp,text}, paths relative to DIR or absolute
+#   bash run_distill.sh --preset balanced                    a student of conf/presets; list shows
+#       them with size, cost and time, ask lets you choose
 #
 # stage  what it does                             reads -> writes (lists=data/$name, exp=exp/$name)
 #  -2    download or synthesise the corpus        -> $download_dir
@@ -12,17 +14,17 @@
 #   0    vocabulary                               -> $lists/dict/{dict_all,dict,keywords}.txt
 #   1    data.list, validation, CMVN              -> $lists/*/data.list, validation/, global_cmvn
 #   2    base, output surgery, teacher            -> $exp/base, $exp/teacher_init, $exp/teacher
-#   3    student: CTC and the teacher's posteriors -> $exp/student
+#   3    student: CTC and the teacher's posteriors -> $exp/student (or student_$preset)
 #   4    average, evaluate teacher and student    -> $exp/{teacher,student}/test_*/
 #   5    plots and report                         -> $exp/report/report.{md,html}
 #
 # A data stage that is newer than its inputs is skipped; training goes on after its last epoch.
 #
 # options (with their defaults below): stage stop_stage corpus size data_dir download_dir keywords
-#   language lexicon name num_tokens teacher_config student_config overlay extra_lists base_checkpoint
-#   base_dict teacher_checkpoint init_from_teacher alpha temperature base_epochs teacher_epochs
-#   student_epochs num_average average_best budgets decoder corpus_seed seed num_workers num_threads
-#   num_processes device bf16 student_name note
+#   language lexicon name num_tokens teacher_config student_config preset overlay extra_lists
+#   base_checkpoint base_dict teacher_checkpoint init_from_teacher alpha temperature base_epochs
+#   teacher_epochs student_epochs num_average average_best budgets decoder corpus_seed seed
+#   num_workers num_threads num_processes device bf16 student_name note
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./path.sh
@@ -41,6 +43,7 @@ name=                   # of the lists and experiments [synth_$size | mobvoi | t
 num_tokens=20           # outputs of teacher and student: 20, 440, ... or all
 teacher_config=conf/fsmn_ctc_teacher.yaml
 student_config=conf/fsmn_ctc_student_mini.yaml
+preset=                 # of the student, laid over the rest: a name in conf/presets | list | ask
 overlay=                # YAML laid over both [speed for synth, small_corpus for kaldi] | none
 extra_lists=            # data/NAME of another corpus whose training set joins the base's
 base_checkpoint=        # a large-vocabulary model, with config.yaml beside it: skips its training
@@ -51,8 +54,8 @@ alpha=                  # weight of CTC, a number or a schedule's name [distill_
 temperature=            # [distill_conf of student_config]
 base_epochs=80
 teacher_epochs=80
-student_epochs=80
-num_average=30
+student_epochs=         # [the preset's, or 80]
+num_average=30          # with a preset, at most half of the student's epochs
 average_best=true       # the best by cv_loss; false: the last
 budgets=0.5,1           # false alarms per hour
 decoder=keyword         # keyword | prefix_beam
@@ -63,7 +66,7 @@ num_threads=0           # of a training process; 0: its share of the cores
 num_processes=1         # torchrun processes; one a GPU
 device=auto             # auto | cpu | cuda
 bf16=false
-student_name=student
+student_name=           # [student, or student_$preset]
 note=                   # a line for the head of the report
 GIVEN_OPTIONS=
 if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
@@ -81,20 +84,53 @@ case "$corpus" in
 esac
 lists=data/$name
 exp=exp/$name
-download_dir=${download_dir:-$lists/corpus}
-cache=$lists/cache
-keywords_file=$lists/dict/keywords.txt
-average=avg_$num_average
-teacher_dir=$exp/teacher
-student_dir=$exp/$student_name
-if [ -n "$teacher_checkpoint" ]; then
-  teacher_dir=$(dirname "$teacher_checkpoint")
-else
-  teacher_checkpoint=$teacher_dir/$average.pt
-fi
 lexicon_option=(${lexicon:+--lexicon "$lexicon"})
 overlay_option=()
 if [ -n "$overlay" ] && [ "$overlay" != none ]; then overlay_option=(--overlay "$overlay"); fi
+
+# show_presets WHAT: `list` or `ask`, measured with the models and the corpus of this run.
+show_presets() {
+  local sizes=$teacher_config tokens=$num_tokens
+  if [ -n "$teacher_checkpoint" ]; then sizes=$(dirname "$teacher_checkpoint")/config.yaml; fi
+  if [ "$tokens" = all ]; then tokens=0; fi
+  python -m wekws.bin.presets "$1" --teacher_config "$sizes" --student_config "$student_config" \
+    "${overlay_option[@]}" --lists "$lists" "${lexicon_option[@]}" --num_tokens "$tokens" \
+    --num_threads "$num_threads" --device "$device"
+}
+case "$preset" in
+  list) show_presets list; exit 0 ;;
+  ask)
+    preset=$(show_presets ask)
+    GIVEN_OPTIONS=${GIVEN_OPTIONS/--preset ask/--preset $preset}
+    ;;
+esac
+preset_option=()
+student_average=$num_average
+if [ -n "$preset" ]; then
+  preset_file=conf/presets/$preset.yaml
+  if [ ! -f "$preset_file" ]; then
+    known=$(cd conf/presets && printf '%s, ' *.yaml)
+    echo "$0: --preset $preset: expected one of ${known//.yaml/}list, ask" >&2
+    exit 2
+  fi
+  preset_option=(--overlay "$preset_file")
+  student_epochs=${student_epochs:-$(sed -n 's/^ *max_epoch: *//p' "$preset_file")}
+  half=$(((student_epochs + 1) / 2))
+  if [ "$half" -lt "$num_average" ]; then student_average=$half; fi
+fi
+student_epochs=${student_epochs:-80}
+student_name=${student_name:-student${preset:+_$preset}}
+download_dir=${download_dir:-$lists/corpus}
+cache=$lists/cache
+keywords_file=$lists/dict/keywords.txt
+teacher_dir=$exp/teacher
+student_dir=$exp/$student_name
+student_checkpoint=$student_dir/avg_$student_average.pt
+if [ -n "$teacher_checkpoint" ]; then
+  teacher_dir=$(dirname "$teacher_checkpoint")
+else
+  teacher_checkpoint=$teacher_dir/avg_$num_average.pt
+fi
 base_lists=$lists/train
 extra_inputs=()
 if [ -n "$extra_lists" ]; then
@@ -109,8 +145,8 @@ train_options=("${overlay_option[@]}" --cv_data "$lists/dev/data.list"
   --keywords_file "$keywords_file" "${lexicon_option[@]}" --cache_dir "$cache" --seed "$seed"
   --num_workers "$num_workers" --num_threads "$num_threads" --device "$device" --resume)
 if $bf16; then train_options+=(--bf16); fi
-average_options=(--num "$num_average")
-if $average_best; then average_options+=(--val_best); fi
+average_options=()
+if $average_best; then average_options=(--val_best); fi
 . tools/stages.sh
 mkdir -p "$lists" "$exp"
 
@@ -217,7 +253,7 @@ if begin_stage 2 "base, surgery, teacher"; then
       --checkpoint "$exp/teacher_init/init.pt" \
       --override "training_config.max_epoch=$teacher_epochs"
     python -m wekws.bin.average_model --src_path "$teacher_dir" --dst_model "$teacher_checkpoint" \
-      "${average_options[@]}"
+      --num "$num_average" "${average_options[@]}"
   fi
 fi
 
@@ -226,16 +262,16 @@ if begin_stage 3 "distillation"; then
   distill_options=(${alpha:+--alpha "$alpha"} ${temperature:+--temperature "$temperature"})
   if $init_from_teacher; then distill_options+=(--init_from_teacher); fi
   "${launch[@]}" -m wekws.bin.train_distill --config "$student_config" "${train_options[@]}" \
-    --train_data "$lists/train/data.list" --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
+    "${preset_option[@]}" --train_data "$lists/train/data.list" --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
     --teacher_checkpoint "$teacher_checkpoint" "${distill_options[@]}" \
     --override "training_config.max_epoch=$student_epochs"
   python -m wekws.bin.average_model --src_path "$student_dir" \
-    --dst_model "$student_dir/$average.pt" "${average_options[@]}"
+    --dst_model "$student_checkpoint" --num "$student_average" "${average_options[@]}"
 fi
 
 # Stage 4: teacher and student, last epoch and average; thresholds from dev, figures on test.
 if begin_stage 4 "evaluation"; then
-  checkpoints=("$teacher_checkpoint" "$student_dir/final.pt" "$student_dir/$average.pt")
+  checkpoints=("$teacher_checkpoint" "$student_dir/final.pt" "$student_checkpoint")
   if [ -f "$teacher_dir/final.pt" ]; then checkpoints=("$teacher_dir/final.pt" "${checkpoints[@]}"); fi
   for checkpoint in "${checkpoints[@]}"; do
     bash evaluate.sh --checkpoint "$checkpoint" --lists "$lists" --cache_dir "$cache" \
@@ -243,10 +279,14 @@ if begin_stage 4 "evaluation"; then
   done
 fi
 
-# Stage 5: one page that says what was gained and lost.
+# Stage 5: one page that says what was saved, what was kept and what was lost.
 if begin_stage 5 "report"; then
   note_option=()
   if [ -n "$note" ]; then note_option=(--note "$note"); fi
+  if [ -f "$teacher_checkpoint" ] && [ -f "$student_checkpoint" ]; then
+    python -m wekws.bin.measure_speed --teacher_checkpoint "$teacher_checkpoint" \
+      --checkpoint "$student_checkpoint"
+  fi
   python -m wekws.bin.report --teacher_dir "teacher=$teacher_dir" \
     --student_dir "$student_name=$student_dir" --dataset test \
     --validation "$lists/validation/validation.json" --out_dir "$exp/report" \

@@ -101,8 +101,8 @@ def test_training_stages_write_these_files(finished):
     trained = RUN | epoch | final | events | {"1.pt", "1.yaml", "avg_2.pt", "avg_2.yaml"}
     results = {f"dev_{tag}/{name}" for tag in ("final", "avg_2") for name in DEV_SCORES}
     results |= {f"test_{tag}/{name}" for tag in ("final", "avg_2") for name in RESULTS}
-    for name in ("teacher", "student"):
-        assert below(finished.files, f"{EXP}/{name}") == trained | results
+    assert below(finished.files, f"{EXP}/teacher") == trained | results
+    assert below(finished.files, f"{EXP}/student") == trained | results | {"speed.json"}
     plots = {f"{name}.png" for name in ("det", "confidence", "curves", "durations")}
     assert below(finished.files, f"{EXP}/report") == plots | {"report.md", "report.html"}
     assert {name.split("/")[2] for name in finished.files if name.startswith("exp/")} == {
@@ -177,6 +177,24 @@ def test_training_goes_on_after_its_last_epoch(finished):
     assert cv_epochs(recipe, "going_on") == [-1, 0, 1, 2]
 
 
+def test_a_preset_shapes_the_student_and_names_its_folder(finished):
+    recipe = finished.recipe
+    options = ("--preset", "quick", "--stage", 3, "--stop_stage", 3, "--init_from_teacher", "false")
+    said = recipe.run("run_distill.sh", *finished.options, *options)
+    folder = recipe.folder / EXP / "student_quick"
+    config = read_yaml(folder / "config.yaml")
+    assert config["training_config"]["max_epoch"] == 3
+    assert config["model"]["backbone"]["linear_dim"] == 152
+    assert config["dataset_conf"]["filter_conf"]["data_share"] == 0.1
+    # 20 utterances, 12 of them with a keyword: a tenth, rounded up, of each kind.
+    assert "10 left out" not in said and "left out: not in the share of 10 %" in said
+    assert read_json(folder / "run.json")["num_train"] == 3
+    assert (folder / "avg_2.pt").exists() and cv_epochs(recipe, "student_quick") == [-1, 0, 1, 2]
+    again = recipe.run("run_distill.sh", *finished.options, *options, "--student_epochs", 4)
+    assert "going on with epoch 3" in again
+    assert cv_epochs(recipe, "student_quick") == [-1, 0, 1, 2, 3]
+
+
 def test_teacher_that_is_given_is_not_trained(finished):
     recipe, teacher = finished.recipe, f"{EXP}/teacher"
     before = recipe.times(teacher)
@@ -227,6 +245,10 @@ def test_wrong_values_are_refused(recipe):
         "run_distill.sh", "--corpus", "libri", status=2
     )
     assert "no such file" in recipe.run("evaluate.sh", "--checkpoint", "9.pt", status=2)
+    said = recipe.run("run_distill.sh", "--preset", "balance", status=2)
+    assert "expected one of aggressive, balanced, conservative, quality, quick, list, ask" in said
+    # Standard input is no terminal here.
+    assert "name one of" in recipe.run("run_distill.sh", "--preset", "ask", status=2)
 
 
 def test_failing_stage_is_named_and_nothing_follows(finished, tmp_path):

@@ -11,8 +11,10 @@ from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
 from wekws.plot.det import plot_det
 from wekws.plot.durations import plot_durations
+from wekws.score.document import to_markdown
 from wekws.score.experiment import Model, read_model
 from wekws.score.report import ReportInputs, write_report
+from wekws.score.report_kept import kept_blocks
 from wekws.score.results import parse_named_dirs, read_json
 
 
@@ -34,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes=args.note,
         commands=args.command,
     )
-    for path in write_report(inputs, out_dir):
+    written = write_report(inputs, out_dir)
+    if kept := kept_blocks(inputs.teacher, inputs.students):
+        print(to_markdown(kept, out_dir))
+    for path in written:
         print(path)
     return 0
 

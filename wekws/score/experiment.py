@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Model:
 
     cv_rows: one an epoch, the state before the first step first. cost: as ``model_cost`` gives it.
     results: averaged checkpoints first; the first of them stands for the model.
+    speed: a student's, against its teacher, as ``wekws.bin.measure_speed`` wrote it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Model:
     max_epoch: int | None
     cost: dict[str, Any] | None
     results: Sequence[Result]
+    speed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def headline(self) -> Result:
@@ -92,7 +94,7 @@ def read_model(
     for path in (metrics_path, config_path, exp_dir / "run.json"):
         if not path.exists():
             _logger.warning("%s: missing; the report leaves out what it would say", path)
-    run_path = exp_dir / "run.json"
+    run_path, speed_path = exp_dir / "run.json", exp_dir / "speed.json"
     return Model(
         name=name,
         exp_dir=exp_dir,
@@ -101,6 +103,7 @@ def read_model(
         max_epoch=(config.get("training_config") or {}).get("max_epoch"),
         cost=_cost(config, config_path),
         results=sorted(results, key=_rank),
+        speed=read_json(speed_path) if speed_path.exists() else {},
     )
 
 

@@ -26,6 +26,7 @@ from wekws.score.report_detection import (
     confusion_table,
     detection_blocks,
 )
+from wekws.score.report_kept import kept_blocks
 from wekws.score.training_log import BEFORE_FIRST_STEP, series
 from wekws.score.verdict import next_step, percent
 
@@ -71,6 +72,7 @@ def build_report(inputs: ReportInputs) -> list[Block]:
     blocks: list[Block] = [Heading(inputs.title, 1)]
     blocks += [Paragraph(note, "warning") for note in [*inputs.notes, *_short_runs(models)]]
     blocks += [at_a_glance(models), *caution_blocks(models)]
+    blocks += kept_blocks(inputs.teacher, inputs.students)
     blocks += [Heading("What to do next"), Bullets(list(dict.fromkeys(advice)))]
     blocks += [Heading("Detection"), *_figure(inputs, "det", _DET_CAPTION)]
     blocks += detection_blocks(models)

@@ -27,7 +27,9 @@ from wekws.model.model import ModelConfig
 class OptimConfig:
     """Section ``optim_conf``.
 
-    lr: learning rate after warm-up. weight_decay: Adam's L2 penalty.
+    lr: learning rate after warm-up. weight_decay: ``adam``'s L2 penalty, part of the gradient; of
+    ``adamw`` the share of each weight, times lr, that a step takes away (Loshchilov and Hutter
+    2019, arXiv:1711.05101).
     """
 
     lr: float = 1e-3
@@ -102,7 +104,7 @@ class ExperimentConfig:
 
     dataset_conf: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig
-    optim: Literal["adam"] = "adam"
+    optim: Literal["adam", "adamw"] = "adam"
     optim_conf: OptimConfig = field(default_factory=OptimConfig)
     scheduler_conf: SchedulerConfig = field(default_factory=SchedulerConfig)
     training_config: TrainingConfig = field(default_factory=TrainingConfig)

@@ -299,7 +299,8 @@ def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
 def make_optimizer(
     experiment: ExperimentConfig, model: nn.Module, objective: Objective
 ) -> torch.optim.Optimizer:
-    """Return Adam, one fused step a group of parameters; see ``parameter_groups``."""
+    """Return Adam(W), one fused step a group of parameters; see ``parameter_groups``."""
     conf = experiment.optim_conf
     groups = parameter_groups(experiment.plan, model, objective)
-    return torch.optim.Adam(groups, lr=conf.lr, weight_decay=conf.weight_decay, fused=True)
+    rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[experiment.optim]
+    return rule(groups, lr=conf.lr, weight_decay=conf.weight_decay, fused=True)

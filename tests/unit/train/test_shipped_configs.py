@@ -13,12 +13,13 @@ from wekws.train.experiment import load_experiment
 
 CONF = Path(__file__).parents[3] / "conf"
 PATHS = sorted(CONF.rglob("*.yaml"))
-WHOLE = [path for path in PATHS if "model" in load_yaml_with_base(path)]
-# A fragment has no model: it is made to be laid over a configuration that has one. Plans of an
-# ablation have their own tests.
+WHOLE = [p for p in PATHS if "type" in load_yaml_with_base(p).get("model", {}).get("backbone", {})]
+# A fragment has no whole model: it is made to be laid over a configuration that has one. Plans of
+# an ablation have their own tests.
 FRAGMENTS = [path for path in PATHS if path not in WHOLE and path.parent.name != "ablation"]
-STAGED = [path for path in FRAGMENTS if "stages" in load_yaml_with_base(path)]
+STAGED = [path for path in FRAGMENTS if load_yaml_with_base(path).get("stages")]
 TAUGHT = [path for path in FRAGMENTS if {"distill_conf"} == set(load_yaml_with_base(path))]
+PRESETS = [path for path in FRAGMENTS if path.parent.name == "presets"]
 
 
 def name(path):
@@ -99,3 +100,14 @@ def test_a_way_of_distilling_trains_a_step_and_logs_its_terms(
     row = next(row for row in read_metrics(tmp_path / "run") if row["kind"] == "step")
     names = [n for n, v in load_yaml_with_base(path)["distill_conf"].items() if "weight" in v]
     assert names and all(math.isfinite(row[name]) for name in (*names, "loss"))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=name)
+def test_a_preset_trains(path, train_arguments, teacher, tmp_path):
+    flags = [*train_arguments, "--overlay", str(path), "--model_dir", str(tmp_path / "x")]
+    flags += ["--teacher_checkpoint", str(teacher / "final.pt")]
+    assert train_distill.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
+    steps = [row for row in read_metrics(tmp_path / "x") if row["kind"] == "step"]
+    assert math.isfinite(steps[-1]["loss"]) and math.isfinite(steps[-1]["kd"])
+    sizes = load_model(tmp_path / "x" / "final.pt").config.backbone
+    assert sizes.linear_dim == load_yaml_with_base(path)["model"]["backbone"]["linear_dim"]

@@ -1,0 +1,94 @@
+"""Show the presets with size, cost and time, or ask which one to train.
+
+python -m wekws.bin.presets list --lists data/synth_small
+python -m wekws.bin.presets show --preset balanced
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wekws.dataset.vocabulary import Vocabulary
+from wekws.errors import ConfigError
+from wekws.log import run
+from wekws.model.checkpoint import read_model_config
+from wekws.train import distributed
+from wekws.train.presets import (
+    Place,
+    choose,
+    figures,
+    format_offers,
+    make_offer,
+    make_offers,
+    preset_paths,
+    read_corpus,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure what is asked for, print it; of ``ask``, the chosen name alone on standard output."""
+    args = _parser().parse_args(argv)
+    paths = preset_paths(args.preset_dir)
+    if args.what == "show" and args.preset not in paths:
+        raise ConfigError(f"--preset {args.preset}: expected one of {', '.join(paths)}")
+    if args.what == "ask" and not sys.stdin.isatty():
+        raise ConfigError(
+            f"--preset ask: no terminal to ask on; name one of {', '.join(paths)} instead"
+        )
+    device = distributed.start(args.device, args.num_threads).device
+    place = read_place(args)
+    if args.what == "show":
+        offer = make_offer(args.preset, paths[args.preset], place, device)
+        print("\n".join(f"{name:<15}{value}" for name, value in figures(offer).items()))
+        return 0
+    offers = make_offers(args.preset_dir, place, device)
+    if args.what == "list":
+        print(format_offers(offers))
+        return 0
+    _say(format_offers(offers) + "\n\n")
+    print(choose([offer.name for offer in offers], sys.stdin.readline, _say))
+    return 0
+
+
+def read_place(args: argparse.Namespace) -> Place:
+    """Return the models and the corpus that the flags name.
+
+    The number of tokens is that of the corpus's dictionary, where there is one, or
+    ``--num_tokens``, or the teacher's.
+    """
+    teacher, num_tokens = read_model_config(args.teacher_config), args.num_tokens
+    dict_path = args.lists / "dict" / "dict.txt" if args.lists else None
+    if dict_path is not None and dict_path.exists():
+        num_tokens = Vocabulary.load(dict_path).size
+    if not num_tokens:
+        num_tokens = teacher.output_dim
+    if num_tokens < 1:
+        raise ConfigError(f"{args.teacher_config}: model.output_dim: not set; give --num_tokens")
+    corpus = read_corpus(args.lists, args.lexicon) if args.lists else None
+    return Place(args.student_config, tuple(args.overlay), teacher, num_tokens, corpus)
+
+
+def _say(text: str) -> None:
+    """Standard output carries the answer alone."""
+    print(text, end="", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("what", choices=("list", "show", "ask"))
+    add("--preset", help="which one to show")
+    add("--preset_dir", type=Path, default=Path("conf/presets"))
+    add("--student_config", type=Path, default=Path("conf/fsmn_ctc_student_mini.yaml"))
+    add("--overlay", type=Path, action="append", default=[], help="laid over it; repeatable")
+    add("--teacher_config", type=Path, default=Path("conf/fsmn_ctc_teacher.yaml"))
+    add("--num_tokens", type=int, default=0, help="[of the lists' dictionary, or the teacher's]")
+    add("--lists", type=Path, help="data/NAME, for the number and length of its utterances")
+    add("--lexicon", type=Path, help="word to units, where letters will not do")
+    add("--num_threads", type=int, default=0, help="of the step; 0: all cores")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,72 @@
+"""The report's balance: what a student saves against its teacher, and what it keeps."""
+
+from collections.abc import Sequence
+
+from wekws.score.document import Block, Heading, Table
+from wekws.score.experiment import Model
+from wekws.score.keyword_names import with_pinyin
+from wekws.score.verdict import BUDGET, percent
+
+
+def kept_blocks(teacher: Model | None, students: Sequence[Model]) -> list[Block]:
+    """Return heading and table; nothing without a teacher to compare with.
+
+    A column that no student has a figure for is left out.
+    """
+    if teacher is None or not students:
+        return []
+    columns = {
+        "Compression": [_compression(teacher, student) for student in students],
+        "Fewer MACs": [_fewer_macs(teacher, student) for student in students],
+        "Speed-up, measured": [_speed_up(student) for student in students],
+    }
+    for word in teacher.headline.keywords:
+        header = f"Quality kept, {with_pinyin(word)}"
+        columns[header] = [_quality(teacher, student, word) for student in students]
+    columns = {header: cells for header, cells in columns.items() if any(cells)}
+    if not columns:
+        return []
+    rows = [
+        [student.name, *(cells[i] or "-" for cells in columns.values())]
+        for i, student in enumerate(students)
+    ]
+    table = Table(["Student", *columns], rows, _CAPTION.format(name=teacher.name, budget=BUDGET))
+    return [Heading("What was saved and what was kept"), table]
+
+
+_CAPTION = (
+    "Against {name}. Compression: of parameters. Speed-up: CPU time of a forward pass, one "
+    "utterance on one thread. Quality kept: (1 - FRR) / (1 - FRR of {name}), each at its own "
+    "threshold for {budget}, FRR of both in brackets."
+)
+
+
+def _compression(teacher: Model, student: Model) -> str:
+    if not (teacher.params and student.params):
+        return ""
+    return f"{teacher.params / student.params:.1f} x"
+
+
+def _fewer_macs(teacher: Model, student: Model) -> str:
+    if not (teacher.cost and student.cost):
+        return ""
+    return f"{teacher.cost['macs_per_second'] / student.cost['macs_per_second']:.1f} x"
+
+
+def _speed_up(student: Model) -> str:
+    speed = student.speed
+    if not speed:
+        return ""
+    times = [speed[name]["forward_ms"] for name in ("student", "teacher")]
+    return f"{speed['speed_up']:.1f} x ({times[0]:.2f} ms of {times[1]:.2f})"
+
+
+def _quality(teacher: Model, student: Model, keyword: str) -> str:
+    points = [model.headline.operating_point(keyword, BUDGET) for model in (teacher, student)]
+    if not all(point and point.get("misses") for point in points):
+        return ""
+    theirs, own = (point["misses"]["rate"] for point in points)
+    if theirs >= 1.0:
+        return ""
+    kept = percent((1.0 - own) / (1.0 - theirs))
+    return f"{kept} ({percent(own)}, teacher {percent(theirs)})"
