@@ -21,10 +21,10 @@
 # A data stage that is newer than its inputs is skipped; training goes on after its last epoch.
 #
 # options (with their defaults below): stage stop_stage corpus size data_dir download_dir keywords
-#   language lexicon name num_tokens teacher_config student_config preset overlay extra_lists
-#   base_checkpoint base_dict teacher_checkpoint init_from_teacher alpha temperature base_epochs
-#   teacher_epochs student_epochs num_average average_best budgets decoder corpus_seed seed
-#   num_workers num_threads num_processes device bf16 student_name note
+#   language lexicon name num_tokens teacher_config student_config preset overlay
+#   student_overlay extra_lists base_checkpoint base_dict teacher_checkpoint init_from_teacher alpha
+#   temperature base_epochs teacher_epochs student_epochs num_average average_best budgets decoder
+#   corpus_seed seed num_workers num_threads num_processes device bf16 student_name note
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./path.sh
@@ -45,6 +45,7 @@ teacher_config=conf/fsmn_ctc_teacher.yaml
 student_config=conf/fsmn_ctc_student_mini.yaml
 preset=                 # of the student, laid over the rest: a name in conf/presets | list | ask
 overlay=                # YAML laid over both [speed for synth, small_corpus for kaldi] | none
+student_overlay=        # YAML laid over the student alone, several with commas between
 extra_lists=            # data/NAME of another corpus whose training set joins the base's
 base_checkpoint=        # a large-vocabulary model, with config.yaml beside it: skips its training
 base_dict=              # its dictionary [dict.txt beside it]
@@ -104,7 +105,7 @@ case "$preset" in
     GIVEN_OPTIONS=${GIVEN_OPTIONS/--preset ask/--preset $preset}
     ;;
 esac
-preset_option=()
+student_option=()
 student_average=$num_average
 if [ -n "$preset" ]; then
   preset_file=conf/presets/$preset.yaml
@@ -113,11 +114,12 @@ if [ -n "$preset" ]; then
     echo "$0: --preset $preset: expected one of ${known//.yaml/}list, ask" >&2
     exit 2
   fi
-  preset_option=(--overlay "$preset_file")
+  student_option=(--overlay "$preset_file")
   student_epochs=${student_epochs:-$(sed -n 's/^ *max_epoch: *//p' "$preset_file")}
   half=$(((student_epochs + 1) / 2))
   if [ "$half" -lt "$num_average" ]; then student_average=$half; fi
 fi
+for file in ${student_overlay//,/ }; do student_option+=(--overlay "$file"); done
 student_epochs=${student_epochs:-80}
 student_name=${student_name:-student${preset:+_$preset}}
 download_dir=${download_dir:-$lists/corpus}
@@ -262,7 +264,7 @@ if begin_stage 3 "distillation"; then
   distill_options=(${alpha:+--alpha "$alpha"} ${temperature:+--temperature "$temperature"})
   if $init_from_teacher; then distill_options+=(--init_from_teacher); fi
   "${launch[@]}" -m wekws.bin.train_distill --config "$student_config" "${train_options[@]}" \
-    "${preset_option[@]}" --train_data "$lists/train/data.list" --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
+    "${student_option[@]}" --train_data "$lists/train/data.list" --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
     --teacher_checkpoint "$teacher_checkpoint" "${distill_options[@]}" \
     --override "training_config.max_epoch=$student_epochs"
   python -m wekws.bin.average_model --src_path "$student_dir" \

@@ -180,11 +180,13 @@ def test_training_goes_on_after_its_last_epoch(finished):
 def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     recipe = finished.recipe
     options = ("--preset", "quick", "--stage", 3, "--stop_stage", 3, "--init_from_teacher", "false")
+    options += ("--student_overlay", "conf/overlays/hidden.yaml")
     said = recipe.run("run_distill.sh", *finished.options, *options)
     folder = recipe.folder / EXP / "student_quick"
     config = read_yaml(folder / "config.yaml")
     assert config["training_config"]["max_epoch"] == 3
     assert config["model"]["backbone"]["linear_dim"] == 152
+    assert config["distill_conf"]["hidden"]["weight"] == 1.5
     assert config["dataset_conf"]["filter_conf"]["data_share"] == 0.1
     # 20 utterances, 12 of them with a keyword: a tenth, rounded up, of each kind.
     assert "10 left out" not in said and "left out: not in the share of 10 %" in said
