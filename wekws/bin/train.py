@@ -7,6 +7,7 @@ from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
 from wekws.train import distributed, session
 from wekws.train.loop import fit
+from wekws.train.progressive import at_start
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     experiment = session.read_experiment(args, outputs.vocabulary)
     data = session.open_data(args, experiment, outputs, process)
 
-    model = session.make_model(args, experiment.model, outputs.vocabulary)
+    model = session.make_model(args, at_start(args, experiment).model, outputs.vocabulary)
     run = session.build_run(
         args, process, experiment, outputs, model=model, teacher=None, data=data
     )

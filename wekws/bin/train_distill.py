@@ -9,6 +9,7 @@ from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
 from wekws.train import distributed, session
 from wekws.train.loop import fit
+from wekws.train.progressive import at_start
 from wekws.train.start import make_student, random_student
 from wekws.train.teachers import as_one, load_teachers
 
@@ -47,13 +48,14 @@ def main(argv: list[str] | None = None) -> int:
     teachers = load_teachers(args, experiment, outputs)
     data = session.open_data(args, experiment, outputs, process)
 
-    student = make_student(args, experiment, outputs, teachers[0], data[0])
+    begun = at_start(args, experiment, teachers[0])
+    student = make_student(args, begun, outputs, teachers[0], data[0])
     run = session.build_run(
         args, process, experiment, outputs, model=student, teacher=as_one(teachers), data=data
     )
     if args.init_from_teacher and run.start_epoch == 0:
         # Evaluated once, before the first step: what the transplant is measured against.
-        run.random = random_student(args.seed, experiment, teachers[0]).to(process.device)
+        run.random = random_student(args.seed, begun, teachers[0]).to(process.device)
     fit(run)
     distributed.stop(process)
     if process.is_first:

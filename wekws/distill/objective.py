@@ -18,7 +18,7 @@ from wekws.distill.schedule import (
     as_schedule,
     is_used,
 )
-from wekws.distill.stages import Plan
+from wekws.distill.stages import StagePlan
 from wekws.distill.taps import Outputs
 from wekws.distill.terms import (
     CtcConfig,
@@ -50,7 +50,7 @@ class Objective(nn.Module):
         hidden: HiddenTerm | None = None,
         inner: InnerHead | None = None,
         rivals: Discriminators | None = None,
-        plan: Plan | None = None,
+        plan: StagePlan | None = None,
     ) -> None:
         """Weigh the terms as ``config`` says; a run without a teacher is plain CTC.
 
@@ -95,7 +95,7 @@ class Objective(nn.Module):
         ctc: CtcConfig,
         student: nn.Module,
         teacher: nn.Module,
-        plan: Plan | None = None,
+        plan: StagePlan | None = None,
     ) -> "Objective":
         """Return the objective of a student and its teacher, with the adapters and heads it needs.
 

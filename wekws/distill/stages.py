@@ -11,7 +11,7 @@ from wekws.errors import ConfigError
 class Stage:
     """One item of the list ``stages``, which stands in place of alpha.
 
-    name: for the log, its own. epochs: its share of the training (see ``Plan``), at least 1.
+    name: for the log, its own. epochs: its share of the training (see ``StagePlan``), at least 1.
     task: weight of the terms that know the labels (ctc, its smoothing, the inner head's ctc).
     distillation: of those on posteriors (kd, guide, inner_kd, consistency). feature: of those on
     inner features (hidden and the like). Each multiplies the terms' own weights in
@@ -66,7 +66,7 @@ class Stage:
         return self.lr_scales[max(within, key=len)] if within else 1.0
 
 
-class Plan:
+class StagePlan:
     """Stages laid over a training of a given length.
 
     Their epochs are shares: they are scaled to the training's by largest remainder, at least one
@@ -130,7 +130,7 @@ class Plan:
         """
         advice = {
             "distillation": "distill_conf.kd.weight or that of another term on posteriors",
-            "feature": "distill_conf.hidden.weight",
+            "feature": "distill_conf.hidden.weight or that of another term on features",
         }
         for group in advice.keys() - set(groups):
             names = [stage.name for stage in self.stages if getattr(stage, group) > 0.0]
@@ -167,8 +167,8 @@ def share_out(shares: Sequence[int], total: int) -> list[int]:
     """
     if total < len(shares):
         raise ConfigError(
-            f"stages: {len(shares)} of them in {total} epochs; expected at least one epoch each, "
-            "raise training_config.max_epoch"
+            f"{len(shares)} stages (or depths of a student that grows) in {total} epochs; expected "
+            "at least one epoch each: raise training_config.max_epoch"
         )
     exact = [share * total / sum(shares) for share in shares]
     given = [max(1, int(value)) for value in exact]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wekws.config import load_yaml_with_base, parse_section
 from wekws.errors import ConfigError, DataError
-from wekws.files import atomic_path
+from wekws.files import atomic_path, read_yaml
 from wekws.model.model import KwsModel, ModelConfig
 
 
@@ -65,15 +65,24 @@ def load_model(
 
     config_path: None is the ``config.yaml`` beside the checkpoint. CMVN comes from the checkpoint;
     the file that the config names need not exist any more. A config without ``output_dim``
-    (WeKWS's own) takes it from the checkpoint.
+    (WeKWS's own) takes it from the checkpoint. An epoch of a student that had yet to grow has
+    as many blocks as ``num_layers`` in the YAML beside it says.
     Raises: DataError or ConfigError, see ``load_weights`` here and of the model.
     """
     state = load_weights(checkpoint_path)
     config = read_model_config(config_path or config_beside(checkpoint_path))
+    num_layers = _early_depth(Path(checkpoint_path).with_suffix(".yaml"))
+    if num_layers is not None:
+        config = config.with_num_layers(num_layers)
     head = state.get("backbone.out_linear2.linear.weight")
     if config.output_dim == 0 and head is not None:
         config = config.with_output_dim(len(head))
     return model_of(config, state, source=str(checkpoint_path))
+
+
+def _early_depth(path: Path) -> int | None:
+    info = read_yaml(path) if path.is_file() else None
+    return info.get("num_layers") if isinstance(info, dict) else None
 
 
 def model_of(config: ModelConfig, state: Mapping[str, Tensor], *, source: str) -> KwsModel:

@@ -8,6 +8,7 @@ costs nothing, and cannot leak into an utterance. Only the memory looks across f
 the rows out with silence (zeros) between utterances, as wide as its longest reach.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -170,6 +171,16 @@ class Memory(nn.Module):
         return empty.index_copy(1, index, torch.cat(taps, dim=1))
 
 
+def _make_block(config: FSMNConfig) -> nn.ModuleList:
+    return nn.ModuleList(
+        [
+            Linear(config.linear_dim, config.proj_dim, bias=False),
+            Memory(config),
+            Linear(config.proj_dim, config.linear_dim),
+        ]
+    )
+
+
 class FSMN(nn.Module):
     """FSMN of any size in the family; keys are WeKWS's.
 
@@ -192,16 +203,7 @@ class FSMN(nn.Module):
         self.output_dim = output_dim
         self.in_linear1 = Linear(input_dim, config.input_affine_dim)
         self.in_linear2 = Linear(config.input_affine_dim, config.linear_dim)
-        self.fsmn = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    Linear(config.linear_dim, config.proj_dim, bias=False),
-                    Memory(config),
-                    Linear(config.proj_dim, config.linear_dim),
-                ]
-            )
-            for _ in range(config.num_layers)
-        )
+        self.fsmn = nn.ModuleList(_make_block(config) for _ in range(config.num_layers))
         self.out_linear1 = None
         if not config.is_head_merged:
             self.out_linear1 = Linear(config.linear_dim, config.output_affine_dim)
@@ -226,6 +228,13 @@ class FSMN(nn.Module):
             empty = logits.new_zeros(num_utterances * num_frames, self.output_dim)
             logits = empty.index_copy(0, packing.rows, logits)
         return logits.reshape(num_utterances, num_frames, self.output_dim)
+
+    def append_block(self) -> nn.ModuleList:
+        """Put one more block, of random weights, before the head; return it."""
+        device = self.out_linear2.linear.weight.device
+        self.fsmn.append(_make_block(self.config).to(device))
+        self.config = dataclasses.replace(self.config, num_layers=len(self.fsmn))
+        return self.fsmn[-1]
 
     def _classify(self, rows: Tensor, packing: Packing) -> Tensor:
         """(N, D) to (N, V)."""

@@ -80,6 +80,11 @@ class ModelConfig:
         """Return the same model for a vocabulary of another size."""
         return dataclasses.replace(self, output_dim=output_dim)
 
+    def with_num_layers(self, num_layers: int) -> "ModelConfig":
+        """Return the same model with another number of blocks."""
+        backbone = dataclasses.replace(self.backbone, num_layers=num_layers)
+        return dataclasses.replace(self, backbone=backbone)
+
 
 class KwsModel(nn.Module):
     """Features in, unnormalised token scores out; state keys are WeKWS's."""
@@ -103,6 +108,12 @@ class KwsModel(nn.Module):
         if self.global_cmvn is not None:
             feats = self.global_cmvn(feats)
         return self.backbone(feats, lengths)
+
+    def append_block(self) -> nn.ModuleList:
+        """Put one more block, of random weights, before the head; return it."""
+        block = self.backbone.append_block()
+        self.config = self.config.with_num_layers(self.backbone.config.num_layers)
+        return block
 
     def load_weights(self, state: Mapping[str, Tensor], *, source: str) -> None:
         """Copy a state dict of exactly this model's keys and shapes.

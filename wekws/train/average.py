@@ -14,12 +14,16 @@ from wekws.train.checkpoint import epoch_numbers, read_epoch_info
 def choose_epochs(model_dir: Path, num: int, *, is_best: bool) -> list[int]:
     """Return the last ``num`` epochs, or the ``num`` best by cv_loss, ascending.
 
+    Those of a student that had yet to grow to its full depth do not count.
     Raises: DataError if there are fewer, or ``num`` is below 1.
     """
-    epochs = epoch_numbers(model_dir)
+    there = epoch_numbers(model_dir)
+    epochs = [e for e in there if "num_layers" not in read_epoch_info(model_dir, e)]
     if num < 1 or len(epochs) < num:
+        early = len(there) - len(epochs)
+        growing = f", and {early} of a student that had yet to grow" if early else ""
         raise DataError(
-            f"{model_dir}: holds {len(epochs)} epoch checkpoints (N.pt with N.yaml); "
+            f"{model_dir}: holds {len(epochs)} epoch checkpoints (N.pt with N.yaml){growing}; "
             f"asked to average {num}; train longer or ask for fewer"
         )
     if is_best:

@@ -1,7 +1,8 @@
 """Epoch checkpoints as WeKWS has them, and beside them what a resume needs.
 
-``N.pt`` is a plain state dict, ``N.yaml`` says how the epoch ended, ``train_state.pt`` (written
-last, so that it never speaks of weights that are not there) holds optimiser and schedule.
+``N.pt`` is a plain state dict, ``N.yaml`` says how the epoch ended (and ``num_layers``, of a
+student that has yet to grow to the depth in config.yaml), ``train_state.pt`` (written last, so
+that it never speaks of weights that are not there) holds optimiser and schedule.
 """
 
 import shutil
@@ -54,6 +55,12 @@ def load_state(model_dir: Path, model: nn.Module) -> dict[str, Any] | None:
         raise DataError(f"{path}: speaks of {weights_path.name}, which is missing; start afresh")
     model.load_state_dict(load_weights(weights_path))
     return state
+
+
+def last_epoch(model_dir: Path) -> int | None:
+    """Return the last finished epoch that a resume goes on from; None: there is none yet."""
+    path = model_dir / STATE_NAME
+    return torch.load(path, weights_only=True)["epoch"] if path.exists() else None
 
 
 def epoch_numbers(model_dir: Path) -> list[int]:

@@ -15,8 +15,9 @@ from wekws.config import (
 )
 from wekws.dataset.loader import DatasetConfig
 from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.progressive import ProgressiveConfig
 from wekws.distill.schedule import is_used
-from wekws.distill.stages import Plan, Stage
+from wekws.distill.stages import Stage, StagePlan
 from wekws.distill.terms import CtcConfig
 from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError
@@ -112,6 +113,7 @@ class ExperimentConfig:
     distill_conf: DistillConfig = field(default_factory=DistillConfig)
     transplant: TransplantConfig = field(default_factory=TransplantConfig)
     stages: tuple[Stage, ...] = ()
+    progressive: ProgressiveConfig = field(default_factory=ProgressiveConfig)
 
     def __post_init__(self) -> None:
         """Check the rules between sections: the front end makes what the model takes."""
@@ -127,19 +129,66 @@ class ExperimentConfig:
                 "dataset_conf.spec_aug on"
             )
         self._check_stages()
+        if self.progressive.is_used:
+            self._check_growth()
 
     def _check_stages(self) -> None:
         usual, conf = DistillConfig(), self.distill_conf
-        if self.plan and (conf.alpha, conf.alpha_floor) != (usual.alpha, usual.alpha_floor):
+        if self.stage_plan and (conf.alpha, conf.alpha_floor) != (usual.alpha, usual.alpha_floor):
             raise ConfigError(
                 "stages: given beside distill_conf.alpha or alpha_floor; expected one way of "
                 "weighing, leave alpha out"
             )
 
+    def _check_growth(self) -> None:
+        """Refuse what changes with the number of blocks, and a student that stays shallow."""
+        start, full = self.progressive.start_blocks, self.model.backbone.num_layers
+        last = self.depth_at(self.training_config.max_epoch - 1) if start <= full else start
+        if last != full:
+            raise ConfigError(
+                f"progressive: {start} blocks at the start, {last} in the last epoch, num_layers "
+                f"{full}; expected to end there: change start_blocks, every or max_epoch"
+            )
+        hidden, inner = self.distill_conf.hidden, self.distill_conf.inner
+        has_pairs = is_used(hidden.weight) or is_used(self.distill_conf.adversarial.weight)
+        if has_pairs and not hidden.pairs:
+            raise ConfigError(
+                "progressive: the rule of distill_conf.hidden pairs other blocks at every depth; "
+                f"name `pairs` within the student's first {start} blocks"
+            )
+        if is_used(inner.weight) and inner.block > start:
+            raise ConfigError(
+                f"progressive: distill_conf.inner.block {inner.block} is not there from the start; "
+                f"expected at most {start}"
+            )
+        takes_slices = self.transplant.channels != "activation" and not self.transplant.source
+        if self.progressive.new_block == "teacher" and not takes_slices:
+            raise ConfigError(
+                "progressive.new_block: teacher takes the same channels of the teacher at every "
+                "depth; expected transplant.channels first or uniform and no transplant.source, "
+                "or new_block identity"
+            )
+
+    def depth_at(self, epoch: int) -> int:
+        """Return how many blocks the student has in an epoch."""
+        full = self.model.backbone.num_layers
+        return self.progressive.depth_at(epoch, full, self.training_config.max_epoch)
+
+    def with_depth(self, num_layers: int) -> "ExperimentConfig":
+        """Return the configuration of a student that stays at its first ``num_layers`` blocks."""
+        blocks = self.transplant.blocks
+        blocks = blocks if blocks == "ends" else blocks[:num_layers]
+        return dataclasses.replace(
+            self,
+            model=self.model.with_num_layers(num_layers),
+            transplant=dataclasses.replace(self.transplant, blocks=blocks),
+            progressive=ProgressiveConfig(),
+        )
+
     @property
-    def plan(self) -> Plan | None:
+    def stage_plan(self) -> StagePlan | None:
         """The stages laid over the training's epochs; None: no stages."""
-        return Plan(self.stages, self.training_config.max_epoch) if self.stages else None
+        return StagePlan(self.stages, self.training_config.max_epoch) if self.stages else None
 
     def with_output_dim(self, output_dim: int) -> "ExperimentConfig":
         """Return the same configuration for a vocabulary of another size."""

@@ -21,7 +21,7 @@ from wekws.train.distributed import add_gradients
 from wekws.train.gradients import GradientProbe
 from wekws.train.meter import Meter
 from wekws.train.records import Records
-from wekws.train.stages import begin_epoch
+from wekws.train.stages import begin_epoch, epoch_notes
 from wekws.train.step import (
     Heard,
     Run,
@@ -58,8 +58,7 @@ def fit(run: Run) -> None:
             **trained,
         }
         run.learning_rate.after_epoch(figures["cv_loss"])
-        if run.experiment.plan is not None:
-            figures["stage"] = run.experiment.plan.at(epoch).name
+        figures |= epoch_notes(run, epoch)
         figures["seconds"] = round(time.monotonic() - started, 3)
         records.write("cv", run.step, {"epoch": epoch, **figures})
         if run.process.is_first:

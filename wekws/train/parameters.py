@@ -5,12 +5,12 @@ from typing import Any
 from torch import nn
 
 from wekws.distill.objective import Objective
-from wekws.distill.stages import Plan
+from wekws.distill.stages import StagePlan
 from wekws.model.model import ModelConfig, skeleton
 
 
 def parameter_groups(
-    plan: Plan | None, model: nn.Module, objective: Objective
+    plan: StagePlan | None, model: nn.Module, objective: Objective
 ) -> list[dict[str, Any]]:
     """Return the model's parameters and then the objective's, as groups for an optimiser.
 
@@ -31,10 +31,10 @@ def parameter_groups(
     ]
 
 
-def require_plan(plan: Plan, config: ModelConfig) -> None:
+def require_plan(plan: StagePlan, config: ModelConfig) -> None:
     """Check the modules that stages name against the student.
 
-    Raises: ConfigError, see ``Plan.require_modules``.
+    Raises: ConfigError, see ``StagePlan.require_modules``.
     """
     student = skeleton(config)
     names = [name for name, _ in student.named_parameters()]

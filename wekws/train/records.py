@@ -37,7 +37,8 @@ class Records:
     def write(self, kind: str, step: int, row: dict[str, Any]) -> None:
         """Write one row to every place.
 
-        kind: ``step``, ``gradient``, ``cv``, ``teacher``, ``teachers``, ``start`` or ``stage``.
+        kind: ``step``, ``gradient``, ``cv``, ``teacher``, ``teachers``, ``start``, ``stage`` or
+        ``growth``.
         step: optimiser steps done so far.
         """
         if not self._is_first:

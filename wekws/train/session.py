@@ -23,7 +23,7 @@ from wekws.files import atomic_path, read_yaml, write_yaml
 from wekws.model.checkpoint import load_weights
 from wekws.model.cmvn import load_cmvn
 from wekws.model.cost import num_parameters
-from wekws.model.model import KwsModel, ModelConfig, ignored_keys
+from wekws.model.model import KwsModel, ModelConfig, ignored_keys, skeleton
 from wekws.train.checkpoint import load_state, require_fresh
 from wekws.train.distributed import Process, barrier, copy_from_first
 from wekws.train.ema import WeightAverage
@@ -200,7 +200,7 @@ def build_run(
     """
     model.to(process.device)
     configs = (experiment.distill_conf, experiment.ctc_conf)
-    plan = experiment.plan
+    plan = experiment.stage_plan
     if plan is not None:
         require_plan(plan, experiment.model)
     if teacher is None:
@@ -283,7 +283,7 @@ def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
         "cv_data": str(args.cv_data.resolve()),
         "teachers": [str(path.resolve()) for path in getattr(args, "teacher_checkpoint", [])],
         "seed": run.seed,
-        "num_parameters": num_parameters(run.model),
+        "num_parameters": num_parameters(skeleton(run.experiment.model)),
         "vocabulary": outputs.vocabulary.fingerprint,
         "num_train": len(run.train_set),
         "num_cv": len(run.cv_set),
@@ -301,6 +301,6 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return Adam(W), one fused step a group of parameters; see ``parameter_groups``."""
     conf = experiment.optim_conf
-    groups = parameter_groups(experiment.plan, model, objective)
+    groups = parameter_groups(experiment.stage_plan, model, objective)
     rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[experiment.optim]
     return rule(groups, lr=conf.lr, weight_decay=conf.weight_decay, fused=True)

@@ -1,8 +1,9 @@
-"""A run as it passes from stage to stage."""
+"""A run as it passes from stage to stage, and from depth to depth."""
 
 import logging
 
-from wekws.distill.stages import Plan
+from wekws.distill.stages import StagePlan
+from wekws.train.progressive import grow
 from wekws.train.records import Records
 from wekws.train.step import Run
 
@@ -12,9 +13,11 @@ logger = logging.getLogger(__name__)
 def begin_epoch(run: Run, epoch: int, records: Records) -> None:
     """Freeze and scale as the epoch's stage says; a stage that begins gets a row in the log.
 
-    A function of the epoch alone, so that a run resumed in mid-stage goes on as it was.
+    A student that is to be deeper grows first. All of it follows from the epoch and the weights,
+    so that a run resumed in mid-stage, or where it grows, goes on as it was.
     """
-    plan = run.experiment.plan
+    grow(run, epoch, records)
+    plan = run.experiment.stage_plan
     if plan is None:
         return
     if epoch == 0:
@@ -31,14 +34,25 @@ def begin_epoch(run: Run, epoch: int, records: Records) -> None:
         records.write("stage", run.step, {"epoch": epoch, **_row(run, plan, index)})
 
 
-def _log_plan(plan: Plan) -> None:
+def epoch_notes(run: Run, epoch: int) -> dict[str, str | int]:
+    """Return what an epoch's row and YAML say of where it stands: its stage, an early depth."""
+    notes: dict[str, str | int] = {}
+    if run.experiment.stage_plan is not None:
+        notes["stage"] = run.experiment.stage_plan.at(epoch).name
+    num_layers = run.experiment.depth_at(epoch)
+    if num_layers < run.experiment.model.backbone.num_layers:
+        notes["num_layers"] = num_layers
+    return notes
+
+
+def _log_plan(plan: StagePlan) -> None:
     parts = [f"{s.name} {n}" for s, n in zip(plan.stages, plan.epochs, strict=True)]
     written = [stage.epochs for stage in plan.stages]
     scaled = "" if written == plan.epochs else f", scaled from {'+'.join(map(str, written))}"
     logger.info("stages, in epochs: %s%s", ", ".join(parts), scaled)
 
 
-def _row(run: Run, plan: Plan, index: int) -> dict:
+def _row(run: Run, plan: StagePlan, index: int) -> dict:
     stage, progress = plan.stages[index], plan.starts[index] / plan.max_epoch
     return {
         "name": stage.name,

@@ -78,7 +78,7 @@ def _run_without_data(experiment: ExperimentConfig, teacher: KwsModel, device: t
     student = KwsModel(experiment.model, cmvn).to(device)
     teacher = teacher.to(device).requires_grad_(False).eval()
     configs = (experiment.distill_conf, experiment.ctc_conf)
-    objective = Objective.between(*configs, student, teacher, experiment.plan).to(device)
+    objective = Objective.between(*configs, student, teacher, experiment.stage_plan).to(device)
     optimizer = make_optimizer(experiment, student, objective)
     return Run(
         process=Process(0, 1, device),

@@ -6,7 +6,7 @@ from wekws.distill.hidden import HiddenConfig
 from wekws.distill.loss import Targets
 from wekws.distill.objective import Objective
 from wekws.distill.schedule import Schedule
-from wekws.distill.stages import Plan, Stage, share_out
+from wekws.distill.stages import Stage, StagePlan, share_out
 from wekws.distill.taps import Output, Outputs
 from wekws.distill.terms import ConsistencyConfig
 from wekws.errors import ConfigError
@@ -37,12 +37,12 @@ def test_epochs_are_shares_of_the_training(shares, total, expected):
 
 
 def test_more_stages_than_epochs_are_refused():
-    with pytest.raises(ConfigError, match="3 of them in 2 epochs"):
-        Plan(THREE, 2)
+    with pytest.raises(ConfigError, match="3 stages .* in 2 epochs"):
+        StagePlan(THREE, 2)
 
 
 def test_a_plan_is_a_schedule_with_a_knot_a_stage():
-    plan = Plan(THREE, 7)  # 2, 3, 2 epochs
+    plan = StagePlan(THREE, 7)  # 2, 3, 2 epochs
     assert plan.starts == [0, 2, 5]
     assert [plan.at(epoch).name for epoch in range(8)] == [
         *("task", "task", "gentle", "gentle", "gentle", "balanced", "balanced", "balanced")
@@ -59,7 +59,7 @@ def test_a_plan_is_a_schedule_with_a_knot_a_stage():
 
 
 def staged_objective(**config):
-    return Objective(DistillConfig(**config), has_teacher=True, plan=Plan(THREE, 7))
+    return Objective(DistillConfig(**config), has_teacher=True, plan=StagePlan(THREE, 7))
 
 
 def test_stages_weigh_in_place_of_alpha_and_leave_out_what_weighs_nothing():
@@ -81,11 +81,13 @@ def test_stages_weigh_in_place_of_alpha_and_leave_out_what_weighs_nothing():
 
 def test_what_a_stage_weighs_must_be_there():
     with pytest.raises(ConfigError, match="distillation above 0 in gentle, balanced.*a teacher"):
-        Objective(DistillConfig(), has_teacher=False, plan=Plan(THREE, 7))
+        Objective(DistillConfig(), has_teacher=False, plan=StagePlan(THREE, 7))
     features = (Stage(name="align", epochs=1, task=0.0, feature=1.0),)
     with pytest.raises(ConfigError, match="feature above 0 in align.*hidden.weight"):
-        Objective(DistillConfig(hidden=HiddenConfig()), has_teacher=True, plan=Plan(features, 1))
-    alone = Objective(DistillConfig(), has_teacher=False, plan=Plan(THREE[:1], 1))
+        Objective(
+            DistillConfig(hidden=HiddenConfig()), has_teacher=True, plan=StagePlan(features, 1)
+        )
+    alone = Objective(DistillConfig(), has_teacher=False, plan=StagePlan(THREE[:1], 1))
     assert alone.weights(0.0) == {"ctc": 1.0}
 
 
@@ -104,7 +106,7 @@ def test_stages_that_mean_nothing_are_refused(values):
     with pytest.raises(ConfigError):
         Stage(**{"name": "s", "epochs": 1, **values})
     with pytest.raises(ConfigError, match="different names"):
-        Plan([Stage(name="s", epochs=1)] * 2, 2)
+        StagePlan([Stage(name="s", epochs=1)] * 2, 2)
 
 
 def test_the_longest_path_scales_a_parameter():
