@@ -68,19 +68,21 @@ class SpeechDataset:
         )
         labels = [vocabulary.encode_utterance(utterance, tokenizer) for utterance in utterances]
         shortest, longest = self._frame_ranges(is_training)
-        keyword_ids = [vocabulary.encode(keyword, tokenizer) for keyword in keywords]
-        is_keyword = [_has_keyword(u, keywords, keyword_ids) for u in utterances]
+        self.keywords = tuple(keywords)
+        self.keyword_ids = [vocabulary.encode(keyword, tokenizer) for keyword in keywords]
+        holds_keyword = _holds_keyword(utterances, self.keywords, self.keyword_ids)
         reasons = reasons_against(config, labels, shortest, longest, use_filters, is_training)
         if is_training:
             keys, share = [u.key for u in utterances], config.filter_conf.data_share
-            reasons = keep_share(share, reasons, keys, is_keyword)
+            reasons = keep_share(share, reasons, keys, holds_keyword.any(axis=1))
         self._kept = np.flatnonzero([reason is None for reason in reasons])
         report_left_out(data_list, utterances, reasons)
         self.keys = [utterances[i].key for i in self._kept]
         self.labels = [labels[i] for i in self._kept]
         self._label_offsets = np.cumsum([0, *map(len, self.labels)])
         self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
-        self.is_keyword = np.array(is_keyword, bool)[self._kept]
+        self.holds_keyword = holds_keyword[self._kept]
+        self.is_keyword = self.holds_keyword.any(axis=1)
         self._join_prob, self._seed = config.join_prob if is_training else 0.0, seed
         self._pool = None
         if is_training and config.is_online:
@@ -262,14 +264,17 @@ def _one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[
             yield pending.result()
 
 
-def _has_keyword(
-    utterance: Utterance, keywords: Sequence[str], keyword_ids: Sequence[Sequence[int]]
-) -> bool:
+def _holds_keyword(
+    utterances: Sequence[Utterance], keywords: Sequence[str], keyword_ids: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return which utterance holds which keyword, (N, K)."""
+    pairs = list(zip(keywords, keyword_ids, strict=True))
+    held = [[_has_keyword(utterance, *pair) for pair in pairs] for utterance in utterances]
+    return np.array(held, bool).reshape(len(utterances), len(pairs))
+
+
+def _has_keyword(utterance: Utterance, keyword: str, keyword_ids: Sequence[int]) -> bool:
     if isinstance(utterance.txt, str):
-        return any(contains_keyword(utterance.txt, keyword) for keyword in keywords)
-    ids = list(utterance.txt)
-    return any(
-        ids[i : i + len(wanted)] == list(wanted)
-        for wanted in keyword_ids
-        for i in range(len(ids) - len(wanted) + 1)
-    )
+        return contains_keyword(utterance.txt, keyword)
+    ids, wanted = list(utterance.txt), list(keyword_ids)
+    return any(ids[i : i + len(wanted)] == wanted for i in range(len(ids) - len(wanted) + 1))

@@ -13,8 +13,14 @@ from wekws.errors import DataError
 from wekws.files import read_yaml
 from wekws.model.cost import model_cost
 from wekws.model.model import ModelConfig
+from wekws.score.health import Problem, history
 from wekws.score.results import Result, read_json, read_result
-from wekws.score.training_log import BEFORE_FIRST_STEP, METRICS_NAME, read_cv_rows
+from wekws.score.training_log import (
+    BEFORE_FIRST_STEP,
+    METRICS_NAME,
+    read_cv_rows,
+    read_metrics,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -26,6 +32,7 @@ class Model:
     cv_rows: one an epoch, the state before the first step first. cost: as ``model_cost`` gives it.
     results: averaged checkpoints first; the first of them stands for the model.
     speed: a student's, against its teacher, as ``wekws.bin.measure_speed`` wrote it.
+    problems: what went wrong in training.
     """
 
     name: str
@@ -36,6 +43,7 @@ class Model:
     cost: dict[str, Any] | None
     results: Sequence[Result]
     speed: dict[str, Any] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
 
     @property
     def headline(self) -> Result:
@@ -104,6 +112,7 @@ def read_model(
         cost=_cost(config, config_path),
         results=sorted(results, key=_rank),
         speed=read_json(speed_path) if speed_path.exists() else {},
+        problems=history(read_metrics(exp_dir)),
     )
 
 

@@ -78,7 +78,12 @@ def build_report(inputs: ReportInputs) -> list[Block]:
     blocks += detection_blocks(models)
     blocks += [Heading("Confidences"), *_figure(inputs, "confidence", _CONFIDENCE_CAPTION)]
     blocks += [confidence_table(models), *confusion_table(models)]
-    blocks += _training_blocks(inputs) + _size_blocks(models) + _corpus_blocks(inputs)
+    blocks += (
+        _training_blocks(inputs)
+        + health_blocks(models)
+        + _size_blocks(models)
+        + _corpus_blocks(inputs)
+    )
     return blocks + _command_blocks(inputs)
 
 
@@ -127,6 +132,12 @@ def _training_blocks(inputs: ReportInputs) -> list[Block]:
     ]
     said = [Paragraph("; ".join(starts) + ".")] if starts else []
     return [Heading("Training"), table, *said, *_figure(inputs, "curves", _CURVES_CAPTION)]
+
+
+def health_blocks(models: Sequence[Model]) -> list[Block]:
+    """Return what went wrong while training, nothing if all was well."""
+    told = [f"**{model.name}**: {p.sentence()}" for model in models for p in model.problems]
+    return [Heading("Health"), Bullets(told)] if told else []
 
 
 def _training_row(model: Model) -> list[str]:

@@ -33,7 +33,9 @@ from wekws.train.step import (
     own_batches,
     step_generator,
 )
+from wekws.train.teacher_check import Confidences, announce, label_figures
 from wekws.train.teachers import weigh
+from wekws.train.watch import LayerNorms, watch
 
 
 def fit(run: Run) -> None:
@@ -61,6 +63,7 @@ def fit(run: Run) -> None:
         figures |= epoch_notes(run, epoch)
         figures["seconds"] = round(time.monotonic() - started, 3)
         records.write("cv", run.step, {"epoch": epoch, **figures})
+        watch(records, run.step)
         if run.process.is_first:
             save_epoch(run.model_dir, epoch, run.kept_model, figures, _state(run))
     if run.process.is_first:
@@ -71,10 +74,16 @@ def fit(run: Run) -> None:
 def _record_start(run: Run, records: Records) -> None:
     """Write cv figures before the first step, and how far a transplant brought the student."""
     rows = {"epoch": -1}
+    frame_skip = run.experiment.dataset_conf.frame_skip
+    records.write("labels", 0, {**rows, **label_figures(run.cv_set, frame_skip)})
     if run.teacher is not None:
         weigh(run, records)
-        teacher = evaluate(run, run.teacher)
+        confidences = Confidences(run.cv_set)
+        teacher = evaluate(run, run.teacher, confidences)
+        teacher["confidences"] = confidences.figures(run.process)
         records.write("teacher", 0, {**rows, **teacher})
+        if run.process.is_first:
+            announce(teacher)
     student = evaluate(run, run.kept_model)
     records.write("cv", 0, {**rows, **student})
     if run.random is None:
@@ -107,7 +116,7 @@ def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
     config = run.experiment.training_config
     total = num_steps(run, epoch)
     run.model.train()
-    meter = Meter(run, epoch)
+    meter, layers = Meter(run, epoch), LayerNorms(run.model, run.objective)
     is_quiet = not (run.process.is_first and sys.stderr.isatty())
     own = own_batches(run, run.train_set, epoch)
     bar = tqdm(own, total=total, desc=f"epoch {epoch}", disable=is_quiet, leave=False)
@@ -118,6 +127,9 @@ def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
         heard = hear(run, batch, step_generator(run, epoch, index), progress)
         loss = _backward(run, heard, progress, probe)
         add_gradients(run.process, run.parameters)
+        is_due = (index + 1) % config.log_interval == 0 or index + 1 == total
+        if is_due:
+            layers.look()
         norm = nn.utils.clip_grad_norm_(run.parameters, config.grad_clip)
         _require_finite(loss, norm, epoch, index, batch)
         run.optimizer.step()
@@ -125,11 +137,12 @@ def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
         if run.average is not None:
             run.average.update(run.model, run.step)
         meter.add(loss, norm, batch.num_global)
-        if (index + 1) % config.log_interval == 0 or index + 1 == total:
+        if is_due:
             records.write("step", run.step, {"epoch": epoch, **meter.interval(rate, progress)})
         if probe is not None:
             row = {"epoch": epoch, **probe.figures(run.process)}
             records.write("gradient", run.step, row)
+    records.write("layers", run.step, {"epoch": epoch, **layers.figures()})
     return meter.epoch_means()
 
 

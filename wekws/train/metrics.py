@@ -1,4 +1,4 @@
-"""Token accuracy of greedy CTC output, in whole batches.
+"""What greedy CTC output is like, in whole batches: right or wrong, and how much of it is nothing.
 
 Axes: B batch, T frames, V vocabulary, H hypothesis length, L label length.
 """
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from wekws.distill.frames import valid_frames
+
+NUM_BUCKETS = 1024
 
 
 def greedy_tokens(logits: Tensor, lengths: Tensor, blank: int = 0) -> tuple[Tensor, Tensor]:
@@ -42,7 +44,30 @@ def edit_distances(
     return row.gather(1, label_lengths.unsqueeze(1)).squeeze(1)
 
 
-def token_errors(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
-    """Return the edit distance between greedy output and labels, (B,)."""
-    hypotheses, hypothesis_lengths = greedy_tokens(logits, lengths)
-    return edit_distances(hypotheses, hypothesis_lengths, labels, label_lengths)
+def frame_counts(logits: Tensor, lengths: Tensor, *, blank: int = 0, filler: int = 1) -> Tensor:
+    """Return (3,): valid frames, those whose best token is blank, those whose best is filler."""
+    best, valid = logits.argmax(dim=-1), valid_frames(lengths, logits.shape[1])
+    return torch.stack([(valid & kind).sum() for kind in (valid, best == blank, best == filler)])
+
+
+def output_histogram(hypotheses: Tensor) -> Tensor:
+    """Count equal outputs: (NUM_BUCKETS,), an utterance each, equal ones in one bucket.
+
+    hypotheses: (B, H) as ``greedy_tokens`` packs them. Histograms of batches and of processes
+    add up. Different outputs share a bucket by chance, one in NUM_BUCKETS: too few to mistake
+    a crowd of utterances for one output.
+    """
+    place = torch.arange(1, hypotheses.shape[1] + 1, device=hypotheses.device)
+    # Integer arithmetic that overflows, as hashes do; positions past the end count 0.
+    mixed = ((hypotheses + 1) * _mix(place)).sum(dim=1)
+    buckets = (_mix(mixed) >> 20) % NUM_BUCKETS
+    return torch.bincount(buckets, minlength=NUM_BUCKETS)
+
+
+def _mix(values: Tensor) -> Tensor:
+    """Scatter integers over all 64 bits, with the constants of SplitMix64.
+
+    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
+    """
+    values = values * -7046029254386353131
+    return (values ^ (values >> 29)) * -4658895280553007687

@@ -19,7 +19,14 @@ from wekws.train.distributed import Process, add_over_peers
 from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig
 from wekws.train.learning_rate import LearningRate
-from wekws.train.metrics import token_errors
+from wekws.train.metrics import (
+    NUM_BUCKETS,
+    edit_distances,
+    frame_counts,
+    greedy_tokens,
+    output_histogram,
+)
+from wekws.train.teacher_check import Confidences
 
 if TYPE_CHECKING:
     from wekws.train.rival import Rival
@@ -180,13 +187,18 @@ def forward_loss(run: Run, heard: Heard, progress: float, outputs: Outputs | Non
 
 
 @torch.no_grad()
-def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
+def evaluate(
+    run: Run, model: nn.Module, confidences: Confidences | None = None
+) -> dict[str, float]:
     """Return a cv pass's figures for ``model`` (the student, or the teacher itself).
 
     cv_loss: CTC, nats per utterance. cv_kd and so on: the distillation terms, where there is a
     teacher, at the temperature of the end of training, so that epochs compare.
     cv_accuracy: 1 - token errors / tokens over all utterances; cv_keyword_accuracy: over those
     that hold a keyword, since a tiny model's general accuracy means little.
+    cv_blank_share, cv_filler_share: of the frames, those whose best token is blank or filler.
+    cv_same_output_share: of the utterances, those with the commonest greedy output.
+    confidences: takes in the outputs of every batch.
     """
     was_training = model.training
     model.eval()
@@ -194,20 +206,23 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
     # A second view is a matter of masks, and a cv pass has none; discriminators move.
     taught = tuple(n for n in run.objective.taught if n not in ("consistency", "adversarial"))
     taught = () if model is run.teacher else taught
-    totals = torch.zeros(6 + len(taught), dtype=torch.float64, device=run.process.device)
+    size = NUM_BUCKETS + 9 + len(taught)
+    totals = torch.zeros(size, dtype=torch.float64, device=run.process.device)
     for batch in own_batches(run, run.cv_set):
-        totals += _batch_totals(run, model, batch, taught)
+        totals += _batch_totals(run, model, batch, taught, confidences)
     model.train(was_training)
     run.objective.train()
     totals = add_over_peers(run.process, totals)
-    num, ctc, errors, tokens, keyword_errors, keyword_tokens, *distances = totals.tolist()
+    outputs, (num, ctc, *totals) = totals[:NUM_BUCKETS], totals[NUM_BUCKETS:].tolist()
+    errors, tokens, keyword_errors, keyword_tokens, frames, blanks, fillers, *distances = totals
     figures = {"cv_loss": ctc / num}
     for name, distance in zip(taught, distances, strict=True):
         figures[f"cv_{name}"] = distance / num
     figures["cv_accuracy"] = 1.0 - errors / max(tokens, 1.0)
     if keyword_tokens:
         figures["cv_keyword_accuracy"] = 1.0 - keyword_errors / keyword_tokens
-    return figures
+    shares = {"cv_blank_share": blanks / frames, "cv_filler_share": fillers / frames}
+    return {**figures, **shares, "cv_same_output_share": float(outputs.max()) / num}
 
 
 def own_batches(run: Run, data_set: SpeechDataset, epoch: int | None = None) -> Iterator[Batch]:
@@ -242,12 +257,22 @@ def num_steps(run: Run, epoch: int) -> int:
     return len(plan)
 
 
-def _batch_totals(run: Run, model: nn.Module, batch: Batch, taught: tuple[str, ...]) -> Tensor:
+def _batch_totals(
+    run: Run,
+    model: nn.Module,
+    batch: Batch,
+    taught: tuple[str, ...],
+    confidences: Confidences | None,
+) -> Tensor:
     heard = hear(run, batch, None)
     outputs = forward(run, model, heard, use_teacher=bool(taught), use_again=False)
     terms = run.objective.terms(outputs, heard.targets, progress=1.0)
     tokens, is_keyword = heard.label_lengths, batch.is_keyword.to(run.process.device)
-    errors = token_errors(outputs.student.logits, heard.lengths, heard.labels, tokens)
+    logits = outputs.student.logits
+    if confidences is not None:
+        confidences.add(batch.keys, logits, heard.lengths)
+    hypotheses, hypothesis_lengths = greedy_tokens(logits, heard.lengths)
+    errors = edit_distances(hypotheses, hypothesis_lengths, heard.labels, tokens)
     counts = [
         terms["ctc"].new_zeros(()) + len(batch.keys),
         terms["ctc"],
@@ -255,6 +280,8 @@ def _batch_totals(run: Run, model: nn.Module, batch: Batch, taught: tuple[str, .
         tokens.sum(),
         (errors * is_keyword).sum(),
         (tokens * is_keyword).sum(),
+        *frame_counts(logits, heard.lengths),
         *(terms[name] for name in taught),
     ]
-    return torch.stack([count.double() for count in counts])
+    histogram = output_histogram(hypotheses).double()
+    return torch.cat([histogram, torch.stack([count.double() for count in counts])])

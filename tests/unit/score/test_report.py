@@ -253,3 +253,28 @@ def test_report_of_named_results_alone(project):
     assert "No averaged checkpoint was evaluated" in markdown
     with pytest.raises(ConfigError, match="NAME=DIR"):
         main([*arguments, "--result_dirs", f"x={project}/student/test_4"])
+
+
+def test_the_report_tells_of_problems_and_says_nothing_when_all_is_well(tmp_path):
+    for name in ("ill", "well"):
+        fake.make_run(tmp_path / name, epochs=9)
+        fake.make_result(tmp_path / name / "test_avg_5", KEYWORDS)
+    rows = [
+        {"kind": "health", "epoch": 3, "problem": "stuck_gate", "state": "began", "text": "shut"},
+        {"kind": "health", "epoch": 6, "problem": "stuck_gate", "state": "ended"},
+        {"kind": "health", "epoch": 8, "problem": "loss_rising", "state": "began", "text": "up"},
+    ]
+    with open(tmp_path / "ill" / "metrics.jsonl", "a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    ill, well = (read_model(name, tmp_path / name, "test") for name in ("ill", "well"))
+    blocks = build_report(ReportInputs(title="x", teacher=None, students=[ill, well]))
+    (told,) = [
+        after
+        for block, after in zip(blocks, blocks[1:], strict=False)
+        if block == Heading("Health")
+    ]
+    first, second = told.items
+    assert first.startswith("**ill**: In epochs 3 to 5: shut. Change what holds the gate open")
+    assert second.startswith("**ill**: From epoch 8 on: up. Average checkpoints")
+    blocks = build_report(ReportInputs(title="x", teacher=None, students=[well]))
+    assert Heading("Health") not in blocks

@@ -1,6 +1,12 @@
 import torch
 
-from wekws.train.metrics import edit_distances, greedy_tokens, token_errors
+from wekws.train.metrics import (
+    NUM_BUCKETS,
+    edit_distances,
+    frame_counts,
+    greedy_tokens,
+    output_histogram,
+)
 
 
 def levenshtein(a, b):
@@ -37,10 +43,33 @@ def test_greedy_tokens_collapse_repeats_and_blanks_within_the_length():
 def test_silence_against_no_label_is_no_error_and_against_one_is_a_deletion():
     logits = torch.tensor([[[9.0, 0.0]] * 3] * 2)
     labels, lengths = torch.tensor([[0], [1]]), torch.tensor([3, 3])
-    assert token_errors(logits, lengths, labels, torch.tensor([0, 1])).tolist() == [0, 1]
+    hypotheses = greedy_tokens(logits, lengths)
+    assert edit_distances(*hypotheses, labels, torch.tensor([0, 1])).tolist() == [0, 1]
 
 
 def test_a_batch_of_none():
     empty = torch.zeros(0, 3, dtype=torch.long)
     none = torch.zeros(0, dtype=torch.long)
     assert edit_distances(empty, none, empty, none).tolist() == []
+
+
+def test_frames_of_blank_and_filler_are_counted_within_the_length():
+    best = torch.tensor([[0, 0, 1, 2], [0, 1, 1, 1]])
+    logits = torch.nn.functional.one_hot(best, 3).float()
+    # Frames 4 + 2; blanks 2 + 1; fillers 1 + 1.
+    assert frame_counts(logits, torch.tensor([4, 2])).tolist() == [6, 3, 2]
+
+
+def test_equal_outputs_fall_into_one_bucket_however_they_are_padded():
+    outputs = torch.tensor([[3, 1], [1, 3], [3, 1], [3, -1], [-1, -1]])
+    longer = torch.nn.functional.pad(outputs, (0, 4), value=-1)
+    counts = output_histogram(outputs)
+    assert counts.shape == (NUM_BUCKETS,) and counts.sum() == 5
+    assert sorted(counts[counts > 0].tolist()) == [1, 1, 1, 2]
+    assert torch.equal(counts, output_histogram(longer))
+
+
+def test_different_outputs_spread_over_the_buckets():
+    outputs = torch.cartesian_prod(*[torch.arange(-1, 6)] * 4)
+    # 2,401 outputs in 1,024 buckets: 2.3 each, and by chance never more than 15 (Poisson).
+    assert output_histogram(outputs).max() < 16

@@ -1,0 +1,136 @@
+"""What a teacher is worth on dev, before a student listens to it."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.vocabulary import FILLER
+from wekws.decode.keyword import KeywordScorer
+from wekws.score.keyword_names import with_pinyin
+from wekws.train.distributed import Process, add_over_peers
+
+logger = logging.getLogger(__name__)
+
+# A coin says 0.5. Below 0.75, one positive in four lies under a negative drawn at random.
+MIN_SEPARATION = 0.75
+# Saying nothing at all is 0 of the tokens right; a tenth is not yet listening.
+MIN_KEYWORD_ACCURACY = 0.1
+
+
+class Confidences:
+    """Each keyword's highest confidence in each cv utterance, taken in batch by batch."""
+
+    def __init__(self, cv_set: SpeechDataset) -> None:
+        """Listen for the keywords of the set that it holds and whose tokens it knows."""
+        self._held = {
+            keyword: (ids, cv_set.holds_keyword[:, k])
+            for k, (keyword, ids) in enumerate(
+                zip(cv_set.keywords, cv_set.keyword_ids, strict=True)
+            )
+            if ids and FILLER not in ids and cv_set.holds_keyword[:, k].any()
+        }
+        self._row = {key: i for i, key in enumerate(cv_set.keys)}
+        self._is_negative = ~cv_set.is_keyword
+        self._best = np.zeros((len(cv_set), len(self._held)))
+        ids = [list(map(int, ids)) for ids, _ in self._held.values()]
+        self._scorer = KeywordScorer(ids) if ids else None
+
+    def add(self, keys: Sequence[str], logits: Tensor, lengths: Tensor) -> None:
+        """Take in a batch's outputs (B, T, V) of ``lengths`` (B,) frames."""
+        if self._scorer is not None:
+            confidence, _ = self._scorer(logits.float().log_softmax(dim=-1), lengths)
+            self._best[[self._row[key] for key in keys]] = confidence.amax(dim=2).cpu().numpy()
+
+    def figures(self, process: Process) -> dict[str, dict[str, float]]:
+        """Return, for each keyword, how confident the model is of it where it is and is not.
+
+        positives, negatives: utterances with the keyword, and without any. mean, median:
+        confidence of the positives. negative_mean, negative_median: of the negatives.
+        separation: how often a positive lies above a negative, drawn at random (ties count
+        half); 0.5 is chance.
+        """
+        whole = torch.from_numpy(self._best).to(process.device)
+        best = add_over_peers(process, whole).cpu().numpy()
+        found = {}
+        for column, (keyword, (_, is_positive)) in enumerate(self._held.items()):
+            found[keyword] = _describe(best[is_positive, column], best[self._is_negative, column])
+        return found
+
+
+def _describe(positives: np.ndarray, negatives: np.ndarray) -> dict[str, float]:
+    figures = {"positives": len(positives), "negatives": len(negatives)}
+    figures |= {"mean": float(positives.mean()), "median": float(np.median(positives))}
+    if len(negatives):
+        ordered = np.sort(negatives)
+        below = np.searchsorted(ordered, positives) + np.searchsorted(ordered, positives, "right")
+        figures |= {
+            "negative_mean": float(negatives.mean()),
+            "negative_median": float(np.median(negatives)),
+            "separation": float(below.mean()) / 2 / len(negatives),
+        }
+    return figures
+
+
+def label_figures(cv_set: SpeechDataset, frame_skip: int) -> dict[str, float]:
+    """Return what the labels of a set are like, for outputs to be held against.
+
+    label_share, filler_share: labels, and fillers among them, a frame of output.
+    same_label_share: of the utterances, those with the commonest labels.
+    """
+    frames = int((-(-cv_set.num_frames // frame_skip)).sum())
+    labels = [tuple(map(int, label)) for label in cv_set.labels]
+    commonest = Counter(labels).most_common(1)[0][1]
+    return {
+        "label_share": sum(map(len, labels)) / frames,
+        "filler_share": sum(label.count(FILLER) for label in labels) / frames,
+        "same_label_share": commonest / len(labels),
+    }
+
+
+def announce(figures: dict[str, Any]) -> None:
+    """Log the teacher's figures as a short block; warn of one that has hardly learnt."""
+    accuracy = figures.get("cv_keyword_accuracy")
+    heard = "" if accuracy is None else f", of keyword utterances {accuracy:.1%}"
+    lines = [
+        f"the teacher on dev: cv loss {figures['cv_loss']:.2f}, token accuracy "
+        f"{figures['cv_accuracy']:.1%}{heard}"
+    ]
+    for keyword, values in figures.get("confidences", {}).items():
+        text = (
+            f"  {with_pinyin(keyword)}: confidence of {values['positives']:,} positives "
+            f"{values['median']:.3g} (median), {values['mean']:.3g} (mean)"
+        )
+        if values["negatives"]:
+            text += (
+                f"; of {values['negatives']:,} negatives {values['negative_median']:.3g}, "
+                f"{values['negative_mean']:.3g}; a positive is above a negative in "
+                f"{values['separation']:.1%}"
+            )
+        lines.append(text)
+    logger.info("%s", "\n".join(lines))
+    for text in doubts(figures):
+        logger.warning("the teacher: %s", text)
+
+
+def doubts(figures: dict[str, Any]) -> list[str]:
+    """Return why a teacher looks hardly better than chance on dev; empty if it does not."""
+    found = []
+    accuracy = figures.get("cv_keyword_accuracy", figures["cv_accuracy"])
+    if accuracy < MIN_KEYWORD_ACCURACY:
+        found.append(
+            f"{accuracy:.1%} of the dev tokens right, hardly better than saying nothing (0 %); "
+            "a student learns nothing from it. Are dictionary, features and checkpoint its own?"
+        )
+    for keyword, values in figures.get("confidences", {}).items():
+        if values.get("separation", 1.0) < MIN_SEPARATION:
+            found.append(
+                f"{with_pinyin(keyword)} is more confident on a positive than on a negative in "
+                f"{values['separation']:.1%} of dev pairs; chance is 50 %. Train it longer first"
+            )
+    return found
