@@ -34,10 +34,14 @@ _PANELS = (
 
 
 def plot_curves(
-    model_dirs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]
+    model_dirs: Mapping[str, str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    *,
+    mark_ends: bool = False,
 ) -> None:
     """Draw ``metrics.jsonl`` of the runs (name -> folder). A quantity that no run has is left out.
 
+    mark_ends: a dotted line across the first panel where each run's cv loss ended.
     Raises: DataError if a run has no metrics.
     """
     runs = {name: read_cv_rows(folder) for name, folder in model_dirs.items()}
@@ -52,6 +56,8 @@ def plot_curves(
         axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
         for axis, panel in zip(axes, panels, strict=False):
             _draw_panel(axis, panel, runs, last_epoch)
+            if mark_ends and panel.solid == "cv_loss":
+                _mark_ends(axis, runs)
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
         style.legend_below(figure, _legend(list(runs)), width)
@@ -84,6 +90,14 @@ def _draw_panel(
         fontsize=8.5, color="#666666",
     )  # fmt: skip
     _format_axes(axis, shown, last_epoch, panel.is_percent)
+
+
+def _mark_ends(axis: Any, runs: Mapping[str, list[dict[str, Any]]]) -> None:
+    for index, rows in enumerate(runs.values()):
+        _, losses = series(rows, "cv_loss")
+        colour = style.PALETTE[index % len(style.PALETTE)]
+        if losses:
+            axis.axhline(losses[-1], color=colour, linestyle=":", linewidth=1.0)
 
 
 def _format_axes(axis: Any, shown: Sequence[float], last_epoch: int, is_percent: bool) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wekws.files import atomic_path
+
 _STYLE = """
 :root{color-scheme:light}
 body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;color:#222;
@@ -88,6 +90,18 @@ class Code:
 
 
 Block = Heading | Paragraph | Bullets | Table | Figure | Code
+
+
+def write_document(
+    blocks: Sequence[Block], out_dir: str | os.PathLike[str], name: str
+) -> tuple[Path, Path]:
+    """Write ``name.md`` and ``name.html`` with the same content; return their paths."""
+    written = []
+    for kind, text in (("md", to_markdown(blocks, out_dir)), ("html", to_html(blocks))):
+        written.append(Path(out_dir) / f"{name}.{kind}")
+        with atomic_path(written[-1]) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return written[0], written[1]
 
 
 def to_markdown(blocks: Sequence[Block], folder: str | os.PathLike[str]) -> str:

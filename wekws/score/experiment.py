@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Model:
     cv_rows: one an epoch, the state before the first step first. cost: as ``model_cost`` gives it.
     results: averaged checkpoints first; the first of them stands for the model.
     speed: a student's, against its teacher, as ``wekws.bin.measure_speed`` wrote it.
-    problems: what went wrong in training.
+    problems: what went wrong in training. num_outputs: tokens it chooses among.
     """
 
     name: str
@@ -44,17 +44,22 @@ class Model:
     results: Sequence[Result]
     speed: dict[str, Any] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
+    num_outputs: int | None = None
 
     @property
     def headline(self) -> Result:
         """The result that the model is judged by."""
         return self.results[0]
 
+    def with_problems(self, problems: Sequence[Problem]) -> "Model":
+        """Return the same model with other problems."""
+        return replace(self, problems=problems)
+
     @property
     def params(self) -> int | None:
         """Trainable parameters."""
-        found = self.cost or {}
-        value = found.get("params") or self.headline.summary.get("params")
+        summary = self.headline.summary if self.results else {}
+        value = (self.cost or {}).get("params") or summary.get("params")
         return value or self.run.get("num_parameters") or self.run.get("params")
 
     @property
@@ -86,15 +91,20 @@ class Model:
 
 
 def read_model(
-    name: str, exp_dir: Path, dataset: str, result_dirs: Sequence[Path] | None = None
+    name: str,
+    exp_dir: Path,
+    dataset: str,
+    result_dirs: Sequence[Path] | None = None,
+    *,
+    needs_results: bool = True,
 ) -> Model:
     """Read a model's folder and its results: ``exp_dir/DATASET_*`` unless they are named.
 
-    Raises: DataError if there are no results or a file is broken.
+    Raises: DataError if there are no results but they are needed, or a file is broken.
     """
     if result_dirs is None:
         result_dirs = [p.parent for p in exp_dir.glob(f"{dataset}_*/summary.json")]
-    if not result_dirs:
+    if needs_results and not result_dirs:
         raise DataError(f"{exp_dir}: no results in {dataset}_*/summary.json; evaluate it first")
     results = [read_result(name, path) for path in result_dirs]
     metrics_path, config_path = exp_dir / METRICS_NAME, exp_dir / "config.yaml"
@@ -113,6 +123,7 @@ def read_model(
         results=sorted(results, key=_rank),
         speed=read_json(speed_path) if speed_path.exists() else {},
         problems=history(read_metrics(exp_dir)),
+        num_outputs=(config.get("model") or {}).get("output_dim"),
     )
 
 

@@ -90,6 +90,16 @@ def ongoing(rows: Sequence[Row]) -> dict[str, Row]:
     return open_rows
 
 
+def replayed(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the health rows that a run would have written that did not watch."""
+    told: list[Row] = []
+    for row in rows:
+        told.append(row)
+        if row.get("kind") == "cv":
+            told += [{"kind": "health", **change} for change in changes(told)]
+    return told
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something that went wrong. end: the epoch it was over in; None: it was not."""

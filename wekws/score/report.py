@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wekws.files import atomic_path
 from wekws.score.document import (
     Block,
     Bullets,
@@ -14,8 +13,7 @@ from wekws.score.document import (
     Heading,
     Paragraph,
     Table,
-    to_html,
-    to_markdown,
+    write_document,
 )
 from wekws.score.experiment import Model
 from wekws.score.keyword_names import with_pinyin
@@ -55,14 +53,7 @@ class ReportInputs:
 
 def write_report(inputs: ReportInputs, out_dir: Path) -> tuple[Path, Path]:
     """Write ``report.md`` and ``report.html`` with the same content; return their paths."""
-    blocks = build_report(inputs)
-    written = []
-    for name, text in (("md", to_markdown(blocks, out_dir)), ("html", to_html(blocks))):
-        path = Path(out_dir) / f"report.{name}"
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        written.append(path)
-    return written[0], written[1]
+    return write_document(build_report(inputs), out_dir, "report")
 
 
 def build_report(inputs: ReportInputs) -> list[Block]:

@@ -183,3 +183,14 @@ def test_commands_print_what_they_wrote(tmp_path, capsys):
     assert curves_command.main(["--model_dirs", str(run), "--out", out]) == 0
     assert durations_command.main(["--validation", str(validation), "--out", out]) == 0
     assert capsys.readouterr().out.split() == [out] * 4
+
+
+def test_ends_are_marked_in_the_panel_of_the_cv_loss_alone(tmp_path, drawn):
+    runs = {name: fake.make_run(tmp_path / name, epochs=3, seed=i) for i, name in enumerate("ab")}
+    plot_curves(runs, tmp_path / "plain.png")
+    plot_curves(runs, tmp_path / "marked.png", mark_ends=True)
+    counts = [
+        [sum(line.get_linestyle() == ":" for line in axis.lines) for axis in figure.axes]
+        for figure in drawn
+    ]
+    assert counts == [[0, 0, 0, 0], [2, 0, 0, 0]]

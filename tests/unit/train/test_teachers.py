@@ -53,6 +53,9 @@ def test_a_teacher_given_twice_is_that_teacher(distill, teacher, tmp_path):
         rows = [rows_of(tmp_path / name, kind) for name in ("one", "two")]
         for one, two in zip(*rows, strict=True):
             one.pop("kind"), two.pop("kind")
+            for keyword, figures in one.pop("confidences", {}).items():
+                assert two["confidences"][keyword] == pytest.approx(figures, rel=1e-4, abs=1e-6)
+            two.pop("confidences", None)
             assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
     record = json.loads((tmp_path / "two" / "run.json").read_text())
     assert record["teachers"] == [str(path.resolve())] * 2
