@@ -165,7 +165,7 @@ def advice(subjects: Sequence[Subject], teacher: Subject | None) -> list[str]:
         if moved and moved[1] < -MOVING:
             said.append(
                 f"**{subject.name}** was still getting better, by {-100 * moved[1]:.2f} % of its "
-                "cv loss an epoch: train it for more epochs before changing anything else."
+                "cv loss an epoch: more epochs come before a larger model."
             )
     return list(dict.fromkeys(said))
 

@@ -51,9 +51,10 @@ def _dev_confidences(subjects: Sequence[Subject]) -> list[str]:
     """Return what the check before training said of each teacher, once."""
     said = []
     for subject in subjects:
+        name = subject.teacher_checkpoint or f"that of {subject.name}"
         for keyword, found in (subject.newest("teacher").get("confidences") or {}).items():
             text = (
-                f"The teacher of {subject.name} on dev, {with_pinyin(keyword)}: median confidence "
+                f"The teacher, {name}, on dev, {with_pinyin(keyword)}: median confidence "
                 f"{found['median']:.3g} of {found['positives']:,} positives"
             )
             if "separation" in found:
@@ -62,7 +63,7 @@ def _dev_confidences(subjects: Sequence[Subject]) -> list[str]:
                     f"positive is above a negative in {100 * found['separation']:.1f} % of pairs"
                 )
             said.append(text + ".")
-    return said
+    return list(dict.fromkeys(said))
 
 
 def _reasons(student: Subject, teacher: Subject) -> list[str]:
@@ -77,9 +78,8 @@ def _reasons(student: Subject, teacher: Subject) -> list[str]:
         own, other = (low / high for low, high in zip(lows, highs, strict=True))
         text = (
             f"{student.name}, {with_pinyin(keyword)}: the lowest 5 % of positives end at "
-            f"{lows[0]:.3f}, the highest 1 % of events on negatives begin at {highs[0]:.3f}, "
-            f"{own:.1f} times lower; with the teacher {lows[1]:.3f} and {highs[1]:.3f}, "
-            f"{other:.1f} times"
+            f"{lows[0]:.3f}, the highest 1 % of events on negatives begin at {highs[0]:.3f}, a "
+            f"ratio of {own:.1f}; with the teacher {lows[1]:.3f} and {highs[1]:.3f}, {other:.1f}"
         )
         if max(own, other) / min(own, other) <= ALIKE:
             said.append(f"{text}: alike.")

@@ -75,7 +75,7 @@ def _moving(subject: Subject) -> str:
     text = f"{subject.name}: over its last {num} epochs the cv loss went by {change:+.3f} an epoch"
     text += f", {100 * share:+.2f} % of itself: "
     if abs(share) < MOVING:
-        return text + f"within {100 * MOVING:.1f} %, it has converged."
+        return text + f"within {100 * MOVING:.0f} %, it has converged."
     if share > 0:
         return text + "**it rises**; an earlier epoch, or an average around the best, is better."
     rates = series(list(subject.model.cv_rows), "lr")[1]

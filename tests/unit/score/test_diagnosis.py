@@ -9,6 +9,7 @@ import yaml
 from wekws.bin.diagnose import main
 from wekws.errors import ConfigError
 from wekws.score.diagnosis import advice, build_diagnosis, find_teacher, read_subject
+from wekws.score.diagnosis_detection import confidences
 from wekws.score.diagnosis_subject import epochs_to, slope, tail_slope
 from wekws.score.diagnosis_terms import stages, task_and_teacher
 from wekws.score.diagnosis_training import accuracy, convergence, start_gap
@@ -76,7 +77,7 @@ def test_convergence_says_who_still_moves_and_who_was_where_sooner(tmp_path):
     assert second.rows == [["fast", "-", "2 of 7"], ["slow", "not reached", "-"]]
     text = said(blocks)
     assert "fast: over its last 5 epochs the cv loss went by +0.000 an epoch" in text
-    assert "within 0.5 %, it has converged" in text and "**it still falls**: more epochs" in text
+    assert "within 1 %, it has converged" in text and "**it still falls**: more epochs" in text
     assert "fast needed 2 epochs for the 8.00 that slow ended with after 6: 3.0 times" in text
 
 
@@ -230,3 +231,16 @@ def test_a_single_run_that_has_not_trained_yet_and_a_folder_of_none(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="expected the folder of a run"):
         main([str(tmp_path / "empty"), "--out_dir", str(tmp_path / "out")])
+
+
+def test_what_the_check_said_of_one_teacher_is_said_once(tmp_path):
+    heard = {"positives": 9, "negatives": 5, "median": 0.8, "negative_median": 0.01}
+    row = {**TEACHER, "confidences": {"A": {**heard, "separation": 0.975}}}
+    command = "train_distill --teacher_checkpoint exp/t/avg_5.pt"
+    runs = [
+        subject(write_run(tmp_path / name, [5.0], more=[row], command=command)) for name in "ab"
+    ]
+    assert said(confidences(runs, None)) == (
+        "The teacher, exp/t/avg_5.pt, on dev, A: median confidence 0.8 of 9 positives, 0.01 of 5 "
+        "negatives; a positive is above a negative in 97.5 % of pairs."
+    )
