@@ -28,6 +28,7 @@ from wekws.log import run as run_command
 from wekws.model.model import KwsModel
 from wekws.train import distributed, session
 from wekws.train.experiment import ExperimentConfig
+from wekws.train.outputs import Outputs, read_outputs
 from wekws.train.start import draw_sample, load_source, random_student
 from wekws.train.step import Run, evaluate
 
@@ -73,7 +74,7 @@ class Bench:
 
     args: argparse.Namespace
     experiment: ExperimentConfig
-    outputs: session.Outputs
+    outputs: Outputs
     process: distributed.Process
     teacher: KwsModel
     data: tuple[SpeechDataset, SpeechDataset]
@@ -144,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure the references, then each rule; one row each."""
     args = parse_arguments(argv)
     process = distributed.start("cpu", args.num_threads)
-    outputs = session.read_outputs(args)
+    outputs = read_outputs(args)
     experiment = session.read_experiment(args, outputs.vocabulary)
     teacher = load_teacher(args, experiment, outputs)
     data = session.open_data(args, experiment, outputs, process)

@@ -207,8 +207,8 @@ def test_teacher_that_is_given_is_not_trained(finished):
     )
     assert stages(said) == [2, 3] and "teacher given" in said and "sliced" not in said
     assert recipe.times(teacher) == before
-    command = read_json(recipe.folder / EXP / "apart" / "run.json")["command"]
-    assert "--init_from_teacher" not in command and "teacher/1.pt" in command
+    record = read_json(recipe.folder / EXP / "apart" / "run.json")
+    assert record["start"] == "random" and record["teachers"][0].endswith("teacher/1.pt")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def make_result(
 
 def make_run(
     exp_dir, *, epochs=12, start=188.0, floor=2.7, has_kd=True, seed=0, params=135636,
-    command=("python", "-m", "wekws.bin.train_distill"), max_epoch=None, model=None,
+    start_from="random", max_epoch=None, model=None,
 ):  # fmt: skip
     """A training run: metrics.jsonl, config.yaml, run.json."""
     exp_dir = Path(exp_dir)
@@ -132,7 +132,8 @@ def make_run(
     }
     (exp_dir / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     run = {
-        "command": " ".join(command),
+        "command": "python -m wekws.bin.train_distill",
+        "start": start_from,
         "seed": seed,
         "num_parameters": params,
         "train_data": "data/x",

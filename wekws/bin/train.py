@@ -7,6 +7,7 @@ from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
 from wekws.train import distributed, session
 from wekws.train.loop import fit
+from wekws.train.outputs import read_outputs
 from wekws.train.progressive import at_start
 
 
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     session.add_arguments(parser)
     args = parser.parse_args(argv)
     process = distributed.start(args.device, args.num_threads)
-    outputs = session.read_outputs(args)
+    outputs = read_outputs(args)
     experiment = session.read_experiment(args, outputs.vocabulary)
     data = session.open_data(args, experiment, outputs, process)
 

@@ -9,6 +9,7 @@ from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
 from wekws.train import distributed, session
 from wekws.train.loop import fit
+from wekws.train.outputs import read_outputs
 from wekws.train.progressive import at_start
 from wekws.train.start import make_student, random_student
 from wekws.train.teachers import as_one, load_teachers
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     """Load configuration, build teacher, data and student; resume; loop; close."""
     args = parse_arguments(argv)
     process = distributed.start(args.device, args.num_threads)
-    outputs = session.read_outputs(args)
+    outputs = read_outputs(args)
     experiment = session.read_experiment(args, outputs.vocabulary)
     teachers = load_teachers(args, experiment, outputs)
     data = session.open_data(args, experiment, outputs, process)

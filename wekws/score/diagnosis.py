@@ -14,6 +14,11 @@ from wekws.score.health import RULES, history, replayed
 from wekws.score.training_log import read_metrics
 from wekws.score.verdict import next_step
 
+_STARTS = {
+    "teacher": "from the teacher",
+    "checkpoint": "from weights of its size",
+    "random": "random",
+}
 CURVES_CAPTION = (
     "Training curves; `start` is the cv pass before the first step. Dotted lines in the first "
     "panel: where each run ended, for the epoch at which another one was there."
@@ -50,8 +55,8 @@ def find_teacher(subjects: Sequence[Subject]) -> Subject | None:
             checkpoint = other.teacher_checkpoint
             if checkpoint is None or other is subject:
                 continue
-            parts = checkpoint.parent.parts
-            if folder.parts[-len(parts) :] == parts or checkpoint.parent == folder:
+            # The last two names: both folders may have moved since.
+            if checkpoint.parent.parts[-2:] == folder.parts[-2:]:
                 return subject
     return None
 
@@ -105,9 +110,7 @@ def _overview(subjects: Sequence[Subject], teacher: Subject | None) -> Table:
         model = subject.model
         role = "teacher" if subject is teacher else "student" if _is_student(subject) else "alone"
         of = f" of {model.max_epoch}" if model.max_epoch else ""
-        start = "from the teacher" if model.was_initialised else "random"
-        if subject.option("--checkpoint"):
-            start = "from weights of its size"
+        start = _STARTS.get(model.run.get("start", ""), "-")
         rows.append(
             [
                 model.name,

@@ -1,6 +1,5 @@
 """A run under diagnosis, and the slope of what it measured."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,16 +40,10 @@ class Subject:
         """Return the last row of a kind, empty if there is none."""
         return next((row for row in reversed(self.rows) if row.get("kind") == kind), {})
 
-    def option(self, flag: str) -> str:
-        """Return what followed a flag of the command that trained it, empty without."""
-        words = shlex.split(self.model.command)
-        return words[words.index(flag) + 1] if flag in words[:-1] else ""
-
     @property
     def teacher_checkpoint(self) -> Path | None:
-        """The teacher that it was trained with, as its command named it."""
-        found = self.option("--teacher_checkpoint")
-        return Path(found) if found else None
+        """The teacher that it was trained with, the first of several."""
+        return next((Path(found) for found in self.model.run.get("teachers") or []), None)
 
 
 def slope(values: Sequence[float]) -> float:

@@ -83,11 +83,7 @@ class Model:
     @property
     def was_initialised(self) -> bool:
         """Whether training began from the teacher's weights."""
-        words = self.command.split()
-        if "--init_from_teacher" not in words:
-            return bool(self.run.get("init_from_teacher"))
-        following = words[words.index("--init_from_teacher") + 1 :][:1]
-        return following != ["false"]
+        return self.run.get("start") == "teacher"
 
 
 def read_model(

@@ -1,36 +1,32 @@
 """What the two training commands share: their flags, and the parts a run is built from."""
 
 import argparse
-import json
 import logging
 import os
-import shutil
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-import wekws
-from wekws.config import parse_section, to_mapping
+from wekws.config import parse_section
 from wekws.dataset.loader import SpeechDataset
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords, write_keywords
+from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.ensemble import restore_weights
 from wekws.distill.objective import Objective
 from wekws.errors import ConfigError
-from wekws.files import atomic_path, read_yaml, write_yaml
+from wekws.files import read_yaml
 from wekws.model.checkpoint import load_weights
 from wekws.model.cmvn import load_cmvn
-from wekws.model.cost import num_parameters
-from wekws.model.model import KwsModel, ModelConfig, ignored_keys, skeleton
+from wekws.model.model import KwsModel, ModelConfig, ignored_keys
 from wekws.train.checkpoint import load_state, require_fresh
 from wekws.train.distributed import Process, barrier, copy_from_first
 from wekws.train.ema import WeightAverage
 from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
 from wekws.train.learning_rate import LearningRate
+from wekws.train.outputs import Outputs
 from wekws.train.parameters import parameter_groups, require_plan
 from wekws.train.rival import Rival
+from wekws.train.run_folder import describe_run
 from wekws.train.step import Run
 
 logger = logging.getLogger(__name__)
@@ -69,21 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--override", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help="change the configuration; may be given several times",
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What the model's outputs mean: the vocabulary, how text becomes tokens, the keywords."""
-
-    vocabulary: Vocabulary
-    tokenizer: Tokenizer
-    keywords: tuple[str, ...]
-
-
-def read_outputs(args: argparse.Namespace) -> Outputs:
-    """Read dictionary, lexicon and keywords as the flags name them."""
-    keywords = read_keywords(args.keywords_file) if args.keywords_file else ()
-    return Outputs(Vocabulary.load(args.dict), Tokenizer(args.lexicon), tuple(keywords))
 
 
 def read_experiment(args: argparse.Namespace, vocabulary: Vocabulary) -> ExperimentConfig:
@@ -234,7 +215,7 @@ def build_run(
     for module in (run.model, run.kept_model, run.objective):
         copy_from_first(process, module)
     if process.is_first:
-        _describe(run, args, outputs)
+        describe_run(run, args, outputs)
     barrier(process)
     return run
 
@@ -263,37 +244,6 @@ def _resume(run: Run, outputs: Outputs) -> None:
         run.rival.load_state_dict(state["rival"])
     run.start_epoch, run.step = state["epoch"] + 1, state["step"]
     logger.info("%s: going on with epoch %d", run.model_dir, run.start_epoch)
-
-
-def _describe(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
-    """Write config.yaml, dict.txt and all else that scoring and export take from the folder."""
-    run.model_dir.mkdir(parents=True, exist_ok=True)
-    write_yaml(run.model_dir / "config.yaml", to_mapping(run.experiment))
-    outputs.vocabulary.save(run.model_dir / "dict.txt")
-    write_keywords(run.model_dir / "keywords.txt", outputs.keywords)
-    for source, name in ((args.lexicon, "lexicon.txt"), (args.cmvn_file, "global_cmvn")):
-        if source:
-            with atomic_path(run.model_dir / name) as temporary:
-                shutil.copyfile(source, temporary)
-    record = {
-        "command": " ".join(sys.orig_argv),
-        "wekws": wekws.__version__,
-        "torch": torch.__version__,
-        "train_data": str(args.train_data.resolve()),
-        "cv_data": str(args.cv_data.resolve()),
-        "teachers": [str(path.resolve()) for path in getattr(args, "teacher_checkpoint", [])],
-        "seed": run.seed,
-        "num_parameters": num_parameters(skeleton(run.experiment.model)),
-        "vocabulary": outputs.vocabulary.fingerprint,
-        "num_train": len(run.train_set),
-        "num_cv": len(run.cv_set),
-        "num_threads": torch.get_num_threads(),
-        "world_size": run.process.world_size,
-        "device": str(run.process.device),
-        "bf16": run.use_bf16,
-    }
-    with atomic_path(run.model_dir / "run.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def make_optimizer(

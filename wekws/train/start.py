@@ -18,6 +18,7 @@ from wekws.model.model import KwsModel
 from wekws.train import session
 from wekws.train.checkpoint import STATE_NAME
 from wekws.train.experiment import ExperimentConfig, load_experiment
+from wekws.train.outputs import Outputs
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def random_student(seed: int, experiment: ExperimentConfig, teacher: KwsModel) -
 def make_student(
     args: argparse.Namespace,
     experiment: ExperimentConfig,
-    outputs: session.Outputs,
+    outputs: Outputs,
     teacher: KwsModel,
     train_set: SpeechDataset,
 ) -> KwsModel:

@@ -14,6 +14,7 @@ from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.model import KwsModel
 from wekws.train import session
 from wekws.train.experiment import ExperimentConfig
+from wekws.train.outputs import Outputs
 from wekws.train.records import Records
 from wekws.train.start import require_same_front_end
 from wekws.train.step import Run, evaluate
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_teachers(
-    args: argparse.Namespace, experiment: ExperimentConfig, outputs: session.Outputs
+    args: argparse.Namespace, experiment: ExperimentConfig, outputs: Outputs
 ) -> list[KwsModel]:
     """Return the frozen teachers that ``--teacher_checkpoint`` names, in that order.
 
@@ -47,7 +48,7 @@ def _load_teacher(
     path: Path,
     args: argparse.Namespace,
     experiment: ExperimentConfig,
-    outputs: session.Outputs,
+    outputs: Outputs,
 ) -> KwsModel:
     config_path = args.teacher_config or config_beside(path)
     require_same_front_end(config_path, experiment)

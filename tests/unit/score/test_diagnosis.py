@@ -19,7 +19,7 @@ KEYWORDS = ["嗨小问", "你好问问"]
 
 
 def write_run(
-    exp_dir, losses, *, start=50.0, more=(), command="x", max_epoch=None, outputs=20, cv_data="dev",
+    exp_dir, losses, *, start=50.0, more=(), run=None, max_epoch=None, outputs=20, cv_data="dev",
     **columns,
 ):  # fmt: skip
     """A run of these cv losses; columns: name -> a value an epoch."""
@@ -33,8 +33,8 @@ def write_run(
     config = {"model": {"output_dim": outputs}, "training_config": {}}
     config["training_config"]["max_epoch"] = max_epoch or len(losses)
     (exp_dir / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    run = {"command": command, "num_parameters": 1000, "cv_data": cv_data}
-    fake.write_json(exp_dir / "run.json", run)
+    record = {"command": "x", "num_parameters": 1000, "cv_data": cv_data, **(run or {})}
+    fake.write_json(exp_dir / "run.json", record)
     return exp_dir
 
 
@@ -173,8 +173,8 @@ def test_stages_are_held_against_what_they_began_with(tmp_path):
 
 def test_the_teacher_is_the_run_that_the_others_name(tmp_path):
     teacher = write_run(tmp_path / "exp" / "teacher", [3.0])
-    command = "train_distill --teacher_checkpoint exp/teacher/avg_5.pt --init_from_teacher"
-    student = write_run(tmp_path / "exp" / "student", [4.0], command=command)
+    run = {"teachers": ["/moved/since/exp/teacher/avg_5.pt"], "start": "teacher"}
+    student = write_run(tmp_path / "exp" / "student", [4.0], run=run)
     runs = [subject(student), subject(teacher)]
     assert find_teacher(runs).name == "teacher"
     assert find_teacher(runs[:1]) is None and find_teacher(runs[1:]) is None

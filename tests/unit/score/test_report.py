@@ -30,7 +30,6 @@ FSMN = {
     "left_order": 10, "right_order": 2, "output_affine_dim": 96,
 }  # fmt: skip
 MODEL = {"input_dim": 400, "output_dim": 20, "backbone": FSMN}
-INIT = ("python", "-m", "wekws.bin.train_distill", "--init_from_teacher")
 
 
 def stats_file(tmp_path, text):
@@ -119,7 +118,8 @@ def test_metrics_keep_the_last_row_of_an_epoch_and_drop_a_torn_line(tmp_path):
 
 def model(tmp_path, name, frr, *, init=False, params=135636, positives=1000):
     """A model of one keyword whose FRR at 1/h is exactly ``frr``."""
-    exp_dir = fake.make_run(tmp_path / name, params=params, command=INIT if init else ("train",))
+    start = "teacher" if init else "random"
+    exp_dir = fake.make_run(tmp_path / name, params=params, start_from=start)
     folder = fake.make_result(exp_dir / "test_avg_3", ["A"], positives=positives, params=params)
     summary = json.loads((folder / "summary.json").read_text())
     misses = round(frr * positives)
@@ -212,7 +212,7 @@ def project(tmp_path):
         exp_dir = tmp_path / name
         fake.make_run(
             exp_dir, epochs=5, max_epoch=8, seed=seed, model=MODEL, has_kd=name == "student",
-            command=INIT if name == "student" else ("train",),
+            start_from="teacher" if name == "student" else "random",
         )  # fmt: skip
         for checkpoint in ("avg_3", "4"):
             fake.make_result(

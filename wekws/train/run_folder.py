@@ -1,0 +1,57 @@
+"""What a run's folder says of it, beside weights and metrics."""
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+
+import torch
+
+import wekws
+from wekws.config import to_mapping
+from wekws.dataset.vocabulary import write_keywords
+from wekws.files import atomic_path, write_yaml
+from wekws.model.cost import num_parameters
+from wekws.model.model import skeleton
+from wekws.train.outputs import Outputs
+from wekws.train.step import Run
+
+
+def describe_run(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
+    """Write config.yaml, dict.txt, run.json and all else that others take from the folder."""
+    run.model_dir.mkdir(parents=True, exist_ok=True)
+    write_yaml(run.model_dir / "config.yaml", to_mapping(run.experiment))
+    outputs.vocabulary.save(run.model_dir / "dict.txt")
+    write_keywords(run.model_dir / "keywords.txt", outputs.keywords)
+    for source, name in ((args.lexicon, "lexicon.txt"), (args.cmvn_file, "global_cmvn")):
+        if source:
+            with atomic_path(run.model_dir / name) as temporary:
+                shutil.copyfile(source, temporary)
+    record = {
+        "command": shlex.join(sys.orig_argv),
+        "wekws": wekws.__version__,
+        "torch": torch.__version__,
+        "train_data": str(args.train_data.resolve()),
+        "cv_data": str(args.cv_data.resolve()),
+        "teachers": [str(path.resolve()) for path in getattr(args, "teacher_checkpoint", [])],
+        "start": _start(args),
+        "seed": run.seed,
+        "num_parameters": num_parameters(skeleton(run.experiment.model)),
+        "vocabulary": outputs.vocabulary.fingerprint,
+        "num_train": len(run.train_set),
+        "num_cv": len(run.cv_set),
+        "num_threads": torch.get_num_threads(),
+        "world_size": run.process.world_size,
+        "device": str(run.process.device),
+        "bf16": run.use_bf16,
+    }
+    with atomic_path(run.model_dir / "run.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _start(args: argparse.Namespace) -> str:
+    """Return where the weights came from: ``teacher``, ``checkpoint`` or ``random``."""
+    if getattr(args, "init_from_teacher", False):
+        return "teacher"
+    return "checkpoint" if args.checkpoint else "random"
