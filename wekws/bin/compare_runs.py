@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--groups", nargs="+", required=True, metavar="NAME=DIR,DIR", help="runs by what they share"
     )
-    parser.add_argument("--result", required=True, help="result folder in each run: test_avg_30")
+    parser.add_argument(
+        "--result", default="", help="result folder in each run, test_avg_30 [DIR is that folder]"
+    )
     parser.add_argument("--budgets", default="0.5,1", help="false alarms per hour [%(default)s]")
     parser.add_argument("--compare_to", help="group that the others are held against [the first]")
     args = parser.parse_args(argv)

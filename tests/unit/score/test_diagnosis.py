@@ -236,10 +236,8 @@ def test_a_single_run_that_has_not_trained_yet_and_a_folder_of_none(tmp_path):
 def test_what_the_check_said_of_one_teacher_is_said_once(tmp_path):
     heard = {"positives": 9, "negatives": 5, "median": 0.8, "negative_median": 0.01}
     row = {**TEACHER, "confidences": {"A": {**heard, "separation": 0.975}}}
-    command = "train_distill --teacher_checkpoint exp/t/avg_5.pt"
-    runs = [
-        subject(write_run(tmp_path / name, [5.0], more=[row], command=command)) for name in "ab"
-    ]
+    run = {"teachers": ["exp/t/avg_5.pt"]}
+    runs = [subject(write_run(tmp_path / name, [5.0], more=[row], run=run)) for name in "ab"]
     assert said(confidences(runs, None)) == (
         "The teacher, exp/t/avg_5.pt, on dev, A: median confidence 0.8 of 9 positives, 0.01 of 5 "
         "negatives; a positive is above a negative in 97.5 % of pairs."
