@@ -199,14 +199,26 @@ def test_a_resume_with_another_configuration_is_refused(train_arguments, tmp_pat
         train.main([*flags, "--resume", "--override", "optim_conf.lr=0.1"])
 
 
-def test_two_processes_end_where_one_does(train_arguments, tmp_path):
-    flags = [*train_arguments, "--override", "dataset_conf.spec_aug=false"]
+@pytest.mark.parametrize("is_distilled", [False, True])
+def test_two_processes_end_where_one_does(is_distilled, train_arguments, teacher, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    assert train.main([*flags, "--model_dir", str(one)]) == 0
+    options = ["--override", "dataset_conf.spec_aug=false"]
+    if is_distilled:  # adapters, a gate, discriminators; each step in two parts
+        options += ["--override", "distill_conf.hidden={weight: 1.0, gate: {openness: 0.3}}"]
+        options += ["--override", "distill_conf.adversarial={weight: 0.5}"]
+        options += ["--override", "training_config.accum_grad=2"]
+        options += ["--override", "model.backbone.linear_dim=16"]
+    module = train_distill if is_distilled else train
+
+    def flags(folder):
+        if is_distilled:
+            return distill_flags(train_arguments, teacher, folder, *options)
+        return [*train_arguments, "--model_dir", str(folder), *options]
+
+    assert module.main(flags(one)) == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc_per_node", "2", "-m", "wekws.bin.train", *flags]
     done = subprocess.run(
-        [*command, "--model_dir", str(two)],
+        [*launcher, "--nproc_per_node", "2", "-m", module.__name__, *flags(two)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
