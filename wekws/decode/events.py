@@ -21,17 +21,6 @@ class Event(NamedTuple):
 
 def find_events(
     confidence: torch.Tensor, start: torch.Tensor, refractory_frames: int
-) -> list[Event]:
-    """Return the events of one curve in time order, at least one (its maximum).
-
-    confidence: (T,) in [0, 1]. start: (T,) first frame of the path behind each value.
-    refractory_frames: two events are at least this many frames apart; the higher one stays.
-    """
-    return find_events_batch(confidence[None, None], start[None, None], refractory_frames)[0][0]
-
-
-def find_events_batch(
-    confidence: torch.Tensor, start: torch.Tensor, refractory_frames: int
 ) -> list[list[list[Event]]]:
     """Return the events of each curve of (B, K, T): a list over B of lists over K.
 

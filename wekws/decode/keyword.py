@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wekws.decode.events import Event, find_events_batch
+from wekws.decode.events import Event, find_events
 
 BEFORE, PEAKED, BLANKS = 0, 1, 2
 START_BITS = 22  # 35 h of 30 ms frames; first frames are kept modulo this
@@ -130,7 +130,7 @@ class KeywordScorer:
         self, log_probs: torch.Tensor, lengths: torch.Tensor, refractory_frames: int
     ) -> list[list[list[Event]]]:
         """Return the events of each recording and keyword, at least one each."""
-        return find_events_batch(*self(log_probs, lengths), refractory_frames)
+        return find_events(*self(log_probs, lengths), refractory_frames)
 
     def _confidence(self, ends: torch.Tensor) -> torch.Tensor:
         """Turn the states (..., K) of whole paths into confidences."""

@@ -1,7 +1,6 @@
 """The whole acoustic model: CMVN and backbone."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wekws.errors import ConfigError, DataError
-from wekws.model.cmvn import GlobalCMVN, load_cmvn
+from wekws.model.cmvn import GlobalCMVN
 from wekws.model.fsmn import FSMN, FSMNConfig
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,20 +130,6 @@ class KwsModel(nn.Module):
             lines = "\n  ".join(problems)
             raise DataError(f"{source}: does not fit the configured model:\n  {lines}")
         self.load_state_dict(state)
-
-
-def build_model(config: ModelConfig) -> KwsModel:
-    """Make a model with random weights, normalised by the statistics that its config names.
-
-    Keys of the config that change nothing are named in a warning.
-    """
-    without_effect = ignored_keys(config)
-    if without_effect:
-        log.warning("model: %s: no effect on an FSMN", ", ".join(without_effect))
-    cmvn = None
-    if config.cmvn.cmvn_file:
-        cmvn = load_cmvn(config.cmvn.cmvn_file, config.input_dim, config.cmvn.norm_var)
-    return KwsModel(config, cmvn)
 
 
 def ignored_keys(config: ModelConfig) -> list[str]:

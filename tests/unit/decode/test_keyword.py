@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from wekws.decode.events import find_events_batch
+from wekws.decode.events import find_events
 from wekws.decode.keyword import KeywordScorer
 
 
@@ -143,7 +143,7 @@ def test_empty_recordings(num_frames):
     confidence, start = scorer(posteriors(2, num_frames, 3), torch.tensor([0, num_frames]))
     assert confidence.shape == start.shape == (2, 2, num_frames)
     assert confidence[0].eq(0).all()
-    events = find_events_batch(confidence, start, 3)
+    events = find_events(confidence, start, 3)
     assert [len(row) for row in events[0]] == [1, 1]
     assert events[0][0][0] == (0.0, 0, 0)
 

@@ -1,6 +1,3 @@
-import json
-import logging
-
 import pytest
 import torch
 
@@ -8,7 +5,7 @@ from wekws.config import parse_section, to_mapping
 from wekws.errors import ConfigError, DataError
 from wekws.files import write_yaml
 from wekws.model.checkpoint import load_model, load_weights, read_model_config, save_weights
-from wekws.model.model import KwsModel, ModelConfig, build_model
+from wekws.model.model import KwsModel, ModelConfig, ignored_keys
 
 BACKBONE = {
     "type": "fsmn",
@@ -153,22 +150,10 @@ def test_a_model_of_another_kind_is_refused():
         model_config(backbone={**BACKBONE, "type": "mdtc"})
 
 
-def test_keys_without_effect_are_named_once(caplog):
-    with caplog.at_level(logging.WARNING):
-        build_model(model_config())
-        assert caplog.text == ""
-        build_model(model_config(hidden_dim=64, classifier={"type": "identity", "dropout": 0.5}))
-    assert "hidden_dim, classifier.dropout: no effect" in caplog.text
-
-
-def test_a_model_is_built_on_the_statistics_its_config_names(tmp_path):
-    path = tmp_path / "global_cmvn"
-    stats = {"mean_stat": [4.0, 8.0], "var_stat": [12.0, 64.0], "frame_num": 2}
-    path.write_text(json.dumps(stats))
-    # Means 2, 4; variances 6 - 4 = 2 and 32 - 16 = 16.
-    model = build_model(model_config(cmvn={"cmvn_file": str(path)}))
-    assert model.global_cmvn.mean.tolist() == [2, 4] * 5
-    torch.testing.assert_close(model.global_cmvn.istd, torch.tensor([2**-0.5, 0.25] * 5))
+def test_keys_without_effect_are_named():
+    assert ignored_keys(model_config()) == []
+    config = model_config(hidden_dim=64, classifier={"type": "identity", "dropout": 0.5})
+    assert ignored_keys(config) == ["hidden_dim", "classifier.dropout"]
 
 
 def test_a_model_without_vocabulary_is_refused():

@@ -2,7 +2,7 @@ import pytest
 
 from wekws.model.cost import FrontEnd, model_cost
 from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import ModelConfig, build_model
+from wekws.model.model import KwsModel, ModelConfig
 
 TINY = ModelConfig(
     input_dim=10,
@@ -56,4 +56,4 @@ def test_another_front_end_moves_times_and_macs():
 
 @pytest.mark.parametrize("is_built", [False, True])
 def test_a_model_costs_what_its_config_says(is_built):
-    assert model_cost(build_model(TINY) if is_built else TINY)["params"] == 284
+    assert model_cost(KwsModel(TINY) if is_built else TINY)["params"] == 284
