@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
 from wekws.plot import style
 from wekws.score.comparison import GroupFigures
 from wekws.score.paired import Estimate
@@ -37,7 +39,20 @@ def plot_comparison(
         left.set_ylim(len(figures) - 0.5, -0.5)
         left.set_xlabel(f"FRR % at {label} of its own curve; bar: 95 % interval")
         right.set_xlabel("cv loss at the end, CTC in nats an utterance")
-        left.set_xlim(left=0)
+        _set_rates(left, [100 * group.frr[label].value for group in figures])
+
+
+def _set_rates(axis: Any, rates: Sequence[float]) -> None:
+    """Begin the axis at 0, or make it logarithmic where one variant dwarfs the others."""
+    lowest = min(rates)
+    if not lowest > 0.0 or max(rates) < 8.0 * lowest:
+        axis.set_xlim(left=0)
+        return
+    axis.set_xscale("log")
+    axis.set_xlim(left=0.25 * lowest)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _dots(axis: Any, place: int, values: Sequence[float], colour: str) -> None:
