@@ -141,9 +141,9 @@ def write_comparison(
 
 _EXPLANATION = (
     "Mean ± standard deviation over the runs (one a seed), with the 95 % interval of a bootstrap "
-    "over the test utterances and the runs. FRR is the mean over the keywords, each at the "
-    "threshold that leaves the stated false alarms an hour on the test set itself. Differences "
-    "are paired: the same utterances in every resample."
+    "over the test utterances and the runs, never narrower than Wilson's. FRR is the mean over "
+    "the keywords, each at the threshold that leaves the stated false alarms an hour on the test "
+    "set itself. Differences are paired: the same utterances in every resample."
 )
 
 

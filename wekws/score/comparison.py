@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from wekws.errors import DataError
 from wekws.score.det import Budget
 from wekws.score.document import Table
+from wekws.score.intervals import wilson
 from wekws.score.keyword_names import with_pinyin
 from wekws.score.paired import Bootstrap, Estimate, RunTrials, estimate, read_trials
 from wekws.score.results import Result, read_result
@@ -74,6 +77,7 @@ def _figures(
     results = [read_result(group.name, path) for path in group.result_dirs]
     logs = [_losses(path.parent) for path in group.result_dirs]
     logs = [log for log in logs if log]
+    sizes = {k: len(trials.positives) for k, trials in runs[0].by_keyword.items()}
     overall = {b.label: bootstrap.frr(runs, None, b) for b in budgets}
     theirs = {b.label: bootstrap.frr(basis, None, b) for b in budgets}
     is_basis = group.name == compare_to
@@ -83,13 +87,13 @@ def _figures(
         params=results[0].summary.get("params"),
         losses_start=[log[0] for log in logs],
         losses_end=[log[-1] for log in logs],
-        frr={label: estimate(values) for label, values in overall.items()},
+        frr={label: _frr(values, sum(sizes.values())) for label, values in overall.items()},
         difference={
             label: None if is_basis else estimate(values - theirs[label])
             for label, values in overall.items()
         },
         frr_by_keyword={
-            b.label: {k: estimate(bootstrap.frr(runs, k, b)) for k in runs[0].by_keyword}
+            b.label: {k: _frr(bootstrap.frr(runs, k, b), size) for k, size in sizes.items()}
             for b in budgets
         },
         frr_of_runs={
@@ -98,6 +102,16 @@ def _figures(
         dev_frr=_at_dev(results, budgets, "misses", "rate"),
         dev_alarms=_at_dev(results, budgets, "false_alarms", "per_hour"),
     )
+
+
+def _frr(values: np.ndarray, num_positives: int) -> Estimate:
+    """Return FRR with an interval that is never narrower than Wilson's for as many positives.
+
+    Where nothing is missed every resample misses nothing, which is no proof that nothing can be.
+    """
+    found = estimate(values)
+    low, high = wilson(round(found.value * num_positives), num_positives)
+    return Estimate(found.value, min(found.low, low), max(found.high, high))
 
 
 def _losses(run_dir: Path) -> list[float]:

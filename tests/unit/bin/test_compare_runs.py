@@ -49,11 +49,17 @@ def cells_of(text, first):
     return dict(zip(header, next(row for row in lines if row[0] == first), strict=True))
 
 
+def keyword_cell(text, first):
+    rows = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
+    return rows[-1].split("|")[2].strip()
+
+
 def test_mean_and_deviation_over_the_runs_of_a_group(runs, capsys):
     groups = [f"a={runs}/run1,{runs}/run2", f"b={runs}/run3"]
     flags = ["--groups", *groups, "--result", "test_avg_2", "--budgets", "1"]
     assert compare_runs.main([*flags, "--compare_to", "b"]) == 0
-    cells = cells_of(capsys.readouterr().out, "a")
+    out = capsys.readouterr().out
+    cells = cells_of(out, "a")
     # Losses 400 and 600, 4 and 6: means 500 and 5, deviations 141.42 and 1.41.
     assert (cells["n"], cells["parameters"]) == ("2", "1,234")
     assert cells["cv loss before step 1"] == "500.00 ± 141.42"
@@ -61,6 +67,9 @@ def test_mean_and_deviation_over_the_runs_of_a_group(runs, capsys):
     # Run 1 misses p4, run 2 p3 and p4: 25 and 50 %; b, like run 1, 25 %.
     assert cells["FRR % at 1/h"].startswith("37.50 ± 17.68 (")
     assert cells["less that of b"].startswith("+12.50 (")
+    # One of four: Wilson's interval at the least, 4.56 to 69.94.
+    low, high = (float(x) for x in keyword_cell(out, "b").split("(")[1].rstrip(")").split(" to "))
+    assert low <= 4.57 and high >= 69.93
     assert cells["FRR % (false alarms/h) at dev's threshold for 1/h"] == "50.00 (2.00)"
 
 
