@@ -11,26 +11,23 @@ from wekws.score.verdict import BUDGET, percent
 def kept_blocks(teacher: Model | None, students: Sequence[Model]) -> list[Block]:
     """Return heading and table; nothing without a teacher to compare with.
 
-    A column that no student has a figure for is left out.
+    A line that no student has a figure for is left out.
     """
     if teacher is None or not students:
         return []
-    columns = {
+    lines = {
         "Compression": [_compression(teacher, student) for student in students],
         "Fewer MACs": [_fewer_macs(teacher, student) for student in students],
         "Speed-up, measured": [_speed_up(student) for student in students],
     }
     for word in teacher.headline.keywords:
-        header = f"Quality kept, {with_pinyin(word)}"
-        columns[header] = [_quality(teacher, student, word) for student in students]
-    columns = {header: cells for header, cells in columns.items() if any(cells)}
-    if not columns:
+        name = f"Quality kept, {with_pinyin(word)}"
+        lines[name] = [_quality(teacher, student, word) for student in students]
+    rows = [[name, *(c or "-" for c in cells)] for name, cells in lines.items() if any(cells)]
+    if not rows:
         return []
-    rows = [
-        [student.name, *(cells[i] or "-" for cells in columns.values())]
-        for i, student in enumerate(students)
-    ]
-    table = Table(["Student", *columns], rows, _CAPTION.format(name=teacher.name, budget=BUDGET))
+    header = ["", *(student.name for student in students)]
+    table = Table(header, rows, _CAPTION.format(name=teacher.name, budget=BUDGET))
     return [Heading("What was saved and what was kept"), table]
 
 
