@@ -121,5 +121,6 @@ def _line(
     axis.annotate(
         f"lowest: {name(means[best])} at {values[best]:g}", (values[best], means[best]),
         xytext=(0, -18), textcoords="offset points", color=style.PALETTE[1], ha="center",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
     )  # fmt: skip
     axis.margins(x=0.14, y=0.25)
