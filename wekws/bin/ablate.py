@@ -4,7 +4,8 @@ python -m wekws.bin.ablate --plan conf/ablation/starts.yaml --lists data/synth_s
     --teacher_checkpoint exp/synth_small/teacher/avg_8.pt --out_dir exp/synth_small/ablation
 
 Goes on where it was interrupted; a run that another plan in the same --out_dir has done is not
-done again. Writes OUT_DIR/runs/ID_SEED, OUT_DIR/PLAN/{table.md,figures.json,plot.png}.
+done again. Writes OUT_DIR/runs/ID_SEED, OUT_DIR/PLAN/{table.md,figures.json,plot.png}. The first
+teacher is what students start from; conf/ablation/teachers.yaml asks for a second one.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from wekws.bin import compute_det_ctc, score_ctc
-from wekws.files import atomic_path
+from wekws.files import atomic_path, file_sha256
 from wekws.log import run
 from wekws.plot.comparison import plot_comparison, plot_sweep
 from wekws.score.comparison import (
@@ -48,14 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.list:
         return 0
     budgets = parse_budgets(args.budgets)[:-1]
-    teacher_dir = _score_teacher(args)
+    teacher_dirs = [_score_teacher(args, path) for path in args.teacher_checkpoint]
     for path, plan, runs in planned:
         waiting = [item for item in runs if not item.is_done]
         ends = carry_out(waiting, available_devices(args.num_jobs))
         bar = tqdm(ends, total=len(waiting), desc=path.stem, disable=not sys.stderr.isatty())
         for item in bar:
             print(f"{item.run_dir}: {item.job.variant}, seed {item.job.seed}", flush=True)
-        write_comparison(path, plan, runs, teacher_dir, budgets, args.out_dir / path.stem)
+        write_comparison(path, plan, runs, teacher_dirs, budgets, args.out_dir / path.stem)
     return 0
 
 
@@ -72,20 +73,21 @@ def _runs(plan: Plan, args: argparse.Namespace) -> list[PlannedRun]:
         variants,
         plan.seeds,
         lists=args.lists,
-        teacher=args.teacher_checkpoint,
+        teachers=args.teacher_checkpoint,
         lexicon=args.lexicon,
         runs_dir=args.out_dir / "runs",
     )
 
 
-def _score_teacher(args: argparse.Namespace) -> Path:
-    """Score the teacher as its students are; return the folder of the test set's scores."""
-    dev, test = (args.out_dir / TEACHER / split for split in ("dev", "test"))
+def _score_teacher(args: argparse.Namespace, checkpoint: Path) -> Path:
+    """Score a teacher as its students are; return the folder of the test set's scores."""
+    out_dir = args.out_dir / f"{TEACHER}_{file_sha256(checkpoint)[:12]}"
+    dev, test = (out_dir / split for split in ("dev", "test"))
     if not (test / "summary.json").exists():
         for split, folder in (("dev", dev), ("test", test)):
             score_ctc.main(
                 [
-                    *("--checkpoint", str(args.teacher_checkpoint), "--result_dir", str(folder)),
+                    *("--checkpoint", str(checkpoint), "--result_dir", str(folder)),
                     *("--test_data", str(args.lists / split / "data.list")),
                     *("--cache_dir", str(args.lists / "cache")),
                 ]
@@ -98,16 +100,22 @@ def write_comparison(
     path: Path,
     plan: Plan,
     runs: Sequence[PlannedRun],
-    teacher_dir: Path,
+    teacher_dirs: Sequence[Path],
     budgets: Sequence[Budget],
     out_dir: Path,
 ) -> None:
-    """Write table, figures and plot of a plan whose runs are all done."""
+    """Write table, figures and plot of a plan whose runs are all done.
+
+    teacher_dirs: scores of the teachers; a line each.
+    """
     dirs: dict[str, list[Path]] = {}
     for item in runs:
         dirs.setdefault(item.job.variant, []).append(item.result_dir)
-    groups = [Group(TEACHER, [teacher_dir]), *(Group(*pair) for pair in dirs.items())]
-    compare_to = plan.compare_to or groups[1].name
+    numbers = range(1, len(teacher_dirs) + 1)
+    names = [TEACHER] if len(teacher_dirs) == 1 else [f"{TEACHER} {n}" for n in numbers]
+    teachers = [Group(name, [path]) for name, path in zip(names, teacher_dirs, strict=True)]
+    compare_to = plan.compare_to or next(iter(dirs))
+    groups = [*teachers, *(Group(*pair) for pair in dirs.items())]
     figures = compare_groups(groups, budgets, compare_to)
     label = budgets[-1].label
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -152,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--plan", type=Path, nargs="+", required=True, help="conf/ablation/NAME.yaml")
     add("--lists", type=Path, required=True, help="data/NAME, as run_distill.sh leaves it")
-    add("--teacher_checkpoint", type=Path, required=True)
+    add("--teacher_checkpoint", type=Path, action="append", required=True, help="repeatable")
     add("--out_dir", type=Path, required=True, help="exp/NAME/ablation")
     add("--lexicon", type=Path, help="word to units, where letters will not do")
     add("--overlay", type=Path, action="append", default=[], help="the corpus's YAML; repeatable")

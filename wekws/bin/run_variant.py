@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             *("--dict", str(lists / "dict/dict.txt")),
             *("--keywords_file", str(lists / "dict/keywords.txt")),
             *(["--lexicon", job.lexicon] if job.lexicon else []),
-            *("--teacher_checkpoint", job.teacher, "--seed", str(job.seed), "--resume"),
+            *(flag for path in job.teachers for flag in ("--teacher_checkpoint", path)),
+            *("--seed", str(job.seed), "--resume"),
             *("--num_threads", str(args.num_threads), *computing),
             *(["--init_from_teacher"] if job.init_from_teacher else []),
         ]

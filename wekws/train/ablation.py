@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wekws.config import to_mapping
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_yaml
 from wekws.train.plan import Variant
 
@@ -27,7 +27,7 @@ LOG_NAME = "run.log"
 class Job:
     """What one run needs beside its configuration.
 
-    lists: folder with train, dev, test and dict. teacher: checkpoint. lexicon: empty for none.
+    lists: folder with train, dev, test and dict. teachers: checkpoints. lexicon: empty for none.
     """
 
     variant: str
@@ -35,7 +35,7 @@ class Job:
     init_from_teacher: bool
     num_average: int
     lists: str
-    teacher: str
+    teachers: tuple[str, ...]
     lexicon: str = ""
 
 
@@ -88,28 +88,37 @@ def planned_runs(
     seeds: Sequence[int],
     *,
     lists: Path,
-    teacher: Path,
+    teachers: Sequence[Path],
     lexicon: Path | None,
     runs_dir: Path,
 ) -> list[PlannedRun]:
     """Return every variant's run with every seed, all variants of the first seed first.
 
-    A run's folder is named after what its outcome depends on: configuration, start, teacher,
+    A run's folder is named after what its outcome depends on: configuration, start, teachers,
     training list and seed.
+    Raises: ConfigError if a variant asks for more teachers than there are.
     """
-    basis = [file_sha256(teacher), file_sha256(lists / "train/data.list")]
+    teacher_hashes = [file_sha256(teacher) for teacher in teachers]
+    list_hash = file_sha256(lists / "train/data.list")
     runs = []
     for seed in seeds:
         for variant in variants:
+            num_teachers = variant.num_teachers or len(teachers)
+            if num_teachers > len(teachers):
+                raise ConfigError(
+                    f"{variant.name}: {num_teachers} teachers; --teacher_checkpoint gives "
+                    f"{len(teachers)}, and may be repeated"
+                )
             job = Job(
                 variant=variant.name,
                 seed=seed,
                 init_from_teacher=variant.init_from_teacher,
                 num_average=variant.num_average,
                 lists=str(lists),
-                teacher=str(teacher),
+                teachers=tuple(map(str, teachers[:num_teachers])),
                 lexicon=str(lexicon or ""),
             )
+            basis = [*teacher_hashes[:num_teachers], list_hash]
             name = f"{variant.identity(*basis)}_{seed}"
             runs.append(PlannedRun(variant, job, runs_dir / name))
     return runs

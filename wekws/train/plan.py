@@ -24,12 +24,14 @@ class Option:
 
     overlays: YAML files, relative to the working directory. settings: the same, written out.
     student_config, init_from_teacher: instead of the plan's; nothing: as the plan has it.
+    num_teachers: distil from the first so many of the teachers that are given; 0: from all.
     """
 
     overlays: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     student_config: str = ""
     init_from_teacher: bool | None = None
+    num_teachers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class Variant:
     content: Mapping[str, Any]
     init_from_teacher: bool
     num_average: int
+    num_teachers: int = 0
 
     def identity(self, *others: Any) -> str:
         """Return what tells its run from another's: 12 hexadecimal digits.
@@ -129,17 +132,17 @@ def plan_variants(plan: Plan, overlays: tuple[str, ...] = ()) -> list[Variant]:
     variants = [_variant(plan, overlays, cell) for cell in _cells(plan)]
     by_identity: dict[str, Variant] = {}
     for variant in variants:
-        other = by_identity.setdefault(variant.identity(), variant)
+        other = by_identity.setdefault(variant.identity(variant.num_teachers), variant)
         if other is not variant:
             raise ConfigError(f"{variant.name}: the same run as {other.name}; leave one out")
     if plan.add_undistilled:
-        for plain in _undistilled(variants, [tuple(cell) for cell in _cells(plan)]):
-            by_identity.setdefault(plain.identity(), plain)
-    chosen = list(by_identity.values())
-    names = [variant.name for variant in chosen]
+        known = {variant.identity() for variant in variants}
+        plain = _undistilled(variants, [tuple(cell) for cell in _cells(plan)])
+        variants += [variant for variant in plain if variant.identity() not in known]
+    names = [variant.name for variant in variants]
     if plan.compare_to and plan.compare_to not in names:
         raise ConfigError(f"compare_to: {plan.compare_to}: no variant; has {'; '.join(names)}")
-    return chosen
+    return variants
 
 
 def _cells(plan: Plan) -> Iterator[dict[str, Option]]:
@@ -166,7 +169,8 @@ def _variant(plan: Plan, overlays: tuple[str, ...], cell: Mapping[str, Option]) 
     experiment = parse_section(ExperimentConfig, content, name)
     epochs = plan.epochs or round(plan.epoch_share * experiment.training_config.max_epoch)
     content = merge(content, _nested("training_config.max_epoch", max(1, epochs)))
-    return Variant(name, content, init_from_teacher, plan.num_average)
+    num_teachers = ([option.num_teachers for option in options if option.num_teachers] or [0])[-1]
+    return Variant(name, content, init_from_teacher, plan.num_average, num_teachers)
 
 
 def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) -> list[Variant]:
@@ -179,7 +183,8 @@ def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) 
     for variant, cell in zip(variants, cells, strict=True):
         content = {k: v for k, v in variant.content.items() if k not in _DISTILLATION}
         content = merge(content, _nested("distill_conf.alpha", 1.0))
-        bare = dataclasses.replace(variant, content=content)
+        # Only the first teacher has a part in it: as the start.
+        bare = dataclasses.replace(variant, content=content, num_teachers=1)
         identity = bare.identity()
         plain.setdefault(identity, bare)
         shared[identity] = [name for name in shared.get(identity, cell) if name in cell]

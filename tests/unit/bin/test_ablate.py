@@ -1,12 +1,13 @@
 import fcntl
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from wekws.bin import ablate, run_variant, train
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,27 @@ def test_a_run_that_fails_is_named_with_its_log(place, capsys):
     finally:
         (place / "moved").rename(place / "lists/test/data.list")
     assert "data.list" in next(place.glob("out/runs/*_7/run.log")).read_text()
+
+
+def test_a_plan_may_ask_for_a_second_teacher(place):
+    plan = yaml.safe_load((place / "plan.yaml").read_text())
+    plan["axes"] = {
+        "teachers": {"options": {"one": {"num_teachers": 1}, "two": {"num_teachers": 2}}}
+    }
+    plan["seeds"] = [5]
+    (place / "teachers.yaml").write_text(yaml.safe_dump(plan))
+    flags = ["--plan", str(place / "teachers.yaml")]
+    with pytest.raises(ConfigError, match="two: 2 teachers; --teacher_checkpoint gives 1"):
+        run(place, *flags)
+    assert run(place, *flags, "--teacher_checkpoint", str(place / "teacher/0.pt")) == 0
+    figures = json.loads((place / "out/teachers/figures.json").read_text())
+    names = [group["name"] for group in figures["groups"]]
+    assert names == ["teacher 1", "teacher 2", "one", "two", "CTC alone"]
+    num_teachers = {
+        name: len(json.loads((Path(dirs[0]) / "run.json").read_text())["teachers"])
+        for name, dirs in figures["runs"].items()
+    }
+    assert num_teachers == {"one": 1, "two": 2, "CTC alone": 1}
 
 
 def test_two_processes_do_not_work_on_one_run(tmp_path):
