@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from wekws.files import atomic_path, write_yaml
+from wekws.files import write_yaml
 from wekws.log import run
+from wekws.model.checkpoint import save_weights
 from wekws.train.average import average_checkpoints, choose_epochs
 from wekws.train.checkpoint import read_epoch_info
 
@@ -24,8 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     epochs = choose_epochs(args.src_path, args.num, is_best=args.val_best)
     weights = average_checkpoints(args.src_path, epochs)
-    with atomic_path(args.dst_model) as temporary:
-        torch.save(weights, temporary)
+    save_weights(weights, args.dst_model)
     losses = {epoch: read_epoch_info(args.src_path, epoch)["cv_loss"] for epoch in epochs}
     chosen = "best by cv_loss" if args.val_best else "last"
     write_yaml(

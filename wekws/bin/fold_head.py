@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(args.checkpoint, config_path)
     folded = fold_head(model)
     sizes = {"output_dim": model.config.output_dim, "backbone": {"output_affine_dim": 0}}
-    save_weights(folded, args.out_dir / "folded.pt")
+    save_weights(folded.state_dict(), args.out_dir / "folded.pt")
     write_yaml(
         args.out_dir / "config.yaml", merge(load_yaml_with_base(config_path), {"model": sizes})
     )

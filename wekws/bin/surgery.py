@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         model.config.with_output_dim(target.size), state, source=str(args.checkpoint)
     )
     content = merge(load_yaml_with_base(config_path), {"model": {"output_dim": target.size}})
-    save_weights(smaller, args.out_dir / "init.pt")
+    save_weights(smaller.state_dict(), args.out_dir / "init.pt")
     write_yaml(args.out_dir / "config.yaml", content)
     target.save(args.out_dir / "dict.txt")
 

@@ -6,6 +6,7 @@ Axes: B batch, T frames of 10 ms, F mel bins, L labels.
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,12 @@ class SpeechDataset:
     def __len__(self) -> int:
         """Return the number of usable utterances."""
         return len(self.keys)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the usable utterances' keys and labels, in their order."""
+        text = json.dumps([self.keys, self.labels])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def num_frames(self) -> np.ndarray:

@@ -77,15 +77,7 @@ def weights_of(teacher: nn.Module | None) -> list[float]:
     return teacher.weights if isinstance(teacher, TeacherEnsemble) else []
 
 
-def restore_weights(teacher: nn.Module | None, weights: Sequence[float], where: str) -> None:
-    """Go on with the weights that a run began with.
-
-    Raises: ConfigError if it began with another number of teachers.
-    """
-    if len(weights) != len(weights_of(teacher)):
-        raise ConfigError(
-            f"{where}: the run to resume has {len(weights) or 1} teachers; found "
-            f"{len(weights_of(teacher)) or 1}; give the same --teacher_checkpoint flags"
-        )
+def restore_weights(teacher: nn.Module | None, weights: Sequence[float]) -> None:
+    """Go on with the weights that a run began with, one for each of its teachers."""
     if weights:
         teacher.weights = list(weights)

@@ -15,11 +15,12 @@ from wekws.files import atomic_path, read_yaml
 from wekws.model.model import KwsModel, ModelConfig
 
 
-def save_weights(model: KwsModel, path: str | os.PathLike[str]) -> None:
-    """Write the state dict of a model, whole or not at all."""
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+def save_weights(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write a state dict, whole or not at all; the same weights make the same bytes."""
+    state = {name: value.detach().cpu() for name, value in weights.items()}
+    # Given a path, torch.save would write its (temporary, random) name into the file.
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        torch.save(state, stream)
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

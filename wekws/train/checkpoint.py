@@ -27,7 +27,7 @@ def save_epoch(
     info: what N.yaml says beside the epoch: lr, cv_loss and further figures.
     state: optimiser and schedule state dicts.
     """
-    save_weights(model, model_dir / f"{epoch}.pt")
+    save_weights(model.state_dict(), model_dir / f"{epoch}.pt")
     write_yaml(model_dir / f"{epoch}.yaml", {"epoch": epoch, **info})
     with atomic_path(model_dir / STATE_NAME) as temporary:
         torch.save({"epoch": epoch, **state}, temporary)

@@ -26,7 +26,7 @@ from wekws.train.learning_rate import LearningRate
 from wekws.train.outputs import Outputs
 from wekws.train.parameters import parameter_groups, require_plan
 from wekws.train.rival import Rival
-from wekws.train.run_folder import describe_run
+from wekws.train.run_folder import describe_run, require_same_inputs
 from wekws.train.step import Run
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def build_run(
     if objective.rivals is not None:
         run.rival = Rival(run)
     if args.resume:
-        _resume(run, outputs)
+        _resume(run, args, outputs)
     else:
         require_fresh(args.model_dir)
     for module in (run.model, run.kept_model, run.objective):
@@ -220,21 +220,30 @@ def build_run(
     return run
 
 
-def _resume(run: Run, outputs: Outputs) -> None:
+def _resume(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
+    cmvn = cmvn_of(run.kept_model)
     state = load_state(run.model_dir, run.kept_model)
     if state is None:
         logger.info("%s: no finished epoch yet; starting from the beginning", run.model_dir)
         return
     path = run.model_dir / "config.yaml"
     before = parse_section(ExperimentConfig, read_yaml(path), str(path))
-    changed = [k for k in changed_keys(before, run.experiment) if k not in RESUMABLE_CHANGES]
+    resumable = RESUMABLE_CHANGES
+    if before.stages or before.progressive.is_used:
+        # Stages and growth are laid over the length: what is done would belong elsewhere.
+        resumable = [key for key in resumable if key != "training_config.max_epoch"]
+    changed = [key for key in changed_keys(before, run.experiment) if key not in resumable]
     if changed:
         raise ConfigError(
             f"{path}: the run to resume differs in {', '.join(changed)}; restore these or start "
             "another --model_dir"
         )
     require_same_vocabulary(path, outputs.vocabulary)
-    restore_weights(run.teacher, state.get("teacher_weights", []), str(path))
+    require_same_inputs(run, args)
+    require_same_cmvn(
+        cmvn_of(run.kept_model), cmvn, f"{run.model_dir}: the run to resume", "what it is given now"
+    )
+    restore_weights(run.teacher, state.get("teacher_weights", []))
     if run.average is not None:
         run.model.load_state_dict(state["raw_model"])
     run.objective.load_state_dict(state["objective"])
@@ -244,6 +253,12 @@ def _resume(run: Run, outputs: Outputs) -> None:
         run.rival.load_state_dict(state["rival"])
     run.start_epoch, run.step = state["epoch"] + 1, state["step"]
     logger.info("%s: going on with epoch %d", run.model_dir, run.start_epoch)
+
+
+def cmvn_of(model: KwsModel) -> tuple[Tensor, Tensor]:
+    """Return copies of a model's (mean, istd)."""
+    state = model.state_dict()
+    return tuple(state[key].clone() for key in CMVN_KEYS)
 
 
 def make_optimizer(

@@ -40,7 +40,9 @@ def load_teachers(
         logger.warning("distill_conf.teachers: no effect with one teacher")
     teachers = [_load_teacher(path, args, experiment, outputs) for path in paths]
     for path, teacher in zip(paths[1:], teachers[1:], strict=True):
-        session.require_same_cmvn(_cmvn(teacher), _cmvn(teachers[0]), str(path), str(paths[0]))
+        session.require_same_cmvn(
+            session.cmvn_of(teacher), session.cmvn_of(teachers[0]), str(path), str(paths[0])
+        )
     return teachers
 
 
@@ -61,12 +63,8 @@ def _load_teacher(
         )
     cmvn = session.read_cmvn(args, experiment.model)
     if cmvn is not None:
-        session.require_same_cmvn(_cmvn(teacher), cmvn, str(path), "the run's CMVN")
+        session.require_same_cmvn(session.cmvn_of(teacher), cmvn, str(path), "the run's CMVN")
     return teacher.requires_grad_(False).eval()
-
-
-def _cmvn(model: KwsModel) -> tuple:
-    return model.global_cmvn.mean, model.global_cmvn.istd
 
 
 def as_one(teachers: Sequence[KwsModel]) -> nn.Module:

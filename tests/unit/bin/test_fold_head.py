@@ -32,7 +32,9 @@ def folder(tmp_path):
     backbone = FSMNConfig(**dict(zip(names, sizes, strict=True)))
     config = ModelConfig(input_dim=400, output_dim=5, backbone=backbone)
     torch.manual_seed(0)
-    save_weights(KwsModel(config, (torch.zeros(400), torch.ones(400))), folder / "avg_3.pt")
+    save_weights(
+        KwsModel(config, (torch.zeros(400), torch.ones(400))).state_dict(), folder / "avg_3.pt"
+    )
     sections = {"dataset_conf": DatasetConfig(), "model": config, "optim": "adam"}
     write_yaml(folder / "config.yaml", {k: to_mapping(v) for k, v in sections.items()})
     return folder
@@ -74,7 +76,9 @@ def scores(root, checkpoint):
 
 def test_a_head_of_many_tokens_is_said_to_grow(folder, tmp_path, capsys):
     model = load_model(folder / "avg_3.pt")
-    save_weights(KwsModel(model.config.with_output_dim(100)), tmp_path / "big" / "0.pt")
+    save_weights(
+        KwsModel(model.config.with_output_dim(100)).state_dict(), tmp_path / "big" / "0.pt"
+    )
     section = to_mapping(model.config.with_output_dim(100))
     write_yaml(tmp_path / "big" / "config.yaml", {"model": section})
     assert main(["--checkpoint", f"{tmp_path}/big/0.pt", "--out_dir", f"{tmp_path}/out"]) == 0

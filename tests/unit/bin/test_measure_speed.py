@@ -35,7 +35,7 @@ def test_a_far_larger_model_takes_longer():
 def test_the_figures_lie_beside_the_student(tmp_path, capsys):
     for name, width in (("teacher", 200), ("student", 8)):
         made = model(width)
-        save_weights(made, tmp_path / name / "avg_3.pt")
+        save_weights(made.state_dict(), tmp_path / name / "avg_3.pt")
         write_yaml(tmp_path / name / "config.yaml", {"model": to_mapping(made.config)})
     flags = ["--teacher_checkpoint", f"{tmp_path}/teacher/avg_3.pt"]
     flags += ["--checkpoint", f"{tmp_path}/student/avg_3.pt"]

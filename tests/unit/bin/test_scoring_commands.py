@@ -42,7 +42,9 @@ def folder(tmp_path_factory):
     )
     torch.manual_seed(0)
     config = ModelConfig(input_dim=400, output_dim=vocabulary.size, backbone=backbone)
-    save_weights(KwsModel(config, (torch.zeros(400), torch.ones(400))), folder / "final.pt")
+    save_weights(
+        KwsModel(config, (torch.zeros(400), torch.ones(400))).state_dict(), folder / "final.pt"
+    )
     sections = {"dataset_conf": DatasetConfig(), "model": config}
     write_yaml(folder / "config.yaml", {k: to_mapping(v) for k, v in sections.items()})
     for name in ("dev", "test"):

@@ -7,7 +7,6 @@ from torch import nn
 from wekws.distill.ensemble import (
     TeacherEnsemble,
     TeachersConfig,
-    restore_weights,
     weights_by_score,
 )
 from wekws.distill.hidden import HiddenConfig, HiddenTerm
@@ -105,13 +104,3 @@ def test_a_token_that_one_teacher_rules_out_leaves_the_loss_finite():
     # All on token 0: KL of (1, 0) from (1/2, 1/2) is log 2, times T^2, two frames.
     assert value.item() == pytest.approx(8 * math.log(2.0), rel=1e-5)
     assert torch.isfinite(student.grad).all()
-
-
-def test_a_resume_with_another_number_of_teachers_is_refused():
-    ensemble = TeacherEnsemble([model(), model()])
-    restore_weights(ensemble, [0.3, 0.7], "run")
-    assert ensemble.weights == [0.3, 0.7]
-    restore_weights(model(), [], "run")
-    for teacher, weights in ((ensemble, []), (model(), [0.5, 0.5]), (ensemble, [0.2] * 5)):
-        with pytest.raises(ConfigError, match="run: the run to resume has .* teachers"):
-            restore_weights(teacher, weights, "run")

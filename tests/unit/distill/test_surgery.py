@@ -96,7 +96,7 @@ def test_weights_without_output_layer_are_refused():
 @pytest.fixture
 def base_dir(tmp_path):
     model = base_model()
-    save_weights(model, tmp_path / "base/final.pt")
+    save_weights(model.state_dict(), tmp_path / "base/final.pt")
     content = {"dataset_conf": {"frame_skip": 3}, "model": to_mapping(model.config)}
     write_yaml(tmp_path / "base/config.yaml", content)
     BASE.save(tmp_path / "base/dict.txt")

@@ -52,9 +52,15 @@ def model_config(**changes):
 def saved(tmp_path, **changes):
     config = model_config()
     model = KwsModel(config, CMVN).eval()
-    save_weights(model, tmp_path / "7.pt")
+    save_weights(model.state_dict(), tmp_path / "7.pt")
     write_yaml(tmp_path / "config.yaml", {"model": {**to_mapping(config), **changes}})
     return model
+
+
+def test_the_same_weights_make_the_same_file(tmp_path):
+    weights = saved(tmp_path).state_dict()
+    save_weights(weights, tmp_path / "other.pt")
+    assert (tmp_path / "other.pt").read_bytes() == (tmp_path / "7.pt").read_bytes()
 
 
 def test_keys_and_shapes_are_those_of_wekws():

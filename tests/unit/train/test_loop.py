@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,6 +198,39 @@ def test_a_resume_with_another_configuration_is_refused(train_arguments, tmp_pat
     assert train.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
     with pytest.raises(ConfigError, match="differs in optim_conf.lr"):
         train.main([*flags, "--resume", "--override", "optim_conf.lr=0.1"])
+
+
+def with_flag(arguments, name, value):
+    changed = list(arguments)
+    changed[changed.index(name) + 1] = str(value)
+    return changed
+
+
+def test_a_resume_with_other_inputs_is_refused(train_arguments, teacher, tmp_path):
+    once = ["--override", "training_config.max_epoch=1"]
+    flags = distill_flags(train_arguments, teacher, tmp_path / "run", *once)
+    assert train_distill.main(flags) == 0
+    moved, fewer = tmp_path / "moved.list", tmp_path / "fewer.list"
+    lines = Path(flags[flags.index("--train_data") + 1]).read_text().splitlines(keepends=True)
+    moved.write_text("".join(lines))
+    fewer.write_text("".join(lines[1:]))
+    assert train_distill.main([*with_flag(flags, "--train_data", moved), "--resume"]) == 0
+    with pytest.raises(ConfigError, match="began with another content of --train_data"):
+        train_distill.main([*with_flag(flags, "--train_data", fewer), "--resume"])
+    other = with_flag(flags, "--teacher_checkpoint", teacher / "0.pt")
+    with pytest.raises(ConfigError, match="began with another content of --teacher_checkpoint"):
+        train_distill.main([*other, "--resume"])
+
+
+def test_a_resume_with_another_cmvn_is_refused(train_arguments, tmp_path):
+    flags = [*train_arguments, "--override", "training_config.max_epoch=1"]
+    flags += ["--model_dir", str(tmp_path / "run")]
+    assert train.main(flags) == 0
+    cmvn = json.loads(Path(flags[flags.index("--cmvn_file") + 1]).read_text())
+    cmvn["mean_stat"] = [2.0 * value for value in cmvn["mean_stat"]]
+    (tmp_path / "cmvn").write_text(json.dumps(cmvn))
+    with pytest.raises(ConfigError, match="normalise features differently"):
+        train.main([*with_flag(flags, "--cmvn_file", tmp_path / "cmvn"), "--resume"])
 
 
 @pytest.mark.parametrize("is_distilled", [False, True])

@@ -153,6 +153,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert rows_of(whole, kind) == rows_of(halves, kind), kind
 
 
+def test_a_resume_with_another_length_would_shift_the_stages(distill, tmp_path):
+    first = [*SETTINGS[1:3], "training_config.max_epoch=3", "distill_conf.hidden.weight=1", STAGES]
+    assert distill(tmp_path / "run", first) == 0
+    with pytest.raises(ConfigError, match=r"differs in training_config.max_epoch;"):
+        distill(tmp_path / "run", [*first, "training_config.max_epoch=9"], "--resume")
+
+
 def test_the_log_says_which_stage_an_epoch_was_in(whole):
     rows = rows_of(whole, "stage")
     assert [(row["epoch"], row["name"], row["num_epochs"]) for row in rows] == [
