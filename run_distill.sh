@@ -16,7 +16,7 @@
 #   2    base, output surgery, teacher            -> $exp/base, $exp/teacher_init, $exp/teacher
 #   3    student: CTC and the teacher's posteriors -> $exp/student (or student_$preset)
 #   4    average, evaluate teacher and student    -> $exp/{teacher,student}/test_*/
-#   5    plots and report                         -> $exp/report/report.{md,html}
+#   5    plots and report                         -> $exp/report (or report_$preset)
 #
 # A data stage that is newer than its inputs is skipped; training goes on after its last epoch.
 #
@@ -121,6 +121,10 @@ if [ -n "$preset" ]; then
 fi
 for file in ${student_overlay//,/ }; do student_option+=(--overlay "$file"); done
 student_epochs=${student_epochs:-80}
+if [ "$student_average" -gt "$student_epochs" ]; then
+  echo "$0: --num_average $student_average: more than the student's $student_epochs epochs" >&2
+  exit 2
+fi
 student_name=${student_name:-student${preset:+_$preset}}
 download_dir=${download_dir:-$lists/corpus}
 cache=$lists/cache
@@ -128,6 +132,8 @@ keywords_file=$lists/dict/keywords.txt
 teacher_dir=$exp/teacher
 student_dir=$exp/$student_name
 student_checkpoint=$student_dir/avg_$student_average.pt
+report_dir=$exp/report
+if [ "$student_name" != student ]; then report_dir=$exp/report_${student_name#student_}; fi
 if [ -n "$teacher_checkpoint" ]; then
   teacher_dir=$(dirname "$teacher_checkpoint")
 else
@@ -291,8 +297,8 @@ if begin_stage 5 "report"; then
   fi
   python -m wekws.bin.report --teacher_dir "teacher=$teacher_dir" \
     --student_dir "$student_name=$student_dir" --dataset test \
-    --validation "$lists/validation/validation.json" --out_dir "$exp/report" \
+    --validation "$lists/validation/validation.json" --out_dir "$report_dir" \
     --command "bash run_distill.sh$GIVEN_OPTIONS" "${note_option[@]}"
-  echo "report: $PWD/$exp/report/report.html"
+  echo "report: $PWD/$report_dir/report.html"
 fi
 current_stage=

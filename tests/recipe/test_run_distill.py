@@ -179,7 +179,7 @@ def test_training_goes_on_after_its_last_epoch(finished):
 
 def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     recipe = finished.recipe
-    options = ("--preset", "quick", "--stage", 3, "--stop_stage", 3, "--init_from_teacher", "false")
+    options = ("--preset", "quick", "--stage", 3, "--init_from_teacher", "false")
     options += ("--student_overlay", "conf/overlays/hidden.yaml")
     said = recipe.run("run_distill.sh", *finished.options, *options)
     folder = recipe.folder / EXP / "student_quick"
@@ -192,6 +192,9 @@ def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     assert "10 left out" not in said and "left out: not in the share of 10 %" in said
     assert read_json(folder / "run.json")["num_train"] == 3
     assert (folder / "avg_2.pt").exists() and cv_epochs(recipe, "student_quick") == [-1, 0, 1, 2]
+    reports = [recipe.folder / EXP / name / "report.html" for name in ("report", "report_quick")]
+    assert ["student_quick" in report.read_text() for report in reports] == [False, True]
+    options += ("--stop_stage", 3)
     again = recipe.run("run_distill.sh", *finished.options, *options, "--student_epochs", 4)
     assert "going on with epoch 3" in again
     assert cv_epochs(recipe, "student_quick") == [-1, 0, 1, 2, 3]
@@ -215,7 +218,7 @@ def test_teacher_that_is_given_is_not_trained(finished):
     ("checkpoint", "options", "folder", "chosen_on"),
     [
         ("0.pt", ("--budgets", "2"), "test_0", "dev"),
-        ("avg_2.pt", ("--dataset", "dev"), "dev_avg_2", "test"),
+        ("avg_2.pt", ("--dataset", "dev"), "dev_avg_2", "itself"),
         ("avg_2.pt", ("--decoder", "prefix_beam"), "test_avg_2_prefix_beam", "dev"),
     ],
 )
@@ -247,6 +250,8 @@ def test_wrong_values_are_refused(recipe):
         "run_distill.sh", "--corpus", "libri", status=2
     )
     assert "no such file" in recipe.run("evaluate.sh", "--checkpoint", "9.pt", status=2)
+    said = recipe.run("run_distill.sh", "--student_epochs", 4, status=2)
+    assert "--num_average 30: more than the student's 4 epochs" in said
     said = recipe.run("run_distill.sh", "--preset", "balance", status=2)
     assert "expected one of aggressive, balanced, conservative, quality, quick, list, ask" in said
     # Standard input is no terminal here.

@@ -42,7 +42,7 @@ def caution_blocks(models: Sequence[Model]) -> list[Block]:
     texts = []
     entries = [model.headline.entry(k) for model in models for k in model.headline.keywords]
     points = [point for entry in entries for point in entry.get("operating_points") or []]
-    if any(point.get("chosen_on") == "test" for point in points):
+    if any(point.get("chosen_on", "dev") != "dev" for point in points):
         texts.append(
             "Thresholds were chosen on the set that they are reported on, for want of dev scores: "
             "these figures are a little better than a detector in use would show."

@@ -17,7 +17,7 @@ summary.json (every rate with its 95 % interval `low`, `high`):
       operating_points      a list, each with
         budget              0.5/h | 1/h | ... | 1 in all
         threshold           a detection is a confidence >= threshold
-        chosen_on           dev | test: the set that chose the threshold
+        chosen_on           dev | itself: the set that chose the threshold
         budget_false_alarms how many false alarms the budget allows in that set
         false_alarms        {count, per_hour, low, high} on negatives; Poisson, exact
         misses              {count, rate, low, high} of positives; Wilson
@@ -77,14 +77,14 @@ SCHEMA = {
 def choose_thresholds(
     test: KeywordSet, dev: KeywordSet | None, budgets: Sequence[Budget]
 ) -> list[dict[str, Any]]:
-    """Choose a threshold a budget, on dev if it has negatives, otherwise on test itself."""
+    """Choose a threshold a budget, on dev if it has negatives, otherwise on the set itself."""
     use_dev = dev is not None and dev.negative_hours > 0
     chooser = dev if use_dev else test
     return [
         {
             "budget": budget.label,
             "threshold": operating_point(chooser.negatives, chooser.negative_hours, budget),
-            "chosen_on": "dev" if use_dev else "test",
+            "chosen_on": "dev" if use_dev else "itself",
             "budget_false_alarms": budget.allowed(chooser.negative_hours),
         }
         for budget in budgets
@@ -98,7 +98,7 @@ def keyword_summary(
     points = choose_thresholds(test, dev, budgets)
     notes = test.notes
     if dev is not None and dev.negative_hours <= 0:
-        notes.append("dev holds no negatives: thresholds were chosen on test")
+        notes.append("dev holds no negatives: thresholds were chosen on the set itself")
     notes += [
         f"{point['budget']}: the budget is never used up on {point['chosen_on']}; threshold 0"
         for point in points

@@ -96,7 +96,7 @@ def test_summary_chosen_on_test():
     # 2 h of negatives: 0.5/h allows 1 (0.6), so 0.5 must not fire; the positive at 0.4 is missed
     assert (half["threshold"], half["chosen_on"], half["budget_false_alarms"]) == (
         pytest.approx(0.500001),
-        "test",
+        "itself",
         1,
     )
     low, high = poisson_exact(1, 2.0)
@@ -131,7 +131,7 @@ def test_dev_without_negatives_falls_back_to_test():
     )
     summary = summarise(scored(keywords=("COMPUTER",)), INFO, dev, INFO, BUDGETS)
     (computer,) = summary["keywords"]
-    assert computer["operating_points"][0]["chosen_on"] == "test"
+    assert computer["operating_points"][0]["chosen_on"] == "itself"
     assert "dev holds no negatives" in computer["notes"][0]
 
 
@@ -168,7 +168,7 @@ def test_written_files(tmp_path):
     text = (tmp_path / "summary.json").read_text(encoding="utf-8")
     assert json.loads(text)["keywords"][0]["positives"] == 2
     table = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert "| COMPUTER | 0.5/h | 0.500001 | test | 50.00 % (9.45 to 90.55) | 1 of 2 |" in table
+    assert "| COMPUTER | 0.5/h | 0.500001 | itself | 50.00 % (9.45 to 90.55) | 1 of 2 |" in table
 
 
 def test_schema_names_every_problem():
