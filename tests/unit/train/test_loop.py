@@ -237,11 +237,15 @@ def test_a_resume_with_another_cmvn_is_refused(train_arguments, tmp_path):
 def test_two_processes_end_where_one_does(is_distilled, train_arguments, teacher, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     options = ["--override", "dataset_conf.spec_aug=false"]
-    if is_distilled:  # adapters, a gate, discriminators; each step in two parts
-        options += ["--override", "distill_conf.hidden={weight: 1.0, gate: {openness: 0.3}}"]
+    if is_distilled:  # adapters, a gate, discriminators, a block that is added; steps in two parts
+        pair = "pairs: [{student: backbone.fsmn.0.2, teacher: backbone.fsmn.0.2}]"
+        hidden = f"distill_conf.hidden={{weight: 1.0, gate: {{openness: 0.3}}, {pair}}}"
+        options += ["--override", hidden]
         options += ["--override", "distill_conf.adversarial={weight: 0.5}"]
         options += ["--override", "training_config.accum_grad=2"]
         options += ["--override", "model.backbone.linear_dim=16"]
+        options += ["--override", "model.backbone.num_layers=2"]
+        options += ["--override", "progressive={start_blocks: 1, every: 2, new_block: teacher}"]
     module = train_distill if is_distilled else train
 
     def flags(folder):
