@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from wekws.bin import compute_det_ctc, score_ctc
+from wekws.bin.run_variant import score
 from wekws.files import atomic_path, file_sha256
 from wekws.log import run
 from wekws.plot.comparison import plot_comparison, plot_sweep
@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         bar = tqdm(ends, total=len(waiting), desc=path.stem, disable=not sys.stderr.isatty())
         for item in bar:
             print(f"{item.run_dir}: {item.job.variant}, seed {item.job.seed}", flush=True)
-        write_comparison(path, plan, runs, teacher_dirs, budgets, args.out_dir / path.stem)
+        name = f"{path.stem}_{args.test_lists.name}" if args.test_lists else path.stem
+        write_comparison(path, plan, runs, teacher_dirs, budgets, args.out_dir / name)
     return 0
 
 
@@ -75,6 +76,7 @@ def _runs(plan: Plan, args: argparse.Namespace) -> list[PlannedRun]:
         lists=args.lists,
         teachers=args.teacher_checkpoint,
         lexicon=args.lexicon,
+        test_lists=args.test_lists,
         runs_dir=args.out_dir / "runs",
     )
 
@@ -82,18 +84,11 @@ def _runs(plan: Plan, args: argparse.Namespace) -> list[PlannedRun]:
 def _score_teacher(args: argparse.Namespace, checkpoint: Path) -> Path:
     """Score a teacher as its students are; return the folder of the test set's scores."""
     out_dir = args.out_dir / f"{TEACHER}_{file_sha256(checkpoint)[:12]}"
-    dev, test = (out_dir / split for split in ("dev", "test"))
-    if not (test / "summary.json").exists():
-        for split, folder in (("dev", dev), ("test", test)):
-            score_ctc.main(
-                [
-                    *("--checkpoint", str(checkpoint), "--result_dir", str(folder)),
-                    *("--test_data", str(args.lists / split / "data.list")),
-                    *("--cache_dir", str(args.lists / "cache")),
-                ]
-            )
-        compute_det_ctc.main(["--result_dir", str(test), "--dev_result_dir", str(dev)])
-    return test
+    test_lists = args.test_lists or args.lists
+    test_dir = out_dir / (args.test_lists.name if args.test_lists else "test")
+    if not (test_dir / "summary.json").exists():
+        score(checkpoint, (args.lists, out_dir / "dev"), (test_lists, test_dir))
+    return test_dir
 
 
 def write_comparison(
@@ -162,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lists", type=Path, required=True, help="data/NAME, as run_distill.sh leaves it")
     add("--teacher_checkpoint", type=Path, action="append", required=True, help="repeatable")
     add("--out_dir", type=Path, required=True, help="exp/NAME/ablation")
+    add("--test_lists", type=Path, help="data/NAME whose test set to score on instead")
     add("--lexicon", type=Path, help="word to units, where letters will not do")
     add("--overlay", type=Path, action="append", default=[], help="the corpus's YAML; repeatable")
     add("--seeds", type=int, nargs="+", help="instead of the plan's")

@@ -1,12 +1,14 @@
 """Train, average and score one run of an ablation, as its ``variant.yaml`` says.
 
-Goes on where it was interrupted. Everything it makes lies in the run's folder.
+Goes on where it was interrupted; one that is trained is only scored. Everything that it makes
+lies in the run's folder.
 """
 
 import argparse
 import fcntl
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from wekws.bin import average_model, compute_det_ctc, score_ctc, train_distill
@@ -18,7 +20,7 @@ from wekws.train.ablation import CONFIG_NAME, JOB_NAME, Job, result_name
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the four commands in turn."""
+    """Run the commands in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run_dir", type=Path, required=True, help="holds variant.yaml")
     parser.add_argument("--num_threads", type=int, default=0, help="0: all cores")
@@ -33,13 +35,31 @@ def main(argv: list[str] | None = None) -> int:
         raise DataError(f"{args.run_dir}: another process works on it; wait or end that") from None
     path = args.run_dir / JOB_NAME
     job = parse_section(Job, read_yaml(path), str(path))
-    lists, cache = Path(job.lists), Path(job.lists) / "cache"
-    computing = ["--device", args.device, "--num_workers", "1"]
+    lists, computing = Path(job.lists), ["--device", args.device, "--num_workers", "1"]
+    checkpoint = args.run_dir / f"avg_{job.num_average}.pt"
+    if not checkpoint.exists():
+        _train(args, job, computing)
+        average_model.main(
+            [
+                *("--src_path", str(args.run_dir), "--dst_model", str(checkpoint)),
+                *("--num", str(job.num_average), "--val_best"),
+            ]
+        )
+    dev_dir = args.run_dir / result_name("dev", job.num_average)
+    test_lists, test_dir = Path(job.test_lists or lists), job.result_dir(args.run_dir)
+    score(checkpoint, (lists, dev_dir), (test_lists, test_dir), computing)
+    if not args.keep_epochs:
+        _drop_epochs(args.run_dir)
+    return 0
+
+
+def _train(args: argparse.Namespace, job: Job, computing: Sequence[str]) -> None:
+    lists = Path(job.lists)
     train_distill.main(
         [
             *("--config", str(args.run_dir / CONFIG_NAME), "--model_dir", str(args.run_dir)),
             *("--train_data", str(lists / "train/data.list")),
-            *("--cv_data", str(lists / "dev/data.list"), "--cache_dir", str(cache)),
+            *("--cv_data", str(lists / "dev/data.list"), "--cache_dir", str(lists / "cache")),
             *("--dict", str(lists / "dict/dict.txt")),
             *("--keywords_file", str(lists / "dict/keywords.txt")),
             *(["--lexicon", job.lexicon] if job.lexicon else []),
@@ -49,26 +69,29 @@ def main(argv: list[str] | None = None) -> int:
             *(["--init_from_teacher"] if job.init_from_teacher else []),
         ]
     )
-    checkpoint = args.run_dir / f"avg_{job.num_average}.pt"
-    average_model.main(
-        [
-            *("--src_path", str(args.run_dir), "--dst_model", str(checkpoint)),
-            *("--num", str(job.num_average), "--val_best"),
-        ]
-    )
-    dev, test = (args.run_dir / result_name(split, job.num_average) for split in ("dev", "test"))
-    for split, result_dir in (("dev", dev), ("test", test)):
+
+
+def score(
+    checkpoint: Path,
+    dev: tuple[Path, Path],
+    test: tuple[Path, Path],
+    computing: Sequence[str] = (),
+) -> None:
+    """Score a checkpoint on dev, unless that is done, and on test, with dev's thresholds.
+
+    dev, test: the folder of lists, and that of the scores. computing: flags of ``score_ctc``.
+    """
+    for split, (lists, result_dir) in (("dev", dev), ("test", test)):
+        if split == "dev" and (result_dir / "score.txt").exists():
+            continue
         score_ctc.main(
             [
                 *("--checkpoint", str(checkpoint), "--result_dir", str(result_dir)),
-                *("--test_data", str(lists / split / "data.list"), "--cache_dir", str(cache)),
-                *computing,
+                *("--test_data", str(lists / split / "data.list")),
+                *("--cache_dir", str(lists / "cache"), *computing),
             ]
         )
-    compute_det_ctc.main(["--result_dir", str(test), "--dev_result_dir", str(dev)])
-    if not args.keep_epochs:
-        _drop_epochs(args.run_dir)
-    return 0
+    compute_det_ctc.main(["--result_dir", str(test[1]), "--dev_result_dir", str(dev[1])])
 
 
 def _drop_epochs(run_dir: Path) -> None:

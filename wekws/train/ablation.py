@@ -27,7 +27,8 @@ LOG_NAME = "run.log"
 class Job:
     """What one run needs beside its configuration.
 
-    lists: folder with train, dev, test and dict. teachers: checkpoints. lexicon: empty for none.
+    lists: folder with train, dev, test and dict. test_lists: folder with the test set, if that is
+    another. teachers: checkpoints. lexicon: empty for none.
     """
 
     variant: str
@@ -37,6 +38,12 @@ class Job:
     lists: str
     teachers: tuple[str, ...]
     lexicon: str = ""
+    test_lists: str = ""
+
+    def result_dir(self, run_dir: Path) -> Path:
+        """Return the folder in ``run_dir`` with the scores of the test set."""
+        name = Path(self.test_lists).name if self.test_lists else "test"
+        return run_dir / result_name(name, self.num_average)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class PlannedRun:
     @property
     def result_dir(self) -> Path:
         """Scores of the test set."""
-        return self.run_dir / result_name("test", self.job.num_average)
+        return self.job.result_dir(self.run_dir)
 
     @property
     def is_done(self) -> bool:
@@ -90,6 +97,7 @@ def planned_runs(
     lists: Path,
     teachers: Sequence[Path],
     lexicon: Path | None,
+    test_lists: Path | None,
     runs_dir: Path,
 ) -> list[PlannedRun]:
     """Return every variant's run with every seed, all variants of the first seed first.
@@ -117,6 +125,7 @@ def planned_runs(
                 lists=str(lists),
                 teachers=tuple(map(str, teachers[:num_teachers])),
                 lexicon=str(lexicon or ""),
+                test_lists=str(test_lists or ""),
             )
             basis = [*teacher_hashes[:num_teachers], list_hash]
             name = f"{variant.identity(*basis)}_{seed}"

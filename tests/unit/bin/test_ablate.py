@@ -87,6 +87,18 @@ def test_a_plan_ends_in_a_table_and_goes_on_where_it_stopped(place, capsys):
     assert sum(after[path] == before[path] for path in before) == 1  # the other was not done again
 
 
+def test_runs_can_be_scored_on_another_test_set(place):
+    assert run(place, "--seeds", "3") == 0
+    shutil.copytree(place / "lists", place / "longer", dirs_exist_ok=True)
+    assert run(place, "--seeds", "3", "--test_lists", str(place / "longer")) == 0
+    figures = json.loads((place / "out/plan_longer/figures.json").read_text())
+    same = json.loads((place / "out/plan/figures.json").read_text())
+    assert figures["groups"] == same["groups"]  # it is the same set here
+    for folder in place.glob("out/runs/*_3"):
+        assert (folder / "longer_avg_1/summary.json").exists()
+        assert (folder / "run.log").read_text().count("epoch=0 lr=") == 1  # trained once
+
+
 def test_a_run_that_fails_is_named_with_its_log(place, capsys):
     (place / "lists/test/data.list").rename(place / "moved")
     try:
