@@ -32,7 +32,7 @@ cd "$(dirname "$0")"
 stage=-2
 stop_stage=5
 corpus=synth            # synth | mobvoi | kaldi (implied by --data_dir)
-size=small              # of the synthesised corpus: tiny | small | full
+size=small              # of the synthesised corpus: tiny | small | full | long_test
 data_dir=               # a Kaldi folder of your own
 download_dir=           # of the corpus [data/$name/corpus]
 download_url=https://www.openslr.org/resources/87
