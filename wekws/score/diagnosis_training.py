@@ -91,9 +91,9 @@ def _faster(first: Subject, second: Subject) -> str:
     found = epochs_to(first.trained, second.trained[-1])
     if found is None or found >= len(second.trained):
         return ""
-    ratio = len(second.trained) / found
+    ratio, epochs = len(second.trained) / found, "epoch" if found == 1 else "epochs"
     return (
-        f"{first.name} needed {found} epochs for the {second.trained[-1]:.2f} that {second.name} "
+        f"{first.name} needed {found} {epochs} for the {second.trained[-1]:.2f} that {second.name} "
         f"ended with after {len(second.trained)}: {ratio:.1f} times as fast."
     )
 
