@@ -22,9 +22,10 @@
 #
 # options (with their defaults below): stage stop_stage corpus size data_dir download_dir keywords
 #   language lexicon name num_tokens teacher_config student_config preset overlay
-#   student_overlay extra_lists base_checkpoint base_dict teacher_checkpoint init_from_teacher alpha
-#   temperature base_epochs teacher_epochs student_epochs num_average average_best budgets decoder
-#   corpus_seed seed num_workers num_threads num_processes device bf16 student_name note
+#   student_overlay extra_lists base_checkpoint base_dict teacher_checkpoint more_teachers
+#   init_from_teacher alpha temperature base_epochs teacher_epochs student_epochs num_average
+#   average_best budgets decoder corpus_seed seed num_workers num_threads num_processes device bf16
+#   student_name note
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./path.sh
@@ -50,6 +51,7 @@ extra_lists=            # data/NAME of another corpus whose training set joins t
 base_checkpoint=        # a large-vocabulary model, with config.yaml beside it: skips its training
 base_dict=              # its dictionary [dict.txt beside it]
 teacher_checkpoint=     # skips base, surgery and teacher
+more_teachers=          # checkpoints to learn from beside it, several with commas between
 init_from_teacher=true
 alpha=                  # weight of CTC, a number or a schedule's name [distill_conf of student_config]
 temperature=            # [distill_conf of student_config]
@@ -119,7 +121,8 @@ if [ -n "$preset" ]; then
   half=$(((student_epochs + 1) / 2))
   if [ "$half" -lt "$num_average" ]; then student_average=$half; fi
 fi
-for file in ${student_overlay//,/ }; do student_option+=(--overlay "$file"); done
+IFS=, read -ra files <<<"$student_overlay"
+for file in "${files[@]}"; do student_option+=(--overlay "$file"); done
 student_epochs=${student_epochs:-80}
 if [ "$student_average" -gt "$student_epochs" ]; then
   echo "$0: --num_average $student_average: more than the student's $student_epochs epochs" >&2
@@ -269,6 +272,8 @@ fi
 if begin_stage 3 "distillation"; then
   distill_options=(${alpha:+--alpha "$alpha"} ${temperature:+--temperature "$temperature"})
   if $init_from_teacher; then distill_options+=(--init_from_teacher); fi
+  IFS=, read -ra files <<<"$more_teachers"
+  for file in "${files[@]}"; do distill_options+=(--teacher_checkpoint "$file"); done
   "${launch[@]}" -m wekws.bin.train_distill --config "$student_config" "${train_options[@]}" \
     "${student_option[@]}" --train_data "$lists/train/data.list" --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
     --teacher_checkpoint "$teacher_checkpoint" "${distill_options[@]}" \

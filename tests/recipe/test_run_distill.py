@@ -181,6 +181,7 @@ def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     recipe = finished.recipe
     options = ("--preset", "quick", "--stage", 3, "--init_from_teacher", "false")
     options += ("--student_overlay", "conf/overlays/hidden.yaml")
+    options += ("--more_teachers", f"{EXP}/teacher/final.pt")
     said = recipe.run("run_distill.sh", *finished.options, *options)
     folder = recipe.folder / EXP / "student_quick"
     config = read_yaml(folder / "config.yaml")
@@ -190,7 +191,9 @@ def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     assert config["dataset_conf"]["filter_conf"]["data_share"] == 0.1
     # 20 utterances, 12 of them with a keyword: a tenth, rounded up, of each kind.
     assert "10 left out" not in said and "left out: not in the share of 10 %" in said
-    assert read_json(folder / "run.json")["num_train"] == 3
+    record = read_json(folder / "run.json")
+    assert record["num_train"] == 3
+    assert [path.split("/")[-1] for path in record["teachers"]] == ["avg_2.pt", "final.pt"]
     assert (folder / "avg_2.pt").exists() and cv_epochs(recipe, "student_quick") == [-1, 0, 1, 2]
     reports = [recipe.folder / EXP / name / "report.html" for name in ("report", "report_quick")]
     assert ["student_quick" in report.read_text() for report in reports] == [False, True]
