@@ -117,10 +117,12 @@ def _line(
     for value, row in zip(values, runs, strict=True):
         axis.plot([value] * len(row), row, "o", color=style.PALETTE[0], alpha=0.3, markersize=4)
     best = min(range(len(means)), key=means.__getitem__)
+    # At an end of the curve the text runs inwards, clear of the axis.
+    side = {0: "left", len(means) - 1: "right"}.get(best, "center")
     axis.plot([values[best]], [means[best]], "o", color=style.PALETTE[1], markersize=9)
     axis.annotate(
         f"lowest: {name(means[best])} at {values[best]:g}", (values[best], means[best]),
-        xytext=(0, -18), textcoords="offset points", color=style.PALETTE[1], ha="center",
+        xytext=(0, -18), textcoords="offset points", color=style.PALETTE[1], ha=side,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
     )  # fmt: skip
     axis.margins(x=0.14, y=0.25)
