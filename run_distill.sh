@@ -128,6 +128,10 @@ if [ "$student_average" -gt "$student_epochs" ]; then
   echo "$0: --num_average $student_average: more than the student's $student_epochs epochs" >&2
   exit 2
 fi
+if [ -z "$teacher_checkpoint" ] && [ "$num_average" -gt "$teacher_epochs" ]; then
+  echo "$0: --num_average $num_average: more than the teacher's $teacher_epochs epochs" >&2
+  exit 2
+fi
 student_name=${student_name:-student${preset:+_$preset}}
 download_dir=${download_dir:-$lists/corpus}
 cache=$lists/cache

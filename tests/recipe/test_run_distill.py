@@ -255,6 +255,8 @@ def test_wrong_values_are_refused(recipe):
     assert "no such file" in recipe.run("evaluate.sh", "--checkpoint", "9.pt", status=2)
     said = recipe.run("run_distill.sh", "--student_epochs", 4, status=2)
     assert "--num_average 30: more than the student's 4 epochs" in said
+    said = recipe.run("run_distill.sh", "--teacher_epochs", 4, status=2)
+    assert "--num_average 30: more than the teacher's 4 epochs" in said
     said = recipe.run("run_distill.sh", "--preset", "balance", status=2)
     assert "expected one of aggressive, balanced, conservative, quality, quick, list, ask" in said
     # Standard input is no terminal here.

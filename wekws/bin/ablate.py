@@ -69,7 +69,8 @@ def _shortened(plan: Plan, args: argparse.Namespace) -> Plan:
 
 
 def _runs(plan: Plan, args: argparse.Namespace) -> list[PlannedRun]:
-    variants = plan_variants(plan, tuple(map(str, args.overlay)))
+    overlays, num_teachers = tuple(map(str, args.overlay)), len(args.teacher_checkpoint)
+    variants = plan_variants(plan, overlays, num_teachers)
     return planned_runs(
         variants,
         plan.seeds,

@@ -10,7 +10,8 @@ from wekws.plot.det import plot_det
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the results and write the picture."""
-    return draw_results(plot_det, __doc__, argv)
+    print(draw_results(plot_det, __doc__, argv))
+    return 0
 
 
 if __name__ == "__main__":

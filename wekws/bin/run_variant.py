@@ -82,7 +82,8 @@ def score(
     dev, test: the folder of lists, and that of the scores. computing: flags of ``score_ctc``.
     """
     for split, (lists, result_dir) in (("dev", dev), ("test", test)):
-        if split == "dev" and (result_dir / "score.txt").exists():
+        # score.json is what scoring writes last.
+        if split == "dev" and (result_dir / "score.json").exists():
             continue
         score_ctc.main(
             [

@@ -10,8 +10,8 @@ def draw_results(
     draw: Callable[[list[Result], str], None],
     description: str | None,
     argv: Sequence[str] | None = None,
-) -> int:
-    """Read the results that the flags name, write one picture, print its path."""
+) -> str:
+    """Read the results that the flags name, write one picture, return its path."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--result_dirs", nargs="+", required=True, metavar="NAME=DIR", help="in order of drawing"
@@ -20,5 +20,4 @@ def draw_results(
     args = parser.parse_args(argv)
     named = parse_named_dirs(args.result_dirs)
     draw([read_result(name, path) for name, path in named.items()], args.out)
-    print(args.out)
-    return 0
+    return args.out

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wekws.config import to_mapping
-from wekws.errors import ConfigError, DataError
+from wekws.errors import DataError
 from wekws.files import file_sha256, write_yaml
 from wekws.train.plan import Variant
 
@@ -104,30 +104,23 @@ def planned_runs(
 
     A run's folder is named after what its outcome depends on: configuration, start, teachers,
     training list and seed.
-    Raises: ConfigError if a variant asks for more teachers than there are.
     """
     teacher_hashes = [file_sha256(teacher) for teacher in teachers]
     list_hash = file_sha256(lists / "train/data.list")
     runs = []
     for seed in seeds:
         for variant in variants:
-            num_teachers = variant.num_teachers or len(teachers)
-            if num_teachers > len(teachers):
-                raise ConfigError(
-                    f"{variant.name}: {num_teachers} teachers; --teacher_checkpoint gives "
-                    f"{len(teachers)}, and may be repeated"
-                )
             job = Job(
                 variant=variant.name,
                 seed=seed,
                 init_from_teacher=variant.init_from_teacher,
                 num_average=variant.num_average,
                 lists=str(lists),
-                teachers=tuple(map(str, teachers[:num_teachers])),
+                teachers=tuple(map(str, teachers[: variant.num_teachers])),
                 lexicon=str(lexicon or ""),
                 test_lists=str(test_lists or ""),
             )
-            basis = [*teacher_hashes[:num_teachers], list_hash]
+            basis = [*teacher_hashes[: variant.num_teachers], list_hash]
             name = f"{variant.identity(*basis)}_{seed}"
             runs.append(PlannedRun(variant, job, runs_dir / name))
     return runs

@@ -33,6 +33,11 @@ class Option:
     init_from_teacher: bool | None = None
     num_teachers: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a number that counts nothing."""
+        if self.num_teachers < 0:
+            raise ConfigError(f"num_teachers: found {self.num_teachers}; expected 0 (all) or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
@@ -97,13 +102,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Variant:
-    """One cell of the grid. content: its whole configuration, as YAML would have it."""
+    """One cell of the grid.
+
+    content: its whole configuration, as YAML would have it. num_teachers: how many of those given.
+    """
 
     name: str
     content: Mapping[str, Any]
     init_from_teacher: bool
     num_average: int
-    num_teachers: int = 0
+    num_teachers: int
 
     def identity(self, *others: Any) -> str:
         """Return what tells its run from another's: 12 hexadecimal digits.
@@ -122,17 +130,19 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     return parse_section(Plan, load_yaml_with_base(path), str(path))
 
 
-def plan_variants(plan: Plan, overlays: tuple[str, ...] = ()) -> list[Variant]:
+def plan_variants(
+    plan: Plan, overlays: tuple[str, ...] = (), num_teachers: int = 1
+) -> list[Variant]:
     """Return the plan's variants, the undistilled ones that it adds last.
 
-    overlays: the corpus's, under those of the plan.
-    Raises: ConfigError if a variant's configuration is wrong, two are the same run, or
-    ``compare_to`` is none of them.
+    overlays: the corpus's, under those of the plan. num_teachers: how many there are.
+    Raises: ConfigError if a variant's configuration is wrong, it asks for more teachers than there
+    are, two are the same run, or ``compare_to`` is none of them.
     """
-    variants = [_variant(plan, overlays, cell) for cell in _cells(plan)]
-    by_identity: dict[str, Variant] = {}
+    variants = [_variant(plan, overlays, cell, num_teachers) for cell in _cells(plan)]
+    by_identity: dict[tuple[str, int], Variant] = {}
     for variant in variants:
-        other = by_identity.setdefault(variant.identity(variant.num_teachers), variant)
+        other = by_identity.setdefault((variant.identity(), variant.num_teachers), variant)
         if other is not variant:
             raise ConfigError(f"{variant.name}: the same run as {other.name}; leave one out")
     if plan.add_undistilled:
@@ -152,7 +162,9 @@ def _cells(plan: Plan) -> Iterator[dict[str, Option]]:
         yield dict(zip(names, (option for _, option in cell), strict=True))
 
 
-def _variant(plan: Plan, overlays: tuple[str, ...], cell: Mapping[str, Option]) -> Variant:
+def _variant(
+    plan: Plan, overlays: tuple[str, ...], cell: Mapping[str, Option], num_given: int
+) -> Variant:
     options = list(cell.values())
     configs = [option.student_config for option in options if option.student_config]
     starts = [o.init_from_teacher for o in options if o.init_from_teacher is not None]
@@ -169,7 +181,13 @@ def _variant(plan: Plan, overlays: tuple[str, ...], cell: Mapping[str, Option]) 
     experiment = parse_section(ExperimentConfig, content, name)
     epochs = plan.epochs or round(plan.epoch_share * experiment.training_config.max_epoch)
     content = merge(content, _nested("training_config.max_epoch", max(1, epochs)))
-    num_teachers = ([option.num_teachers for option in options if option.num_teachers] or [0])[-1]
+    asked = [option.num_teachers for option in options if option.num_teachers]
+    num_teachers = (asked or [num_given])[-1]
+    if num_teachers > num_given:
+        raise ConfigError(
+            f"{name}: {num_teachers} teachers; --teacher_checkpoint gives {num_given}, and may be "
+            "repeated"
+        )
     return Variant(name, content, init_from_teacher, plan.num_average, num_teachers)
 
 

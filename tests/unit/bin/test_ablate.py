@@ -90,10 +90,13 @@ def test_a_plan_ends_in_a_table_and_goes_on_where_it_stopped(place, capsys):
 def test_runs_can_be_scored_on_another_test_set(place):
     assert run(place, "--seeds", "3") == 0
     shutil.copytree(place / "lists", place / "longer", dirs_exist_ok=True)
+    interrupted = next(place.glob("out/runs/*_3/dev_avg_1/score.json"))
+    interrupted.unlink()
     assert run(place, "--seeds", "3", "--test_lists", str(place / "longer")) == 0
     figures = json.loads((place / "out/plan_longer/figures.json").read_text())
     same = json.loads((place / "out/plan/figures.json").read_text())
     assert figures["groups"] == same["groups"]  # it is the same set here
+    assert interrupted.exists()
     for folder in place.glob("out/runs/*_3"):
         assert (folder / "longer_avg_1/summary.json").exists()
         assert (folder / "run.log").read_text().count("epoch=0 lr=") == 1  # trained once

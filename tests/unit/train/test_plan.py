@@ -127,4 +127,16 @@ def test_numbers_have_an_order_and_names_have_none():
 def test_every_shipped_plan_can_be_resolved(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     plan = read_plan(path)
-    assert len(plan_variants(plan, ("conf/overlays/speed.yaml",))) >= 2
+    assert len(plan_variants(plan, ("conf/overlays/speed.yaml",), num_teachers=2)) >= 2
+
+
+def test_numbers_of_teachers_are_held_against_those_given(tmp_path):
+    options = {"all": {}, "one": {"num_teachers": 1}}
+    plan = read_plan(write_plan(tmp_path, axes={"teachers": {"options": options}}))
+    found = plan_variants(plan, num_teachers=2)
+    assert [v.num_teachers for v in found] == [2, 1, 1]  # the last: CTC alone
+    with pytest.raises(ConfigError, match="one: the same run as all"):
+        plan_variants(plan, num_teachers=1)
+    with pytest.raises(ConfigError, match="num_teachers: found -1"):
+        options["one"]["num_teachers"] = -1
+        read_plan(write_plan(tmp_path, axes={"teachers": {"options": options}}))
