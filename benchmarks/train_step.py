@@ -22,18 +22,18 @@ from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.distill_conf import DistillConfig
 from wekws.distill.gate import GateConfig
 from wekws.distill.hidden import HiddenConfig
-from wekws.distill.inner import InnerConfig
+from wekws.distill.inner_head import InnerConfig
 from wekws.distill.objective import Objective
 from wekws.distill.terms import ConsistencyConfig, CtcConfig, GuideConfig, KdConfig
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model import KwsModel
+from wekws.train.discriminator_step import Rival
 from wekws.train.distributed import Process
 from wekws.train.ema import WeightAverage
-from wekws.train.experiment import load_experiment
 from wekws.train.gradients import GradientProbe
-from wekws.train.rival import Rival
 from wekws.train.step import Heard, Run, forward_loss, listen
 from wekws.train.teachers import as_one
+from wekws.train.train_config import load_experiment
 
 CONFIGS = {
     "teacher": "conf/fsmn_ctc_teacher.yaml",

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from wekws.bin.train_distill import load_teacher
+from wekws.dataset.label_set import Outputs, read_outputs
 from wekws.dataset.loader import SpeechDataset
 from wekws.distill.objective import Objective
 from wekws.distill.transplant import Sample, TransplantConfig, transplant
@@ -27,10 +28,9 @@ from wekws.distill.transplant.sample import trace
 from wekws.log import run as run_command
 from wekws.model.model import KwsModel
 from wekws.train import distributed, session
-from wekws.train.experiment import ExperimentConfig
-from wekws.train.outputs import Outputs, read_outputs
-from wekws.train.start import draw_sample, load_source, random_student
 from wekws.train.step import Run, evaluate
+from wekws.train.student_init import draw_sample, load_source, random_student
+from wekws.train.train_config import ExperimentConfig
 
 Rule = dict[str, object]
 ACTIVATION: Rule = {"channels": "activation"}

@@ -19,8 +19,8 @@ from tones import make_tone_corpus  # noqa: E402
 from wekws.bin import train, train_distill  # noqa: E402
 from wekws.decode.keyword import KeywordScorer  # noqa: E402
 from wekws.decode.prefix_beam import PrefixBeamDecoder  # noqa: E402
+from wekws.runlog.metrics_reader import read_metrics  # noqa: E402
 from wekws.score.det import Budget, det_points, operating_point  # noqa: E402
-from wekws.score.training_log import read_metrics  # noqa: E402
 
 KEYWORDS = [[2, 3, 4], [3, 3], [4]]
 

@@ -19,18 +19,18 @@ from tqdm import tqdm
 from wekws.bin.run_variant import score
 from wekws.files import atomic_path, file_sha256
 from wekws.log import run
-from wekws.plot.comparison import plot_comparison, plot_sweep
-from wekws.score.comparison import (
+from wekws.plot.variants import plot_comparison, plot_sweep
+from wekws.report.comparison import (
     Group,
     compare_groups,
     comparison_table,
     keyword_table,
 )
+from wekws.report.document import Block, Code, Figure, Heading, Paragraph, to_markdown
 from wekws.score.det import Budget, parse_budgets
-from wekws.score.document import Block, Code, Figure, Heading, Paragraph, to_markdown
 from wekws.score.scores import write_json
-from wekws.train.ablation import PlannedRun, available_devices, carry_out, planned_runs
-from wekws.train.plan import Plan, plan_variants, read_plan
+from wekws.sweep.grid import PlannedRun, available_devices, carry_out, planned_runs
+from wekws.sweep.plan import Plan, plan_variants, read_plan
 
 TEACHER = "teacher"
 

@@ -8,7 +8,7 @@ from wekws.files import write_yaml
 from wekws.log import run
 from wekws.model.checkpoint import save_weights
 from wekws.train.average import average_checkpoints, choose_epochs
-from wekws.train.checkpoint import read_epoch_info
+from wekws.train.epoch_checkpoint import read_epoch_info
 
 
 def main(argv: list[str] | None = None) -> int:

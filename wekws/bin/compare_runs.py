@@ -10,9 +10,9 @@ from pathlib import Path
 
 from wekws.errors import DataError
 from wekws.log import run
-from wekws.score.comparison import Group, compare_groups, comparison_table, keyword_table
+from wekws.report.comparison import Group, compare_groups, comparison_table, keyword_table
+from wekws.report.document import to_markdown
 from wekws.score.det import parse_budgets
-from wekws.score.document import to_markdown
 
 
 def main(argv: list[str] | None = None) -> int:

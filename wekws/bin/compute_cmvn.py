@@ -5,7 +5,7 @@ import sys
 
 from wekws.dataset.cmvn_stats import compute_cmvn, write_cmvn
 from wekws.log import run
-from wekws.train.experiment import load_experiment
+from wekws.train.train_config import load_experiment
 
 
 def main(argv: list[str] | None = None) -> int:

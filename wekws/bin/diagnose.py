@@ -8,8 +8,8 @@ from pathlib import Path
 from wekws.log import run
 from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
-from wekws.score.diagnosis import find_teacher, read_subject, scored, write_diagnosis
-from wekws.score.diagnosis_subject import Subject
+from wekws.report.diagnosis import find_teacher, read_subject, scored, write_diagnosis
+from wekws.report.diagnosis_subject import Subject
 from wekws.score.results import parse_named_dirs
 
 

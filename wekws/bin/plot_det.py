@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from wekws.log import run
 from wekws.plot.command import draw_results
-from wekws.plot.det import plot_det
+from wekws.plot.det_curves import plot_det
 
 
 def main(argv: Sequence[str] | None = None) -> int:

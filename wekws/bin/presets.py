@@ -12,8 +12,7 @@ from wekws.dataset.vocabulary import Vocabulary
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.model.checkpoint import read_model_config
-from wekws.train import distributed
-from wekws.train.presets import (
+from wekws.sweep.preset_info import (
     Place,
     choose,
     figures,
@@ -23,6 +22,7 @@ from wekws.train.presets import (
     preset_paths,
     read_corpus,
 )
+from wekws.train import distributed
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,12 +9,12 @@ from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
-from wekws.plot.det import plot_det
+from wekws.plot.det_curves import plot_det
 from wekws.plot.durations import plot_durations
-from wekws.score.document import to_markdown
-from wekws.score.experiment import Model, read_model
-from wekws.score.report import ReportInputs, write_report
-from wekws.score.report_kept import kept_blocks
+from wekws.report.distillation_report import ReportInputs, write_report
+from wekws.report.document import to_markdown
+from wekws.report.model_folder import Model, read_model
+from wekws.report.savings import kept_blocks
 from wekws.score.results import parse_named_dirs, read_json
 
 

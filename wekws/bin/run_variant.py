@@ -16,7 +16,7 @@ from wekws.config import parse_section
 from wekws.errors import DataError
 from wekws.files import read_yaml
 from wekws.log import run
-from wekws.train.ablation import CONFIG_NAME, JOB_NAME, Job, result_name
+from wekws.sweep.grid import CONFIG_NAME, JOB_NAME, Job, result_name
 
 
 def main(argv: list[str] | None = None) -> int:

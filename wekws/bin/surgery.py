@@ -11,7 +11,7 @@ from pathlib import Path
 from wekws.config import load_yaml_with_base, merge
 from wekws.dataset.manifest import read_kaldi_table
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
-from wekws.distill.surgery import select_outputs
+from wekws.distill.output_surgery import select_outputs
 from wekws.errors import DataError
 from wekws.files import write_yaml
 from wekws.log import run

@@ -3,12 +3,12 @@
 import argparse
 import sys
 
+from wekws.dataset.label_set import read_outputs
 from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
 from wekws.train import distributed, session
+from wekws.train.grow import at_start
 from wekws.train.loop import fit
-from wekws.train.outputs import read_outputs
-from wekws.train.progressive import at_start
 
 
 def main(argv: list[str] | None = None) -> int:

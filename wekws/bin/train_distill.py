@@ -4,14 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from wekws.dataset.label_set import read_outputs
 from wekws.errors import ConfigError
 from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
 from wekws.train import distributed, session
+from wekws.train.grow import at_start
 from wekws.train.loop import fit
-from wekws.train.outputs import read_outputs
-from wekws.train.progressive import at_start
-from wekws.train.start import make_student, random_student
+from wekws.train.student_init import make_student, random_student
 from wekws.train.teachers import as_one, load_teachers
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.ensemble import TeachersConfig
 from wekws.distill.hidden import HiddenConfig
-from wekws.distill.inner import InnerConfig
+from wekws.distill.inner_head import InnerConfig
 from wekws.distill.schedule import Scheduled, as_schedule, checked_schedule
 from wekws.distill.terms import ConsistencyConfig, GuideConfig, KdConfig
 from wekws.errors import ConfigError

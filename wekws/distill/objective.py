@@ -11,7 +11,7 @@ from wekws.distill import gate as gates
 from wekws.distill.adversarial import Discriminators
 from wekws.distill.distill_conf import DistillConfig
 from wekws.distill.hidden import Aligned, HiddenTerm
-from wekws.distill.inner import InnerHead
+from wekws.distill.inner_head import InnerHead
 from wekws.distill.loss import FEATURE_TERMS, Loss, Targets
 from wekws.distill.schedule import (
     Schedule,

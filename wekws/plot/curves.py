@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from wekws.errors import DataError
 from wekws.plot import style
-from wekws.score.training_log import BEFORE_FIRST_STEP, read_cv_rows, series
+from wekws.runlog.metrics_reader import BEFORE_FIRST_STEP, read_cv_rows, series
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from wekws.errors import DataError
 from wekws.files import atomic_path
-from wekws.score.keyword_names import has_cjk, pinyin
+from wekws.score.pinyin import has_cjk, pinyin
 
 # Most fonts for Chinese have no bold; the plain one that is taken instead needs no warning.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wekws.errors import DataError
 from wekws.model.checkpoint import load_weights
-from wekws.train.checkpoint import epoch_numbers, read_epoch_info
+from wekws.train.epoch_checkpoint import epoch_numbers, read_epoch_info
 
 
 def choose_epochs(model_dir: Path, num: int, *, is_best: bool) -> list[int]:

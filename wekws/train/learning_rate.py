@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from wekws.train.experiment import ExperimentConfig, SchedulerConfig
+from wekws.train.train_config import ExperimentConfig, SchedulerConfig
 
 
 class LearningRate:

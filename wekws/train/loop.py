@@ -16,12 +16,13 @@ from wekws.dataset.loader import Batch
 from wekws.distill.ensemble import weights_of
 from wekws.distill.loss import Loss, add_losses
 from wekws.errors import DataError
-from wekws.train.checkpoint import save_epoch, save_final
+from wekws.runlog.metrics_writer import Records
 from wekws.train.distributed import add_gradients
+from wekws.train.epoch_checkpoint import save_epoch, save_final
 from wekws.train.gradients import GradientProbe
-from wekws.train.meter import Meter
-from wekws.train.records import Records
-from wekws.train.stages import begin_epoch, epoch_notes
+from wekws.train.monitor import LayerNorms, watch
+from wekws.train.running_means import Meter
+from wekws.train.stage_switch import begin_epoch, epoch_notes
 from wekws.train.step import (
     Heard,
     Run,
@@ -35,7 +36,6 @@ from wekws.train.step import (
 )
 from wekws.train.teacher_check import Confidences, announce, label_figures
 from wekws.train.teachers import weigh
-from wekws.train.watch import LayerNorms, watch
 
 
 def fit(run: Run) -> None:

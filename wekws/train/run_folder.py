@@ -11,12 +11,12 @@ import torch
 
 import wekws
 from wekws.config import to_mapping
+from wekws.dataset.label_set import Outputs
 from wekws.dataset.vocabulary import write_keywords
 from wekws.errors import ConfigError
 from wekws.files import atomic_path, file_sha256, write_yaml
 from wekws.model.cost import num_parameters
 from wekws.model.model import skeleton
-from wekws.train.outputs import Outputs
 from wekws.train.step import Run
 
 RUN_NAME = "run.json"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wekws.config import parse_section
+from wekws.dataset.label_set import Outputs
 from wekws.dataset.loader import SpeechDataset
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.ensemble import restore_weights
@@ -18,16 +19,15 @@ from wekws.files import read_yaml
 from wekws.model.checkpoint import load_weights
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel, ModelConfig, ignored_keys
-from wekws.train.checkpoint import load_state, require_fresh
+from wekws.train.discriminator_step import Rival
 from wekws.train.distributed import Process, barrier, copy_from_first
 from wekws.train.ema import WeightAverage
-from wekws.train.experiment import ExperimentConfig, changed_keys, load_experiment
+from wekws.train.epoch_checkpoint import load_state, require_fresh
 from wekws.train.learning_rate import LearningRate
-from wekws.train.outputs import Outputs
 from wekws.train.parameters import parameter_groups, require_plan
-from wekws.train.rival import Rival
 from wekws.train.run_folder import describe_run, require_same_inputs
 from wekws.train.step import Run
+from wekws.train.train_config import ExperimentConfig, changed_keys, load_experiment
 
 logger = logging.getLogger(__name__)
 

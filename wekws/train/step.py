@@ -17,19 +17,19 @@ from wekws.distill.objective import Objective
 from wekws.distill.taps import Outputs, forward_tapped
 from wekws.train.distributed import Process, add_over_peers
 from wekws.train.ema import WeightAverage
-from wekws.train.experiment import ExperimentConfig
-from wekws.train.learning_rate import LearningRate
-from wekws.train.metrics import (
+from wekws.train.greedy_ctc import (
     NUM_BUCKETS,
     edit_distances,
     frame_counts,
     greedy_tokens,
     output_histogram,
 )
+from wekws.train.learning_rate import LearningRate
 from wekws.train.teacher_check import Confidences
+from wekws.train.train_config import ExperimentConfig
 
 if TYPE_CHECKING:
-    from wekws.train.rival import Rival
+    from wekws.train.discriminator_step import Rival
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from wekws.dataset.loader import SpeechDataset
 from wekws.dataset.vocabulary import FILLER
 from wekws.decode.keyword import KeywordScorer
-from wekws.score.keyword_names import with_pinyin
+from wekws.score.pinyin import with_pinyin
 from wekws.train.distributed import Process, add_over_peers
 
 logger = logging.getLogger(__name__)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from torch import nn
 
+from wekws.dataset.label_set import Outputs
 from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig, weights_by_score
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.model import KwsModel
+from wekws.runlog.metrics_writer import Records
 from wekws.train import session
-from wekws.train.experiment import ExperimentConfig
-from wekws.train.outputs import Outputs
-from wekws.train.records import Records
-from wekws.train.start import require_same_front_end
 from wekws.train.step import Run, evaluate
+from wekws.train.student_init import require_same_front_end
+from wekws.train.train_config import ExperimentConfig
 
 logger = logging.getLogger(__name__)
 

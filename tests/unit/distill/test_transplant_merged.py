@@ -10,7 +10,7 @@ from test_transplant import RULES, rule_name
 
 from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.vocabulary import Vocabulary
-from wekws.distill.surgery import select_outputs
+from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import Sample, TransplantConfig, transplant
 from wekws.distill.transplant.heads import split_head
 from wekws.errors import DataError

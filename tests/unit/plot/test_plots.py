@@ -15,7 +15,7 @@ from wekws.errors import DataError
 from wekws.plot import style
 from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
-from wekws.plot.det import plot_det
+from wekws.plot.det_curves import plot_det
 from wekws.plot.durations import plot_durations
 from wekws.score.results import read_result
 

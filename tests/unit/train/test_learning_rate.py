@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from wekws.errors import ConfigError
-from wekws.train.experiment import SchedulerConfig
 from wekws.train.learning_rate import LearningRate
+from wekws.train.train_config import SchedulerConfig
 
 
 def make(max_epoch=10, lr=1.0, **values):

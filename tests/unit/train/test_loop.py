@@ -14,7 +14,7 @@ import torch
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError, DataError
 from wekws.files import read_yaml, write_yaml
-from wekws.score.training_log import read_metrics
+from wekws.runlog.metrics_reader import read_metrics
 
 
 def weights_of(path):

@@ -10,9 +10,9 @@ import torch
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_model
-from wekws.score.training_log import read_metrics
+from wekws.runlog.metrics_reader import read_metrics
 from wekws.train import loop
-from wekws.train.checkpoint import STATE_NAME
+from wekws.train.epoch_checkpoint import STATE_NAME
 from wekws.train.step import Heard, hear, own_batches, step_generator
 
 # A student narrower than its teacher (24 and 12), and of one block where that has two.

@@ -8,8 +8,8 @@ import pytest
 from wekws.bin import train, train_distill
 from wekws.config import load_yaml_with_base
 from wekws.model.checkpoint import load_model
-from wekws.score.training_log import read_metrics, read_stages
-from wekws.train.experiment import load_experiment
+from wekws.runlog.metrics_reader import read_metrics, read_stages
+from wekws.train.train_config import load_experiment
 
 CONF = Path(__file__).parents[3] / "conf"
 PATHS = sorted(CONF.rglob("*.yaml"))

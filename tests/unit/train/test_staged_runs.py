@@ -5,9 +5,9 @@ import torch
 
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError
-from wekws.score.training_log import read_metrics, read_stages
+from wekws.runlog.metrics_reader import read_metrics, read_stages
 from wekws.train import loop, step
-from wekws.train.checkpoint import STATE_NAME
+from wekws.train.epoch_checkpoint import STATE_NAME
 
 HEAD = "{backbone.out_linear1: 0.1, backbone.out_linear2: 0.1}"
 STAGES = (

@@ -8,7 +8,7 @@ import torch
 
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError
-from wekws.score.training_log import read_metrics
+from wekws.runlog.metrics_reader import read_metrics
 from wekws.train import loop
 
 ONE_EPOCH = ("--override", "training_config.max_epoch=1")

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from wekws.distill.transplant.blocks import compensate_blocks, fit_blocks
 from wekws.distill.transplant.channels import choose_channels, slice_all
-from wekws.distill.transplant.config import TransplantConfig as TransplantConfig
 from wekws.distill.transplant.draft import Draft
 from wekws.distill.transplant.draft import Row as Row
 from wekws.distill.transplant.ends import factor_input, fit_head, fit_input, project_head
 from wekws.distill.transplant.graft import Graft
 from wekws.distill.transplant.heads import head_like
+from wekws.distill.transplant.rules import TransplantConfig as TransplantConfig
 from wekws.distill.transplant.sample import Sample as Sample
 from wekws.distill.transplant.sample import trace
 from wekws.errors import DataError

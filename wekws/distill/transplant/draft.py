@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wekws.distill.surgery import OUTPUT_LAYER
+from wekws.distill.output_surgery import OUTPUT_LAYER
 from wekws.errors import DataError
 from wekws.model.model import KwsModel
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from wekws.distill.transplant.channels import Channels
-from wekws.distill.transplant.config import TransplantConfig
 from wekws.distill.transplant.contexts import tap_offsets
 from wekws.distill.transplant.draft import Draft
+from wekws.distill.transplant.rules import TransplantConfig
 from wekws.distill.transplant.sample import Sample, Trace
 from wekws.model.fsmn import FSMNConfig, Packing
 

@@ -1,0 +1,244 @@
+"""The diagnosis on constructed runs; the numbers it says are worked out here."""
+
+import json
+
+import fake_results as fake
+import pytest
+import yaml
+
+from wekws.bin.diagnose import main
+from wekws.errors import ConfigError
+from wekws.report.diagnosis import advice, build_diagnosis, find_teacher, read_subject
+from wekws.report.diagnosis_detection import confidences
+from wekws.report.diagnosis_subject import epochs_to, slope, tail_slope
+from wekws.report.diagnosis_terms import stages, task_and_teacher
+from wekws.report.diagnosis_training import accuracy, convergence, start_gap
+from wekws.report.document import Bullets, Heading, Table, to_markdown
+
+KEYWORDS = ["嗨小问", "你好问问"]
+
+
+def write_run(
+    exp_dir, losses, *, start=50.0, more=(), run=None, max_epoch=None, outputs=20, cv_data="dev",
+    **columns,
+):  # fmt: skip
+    """A run of these cv losses; columns: name -> a value an epoch."""
+    exp_dir.mkdir(parents=True)
+    rows = [{"kind": "cv", "epoch": -1, "cv_loss": start}, *more]
+    for epoch, loss in enumerate(losses):
+        own = {name: values[epoch] for name, values in columns.items()}
+        rows.append({"kind": "cv", "epoch": epoch, "cv_loss": loss, **own})
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (exp_dir / "metrics.jsonl").write_text(text, encoding="utf-8")
+    config = {"model": {"output_dim": outputs}, "training_config": {}}
+    config["training_config"]["max_epoch"] = max_epoch or len(losses)
+    (exp_dir / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    record = {"command": "x", "num_parameters": 1000, "cv_data": cv_data, **(run or {})}
+    fake.write_json(exp_dir / "run.json", record)
+    return exp_dir
+
+
+def subject(exp_dir):
+    return read_subject(exp_dir.name, exp_dir, "test")
+
+
+def table_of(blocks):
+    return next(block for block in blocks if isinstance(block, Table))
+
+
+def said(blocks):
+    return "\n".join(item for block in blocks if isinstance(block, Bullets) for item in block.items)
+
+
+def test_slopes_are_least_squares():
+    # Of 1, 2, 4: mean place 1, ((-1) 1 + 0 2 + 1 4) / 2 = 1.5.
+    assert slope([1.0, 2.0, 4.0]) == 1.5
+    # Of the last five, 10 9 8 7 6: -1 an epoch, an eighth of their mean.
+    assert tail_slope([30.0, 10.0, 9.0, 8.0, 7.0, 6.0]) == (-1.0, -0.125)
+    assert tail_slope([3.0, 2.0]) is None
+
+
+def test_epochs_are_counted_from_one():
+    assert [epochs_to([9.0, 7.0, 5.0], goal) for goal in (9.5, 7.0, 5.5, 4.0)] == [1, 2, 3, None]
+
+
+def test_convergence_says_who_still_moves_and_who_was_where_sooner(tmp_path):
+    fast = write_run(tmp_path / "fast", [10.0, 8.0, 6.0, 6.0, 6.0, 6.0, 6.0])
+    slow = write_run(
+        tmp_path / "slow", [20.0, 12.0, 11.0, 10.0, 9.0, 8.0],
+        max_epoch=9, lr=[1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 5e-4],
+    )  # fmt: skip
+    blocks = convergence([subject(fast), subject(slow)])
+    first, second = (block for block in blocks if isinstance(block, Table))
+    assert first.rows[0][:6] == ["fast", "7 of 7", "50.00", "10.00", "6.00 (2)", "6.00"]
+    # 12 11 10 9 8: -1 an epoch, a tenth of their mean, 10.
+    assert first.rows[1][1] == "6 of 9" and first.rows[1][6] == "-1.000 (-10.00 %)"
+    assert first.rows[1][7:] == ["0.001", "0.0005"]
+    assert second.rows == [["fast", "-", "2 of 7"], ["slow", "not reached", "-"]]
+    text = said(blocks)
+    assert "fast: over its last 5 epochs the cv loss went by +0.000 an epoch" in text
+    assert "within 1 %, it has converged" in text and "**it still falls**: more epochs" in text
+    assert "fast needed 2 epochs for the 8.00 that slow ended with after 6: 3.0 times" in text
+
+
+def test_a_spent_learning_rate_asks_for_a_longer_schedule_and_a_rise_for_an_earlier_epoch(tmp_path):
+    spent = write_run(tmp_path / "a", [9.0, 8.0, 7.0], lr=[1e-3, 1e-4, 1e-5])
+    rising = write_run(tmp_path / "b", [7.0, 8.0, 9.0])
+    text = said(convergence([subject(spent), subject(rising)]))
+    assert "its learning rate is spent: a longer schedule" in text and "**it rises**" in text
+
+
+def test_runs_of_two_dev_lists_are_not_compared(tmp_path):
+    one = subject(write_run(tmp_path / "one", [9.0, 8.0], cv_data="a"))
+    two = subject(write_run(tmp_path / "two", [5.0, 4.0], cv_data="b"))
+    tables = [block for block in convergence([one, two]) if isinstance(block, Table)]
+    assert tables[1].rows == [["one", "-", "another dev set"], ["two", "another dev set", "-"]]
+    blocks = build_diagnosis([one, two], None, {})
+    assert "measured on 2 dev lists (a, b)" in to_markdown(blocks, tmp_path)
+
+
+TEACHER = {"kind": "teacher", "epoch": -1, "cv_loss": 10.0, "cv_accuracy": 0.8}
+START = {"kind": "start", "epoch": -1, "random": 100.0, "gap_closed": 0.75}
+
+
+def test_the_start_is_held_against_the_teacher(tmp_path):
+    run = write_run(tmp_path / "s", [20.0, 12.0], start=50.0, more=[TEACHER, START])
+    blocks = start_gap([subject(run)])
+    row = ["s", "10.00", "100.00", "50.00", "75.0 %", "12.00", "+2.00 (+20.0 %)"]
+    assert table_of(blocks).rows == [row]
+    # From 50 to 12 of the way from 50 to 10: 38 of 40.
+    assert said(blocks) == (
+        "s began at 5.0 times its teacher's cv loss, with 75.0 % of the gap from a random start "
+        "closed, and ended 20.0 % above it; training closed 95.0 % of its distance."
+    )
+    better = write_run(tmp_path / "t", [20.0, 9.0], more=[TEACHER])
+    assert "and ended 10.0 % below it" in said(start_gap([subject(better)]))
+    assert start_gap([subject(write_run(tmp_path / "u", [3.0]))]) == []
+
+
+def test_accuracy_is_held_against_the_teacher(tmp_path):
+    values = [0.1, 0.3, 0.5, 0.7, 0.6]
+    run = write_run(tmp_path / "s", [5, 4, 3, 2, 1], more=[TEACHER], cv_accuracy=values)
+    blocks = accuracy([subject(run)])
+    # Slope of 10 30 50 70 60: (-2 10 - 30 + 70 + 2 60) / 10 = 14.
+    expected = ["s", "all", "10.0 %", "30.0 %", "60.0 %", "70.0 % (3)", "+14.00", "80.0 %"]
+    assert table_of(blocks).rows == [expected]
+    assert said(blocks) == "s, all: 60.0 % at the end, 20.0 points below its teacher."
+
+
+def kd_run(folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True, cosines=()):
+    rows = [
+        {"kind": "gradient", "epoch": i, "grad_cos_kd": c, "grad_share_kd": 0.5}
+        for i, c in enumerate(cosines)
+    ]
+    trained = {"train_ctc": list(losses), "train_loss": [x + weighed for x in losses]}
+    return subject(write_run(folder, list(losses), more=rows, cv_kd=kd, **trained))
+
+
+def test_kd_that_falls_alone_shows_with_the_angle(tmp_path):
+    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16], cosines=[0.5, 0.3, -0.1, -0.2])
+    blocks = task_and_teacher([run])
+    # The last third begins after epoch 3: 20 to 16 is -20 %, 10 to 10 none.
+    assert table_of(blocks).rows == [
+        ["s", "20.00 to 10.00", "40.00 to 16.00", "-50.0 %", "-60.0 %", "+0.0 %", "-20.0 %",
+         "+0.12", "50 %"]
+    ]  # fmt: skip
+    text = said(blocks)
+    assert "KD went by -20.0 %, CTC by +0.0 %: **what the teacher teaches no longer" in text
+    assert "went from +0.50 to -0.20" in text and "apart in 50 % of the looks" in text
+
+
+def test_kd_that_only_was_measured_is_said_so(tmp_path):
+    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 60], weighed=False)
+    assert "weighed nothing in its loss; it went by +50.0 %" in said(task_and_teacher([run]))
+    still = kd_run(tmp_path / "t", [40, 30, 24, 20, 20, 20])
+    assert "both stand still. Gradients were not compared" in said(task_and_teacher([still]))
+    assert task_and_teacher([subject(write_run(tmp_path / "u", [3.0, 2.0]))]) == []
+
+
+def test_stages_are_held_against_what_they_began_with(tmp_path):
+    run = write_run(
+        tmp_path / "s", [25.0, 20.0, 10.0, 11.0], start=50.0,
+        stage=["task", "task", "kd", "tail"], cv_accuracy=[0.1, 0.2, 0.5, 0.4],
+    )  # fmt: skip
+    blocks = stages([subject(run)])
+    assert table_of(blocks).rows == [
+        ["s", "task", "0 to 1", "50.00", "20.00", "-60.0 %", "-"],
+        ["s", "kd", "2 to 2", "20.00", "10.00", "-50.0 %", "+30.0"],
+        ["s", "tail", "3 to 3", "10.00", "11.00", "+10.0 %", "-10.0"],
+    ]
+    assert "stage tail did least for the cv loss, +10.0 %; **it made it worse**" in said(blocks)
+    assert stages([subject(write_run(tmp_path / "plain", [3.0]))]) == []
+
+
+def test_the_teacher_is_the_run_that_the_others_name(tmp_path):
+    teacher = write_run(tmp_path / "exp" / "teacher", [3.0])
+    run = {"teachers": ["/moved/since/exp/teacher/avg_5.pt"], "start": "teacher"}
+    student = write_run(tmp_path / "exp" / "student", [4.0], run=run)
+    runs = [subject(student), subject(teacher)]
+    assert find_teacher(runs).name == "teacher"
+    assert find_teacher(runs[:1]) is None and find_teacher(runs[1:]) is None
+    other = write_run(tmp_path / "other" / "teacher", [3.0])
+    assert find_teacher([subject(student), subject(other)]) is None
+    assert runs[0].model.was_initialised
+
+
+def test_advice_follows_rule_health_and_slope(tmp_path):
+    student = tmp_path / "student"
+    write_run(student, [12.0, 11.0, 10.0, 9.0, 8.0])
+    assert advice([subject(student)], None)[0].startswith("**student** has no results")
+    fake.make_result(student / "test_avg_5", KEYWORDS, quality=1.0)
+    first, *others = advice([subject(student)], None)
+    assert "above 15 %: **initialise it from the teacher**" in first
+    # -1 an epoch on a mean of 10.
+    assert others[-1].startswith("**student** was still getting better, by 10.00 %")
+
+
+def test_a_run_that_did_not_watch_itself_is_watched_now(tmp_path):
+    rows = [9.0, 6.0, 5.0, 5.3, 5.5, 5.8, 6.1]
+    ill = subject(write_run(tmp_path / "ill", rows))
+    (problem,) = ill.model.problems
+    assert (problem.name, problem.begin) == ("loss_rising", 6)
+    assert "Average checkpoints around the best epoch" in "\n".join(advice([ill], None))
+    blocks = build_diagnosis([ill], None, {})
+    (told,) = [b for a, b in zip(blocks, blocks[1:], strict=False) if a == Heading("Health")]
+    assert told.items[0].startswith("**ill**: From epoch 6 on: cv loss 6.10, above its best, 5.00")
+
+
+@pytest.mark.parametrize("has_results", [True, False])
+def test_the_command_writes_a_page_for_whatever_there_is(tmp_path, capsys, has_results):
+    fake.make_run(tmp_path / "teacher", epochs=8, has_kd=False)
+    fake.make_run(tmp_path / "student", epochs=5, max_epoch=9)
+    if has_results:
+        for name, quality in (("teacher", 3.5), ("student", 2.0)):
+            fake.make_result(tmp_path / name / "test_avg_5", KEYWORDS, quality=quality)
+    out = tmp_path / "out"
+    flags = [f"--teacher_dir={tmp_path / 'teacher'}", f"--out_dir={out}"]
+    assert main([str(tmp_path / "student"), *flags]) == 0
+    markdown, page = (out / f"diagnosis.{kind}" for kind in ("md", "html"))
+    assert capsys.readouterr().out.split() == [str(markdown), str(page)]
+    text = markdown.read_text(encoding="utf-8")
+    assert "student has done 5 of 9 epochs" in text and "(curves.png)" in text
+    assert ("## FRR at the budgets" in text) == has_results
+    assert ("it tells them apart **less** clearly" in text) == has_results
+    assert ("student** has no results" in text) == (not has_results)
+    assert "data:image/png;base64," in page.read_text(encoding="utf-8")
+
+
+def test_a_single_run_that_has_not_trained_yet_and_a_folder_of_none(tmp_path):
+    one = write_run(tmp_path / "new", [], max_epoch=3)
+    assert main([str(one), "--out_dir", str(tmp_path / "out")]) == 0
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="expected the folder of a run"):
+        main([str(tmp_path / "empty"), "--out_dir", str(tmp_path / "out")])
+
+
+def test_what_the_check_said_of_one_teacher_is_said_once(tmp_path):
+    heard = {"positives": 9, "negatives": 5, "median": 0.8, "negative_median": 0.01}
+    row = {**TEACHER, "confidences": {"A": {**heard, "separation": 0.975}}}
+    run = {"teachers": ["exp/t/avg_5.pt"]}
+    runs = [subject(write_run(tmp_path / name, [5.0], more=[row], run=run)) for name in "ab"]
+    assert said(confidences(runs, None)) == (
+        "The teacher, exp/t/avg_5.pt, on dev, A: median confidence 0.8 of 9 positives, 0.01 of 5 "
+        "negatives; a positive is above a negative in 97.5 % of pairs."
+    )

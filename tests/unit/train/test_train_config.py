@@ -1,0 +1,30 @@
+import pytest
+
+from wekws.errors import ConfigError
+from wekws.train.train_config import changed_keys, load_experiment
+
+TEACHER, SPEED = "conf/fsmn_ctc_teacher.yaml", "conf/overlays/speed.yaml"
+
+
+def test_overlays_then_overrides_change_a_configuration():
+    plain = load_experiment(TEACHER)
+    changed = load_experiment(TEACHER, ["dataset_conf.augment_conf.copies=2"], [SPEED])
+    assert changed.dataset_conf.augment_conf.copies == 2
+    assert changed_keys(plain, changed) == [
+        "dataset_conf.augment_conf.copies",
+        "dataset_conf.augment_conf.speeds",
+    ]
+
+
+def test_a_problem_names_the_files_and_the_path():
+    with pytest.raises(ConfigError, match=r"teacher.yaml \+ .*speed.yaml.optim_conf.lrr: unknown"):
+        load_experiment(TEACHER, ["optim_conf.lrr=1"], [SPEED])
+
+
+def test_a_front_end_that_makes_another_input_is_refused():
+    with pytest.raises(ConfigError, match="model.input_dim is 400 but dataset_conf makes 80"):
+        load_experiment(TEACHER, ["dataset_conf.context_expansion=false"])
+
+
+def test_a_size_follows_the_vocabulary():
+    assert load_experiment(TEACHER).with_output_dim(440).model.output_dim == 440

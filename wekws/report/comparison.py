@@ -1,0 +1,189 @@
+"""Groups of runs that differ in the seed alone, side by side."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from wekws.errors import DataError
+from wekws.report.document import Table
+from wekws.runlog.metrics_reader import read_cv_rows
+from wekws.score.det import Budget
+from wekws.score.intervals import wilson
+from wekws.score.paired import Bootstrap, Estimate, RunTrials, estimate, read_trials
+from wekws.score.pinyin import with_pinyin
+from wekws.score.results import Result, read_result
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one kind. result_dirs: the scored test set of each; the run is the folder above."""
+
+    name: str
+    result_dirs: Sequence[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFigures:
+    """What came of a group.
+
+    losses_start, losses_end: cv loss of each run before the first step and after the last epoch;
+    empty where a run has no record of its training.
+    frr, difference: by budget label, the mean over keywords, and that less the mean of
+    the group it is held against (None for that group itself).
+    frr_by_keyword: by budget label and keyword. frr_of_runs: by budget label, a value a run.
+    dev_frr, dev_alarms: at the thresholds that dev chose for the budget, means over keywords.
+    """
+
+    name: str
+    num_runs: int
+    params: int | None
+    losses_start: Sequence[float] = ()
+    losses_end: Sequence[float] = ()
+    frr: Mapping[str, Estimate]
+    difference: Mapping[str, Estimate | None]
+    frr_by_keyword: Mapping[str, Mapping[str, Estimate]]
+    frr_of_runs: Mapping[str, Sequence[float]]
+    dev_frr: Mapping[str, float] = field(default_factory=dict)
+    dev_alarms: Mapping[str, float] = field(default_factory=dict)
+
+
+def compare_groups(
+    groups: Sequence[Group], budgets: Sequence[Budget], compare_to: str
+) -> list[GroupFigures]:
+    """Return the figures of each group, in order.
+
+    budgets: false alarms an hour on the test set itself, each model at its own threshold.
+    compare_to: name of the group that the others are held against.
+    Raises: DataError if a result is missing or of another test set.
+    """
+    trials = {g.name: [read_trials(path) for path in g.result_dirs] for g in groups}
+    if compare_to not in trials:
+        raise DataError(f"{compare_to}: no such group; expected one of {', '.join(trials)}")
+    bootstrap = Bootstrap(trials[compare_to][0].keys)
+    return [_figures(group, trials, bootstrap, budgets, compare_to) for group in groups]
+
+
+def _figures(
+    group: Group,
+    trials: Mapping[str, Sequence[RunTrials]],
+    bootstrap: Bootstrap,
+    budgets: Sequence[Budget],
+    compare_to: str,
+) -> GroupFigures:
+    runs, basis = trials[group.name], trials[compare_to]
+    results = [read_result(group.name, path) for path in group.result_dirs]
+    logs = [_losses(path.parent) for path in group.result_dirs]
+    logs = [log for log in logs if log]
+    sizes = {k: len(trials.positives) for k, trials in runs[0].by_keyword.items()}
+    overall = {b.label: bootstrap.frr(runs, None, b) for b in budgets}
+    theirs = {b.label: bootstrap.frr(basis, None, b) for b in budgets}
+    is_basis = group.name == compare_to
+    return GroupFigures(
+        name=group.name,
+        num_runs=len(runs),
+        params=results[0].summary.get("params"),
+        losses_start=[log[0] for log in logs],
+        losses_end=[log[-1] for log in logs],
+        frr={label: _frr(values, sum(sizes.values())) for label, values in overall.items()},
+        difference={
+            label: None if is_basis else estimate(values - theirs[label])
+            for label, values in overall.items()
+        },
+        frr_by_keyword={
+            b.label: {k: _frr(bootstrap.frr(runs, k, b), size) for k, size in sizes.items()}
+            for b in budgets
+        },
+        frr_of_runs={
+            b.label: [float(bootstrap.frr([run], None, b)[0]) for run in runs] for b in budgets
+        },
+        dev_frr=_at_dev(results, budgets, "misses", "rate"),
+        dev_alarms=_at_dev(results, budgets, "false_alarms", "per_hour"),
+    )
+
+
+def _frr(values: np.ndarray, num_positives: int) -> Estimate:
+    """Return FRR with an interval that is never narrower than Wilson's for as many positives.
+
+    Where nothing is missed every resample misses nothing, which is no proof that nothing can be.
+    """
+    found = estimate(values)
+    low, high = wilson(round(found.value * num_positives), num_positives)
+    return Estimate(found.value, min(found.low, low), max(found.high, high))
+
+
+def _losses(run_dir: Path) -> list[float]:
+    if not (run_dir / "metrics.jsonl").exists():
+        return []
+    return [row["cv_loss"] for row in read_cv_rows(run_dir)]
+
+
+def _at_dev(
+    results: Sequence[Result], budgets: Sequence[Budget], kind: str, name: str
+) -> dict[str, float]:
+    means = {}
+    for budget in budgets:
+        points = [r.operating_point(k, budget.label) for r in results for k in r.keywords]
+        if points and all(p and p.get("chosen_on") == "dev" for p in points):
+            means[budget.label] = statistics.fmean(point[kind][name] for point in points)
+    return means
+
+
+def comparison_table(figures: Sequence[GroupFigures], compare_to: str) -> Table:
+    """Return one row a group: mean ± standard deviation over its runs, (95 % interval)."""
+    budgets = list(figures[0].frr)
+    header = ["variant", "n", "parameters", "cv loss before step 1", "cv loss at the end"]
+    for label in budgets:
+        header += [f"FRR % at {label}", f"less that of {compare_to}"]
+    with_dev = budgets[-1] if all(budgets[-1] in f.dev_frr for f in figures) else ""
+    if with_dev:
+        header.append(f"FRR % (false alarms/h) at dev's threshold for {with_dev}")
+    return Table(header, [_row(group, budgets, with_dev) for group in figures])
+
+
+def _row(group: GroupFigures, budgets: Sequence[str], with_dev: str) -> list[str]:
+    params = "-" if group.params is None else f"{group.params:,}"
+    losses = [spread(group.losses_start), spread(group.losses_end)]
+    row = [group.name, str(group.num_runs), params, *losses]
+    for label in budgets:
+        rates = [100 * rate for rate in group.frr_of_runs[label]]
+        row += [f"{spread(rates)} {_interval(group.frr[label])}", _signed(group.difference[label])]
+    if with_dev:
+        row.append(f"{100 * group.dev_frr[with_dev]:.2f} ({group.dev_alarms[with_dev]:.2f})")
+    return row
+
+
+def keyword_table(figures: Sequence[GroupFigures], label: str) -> Table:
+    """Return FRR at a budget, keyword by keyword."""
+    keywords = list(figures[0].frr_by_keyword[label])
+    rows = [
+        [
+            group.name,
+            *(
+                f"{100 * found.value:.2f} {_interval(found)}"
+                for found in (group.frr_by_keyword[label][keyword] for keyword in keywords)
+            ),
+        ]
+        for group in figures
+    ]
+    return Table(["variant", *(f"{with_pinyin(k)}: FRR % at {label}" for k in keywords)], rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return mean ± standard deviation, the mean alone of one value, ``-`` of none."""
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def _interval(found: Estimate) -> str:
+    return f"({100 * found.low:.2f} to {100 * found.high:.2f})"
+
+
+def _signed(found: Estimate | None) -> str:
+    if found is None:
+        return "-"
+    return f"{100 * found.value:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"

@@ -1,0 +1,230 @@
+"""The report: what came of a teacher and its students, as blocks of a document."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wekws.report.detection import (
+    at_a_glance,
+    caution_blocks,
+    confidence_table,
+    confusion_table,
+    detection_blocks,
+)
+from wekws.report.document import (
+    Block,
+    Bullets,
+    Code,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    write_document,
+)
+from wekws.report.model_folder import Model
+from wekws.report.next_step import next_step, percent
+from wekws.report.savings import kept_blocks
+from wekws.runlog.metrics_reader import BEFORE_FIRST_STEP, series
+from wekws.score.pinyin import with_pinyin
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """Everything a report speaks of. models: the teacher first if there is one.
+
+    figures: path of each picture by ``det``, ``confidence``, ``curves``, ``durations``; any may be
+    missing. validation: content of ``validation.json``. notes: texts shown at the top.
+    """
+
+    title: str
+    teacher: Model | None
+    students: Sequence[Model]
+    figures: Mapping[str, Path] = field(default_factory=dict)
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    commands: Sequence[str] = ()
+
+    @property
+    def models(self) -> list[Model]:
+        """The teacher, then the students."""
+        return [*([self.teacher] if self.teacher else []), *self.students]
+
+
+def write_report(inputs: ReportInputs, out_dir: Path) -> tuple[Path, Path]:
+    """Write ``report.md`` and ``report.html`` with the same content; return their paths."""
+    return write_document(build_report(inputs), out_dir, "report")
+
+
+def build_report(inputs: ReportInputs) -> list[Block]:
+    """Return the report's blocks in order."""
+    models = inputs.models
+    advice = [text for student in inputs.students for text in next_step(student, inputs.teacher)]
+    blocks: list[Block] = [Heading(inputs.title, 1)]
+    blocks += [Paragraph(note, "warning") for note in [*inputs.notes, *_short_runs(models)]]
+    blocks += [at_a_glance(models), *caution_blocks(models)]
+    blocks += kept_blocks(inputs.teacher, inputs.students)
+    blocks += [Heading("What to do next"), Bullets(list(dict.fromkeys(advice)))]
+    blocks += [Heading("Detection"), *_figure(inputs, "det", _DET_CAPTION)]
+    blocks += detection_blocks(models)
+    blocks += [Heading("Confidences"), *_figure(inputs, "confidence", _CONFIDENCE_CAPTION)]
+    blocks += [confidence_table(models), *confusion_table(models)]
+    blocks += (
+        _training_blocks(inputs)
+        + health_blocks(models)
+        + _size_blocks(models)
+        + _corpus_blocks(inputs)
+    )
+    return blocks + _command_blocks(inputs)
+
+
+_DET_CAPTION = (
+    "FRR against false alarms per hour on the utterances without a keyword; lower and further left "
+    "is better. The shaded strip at the left is no false alarm at all; bands are 95 % intervals."
+)
+_CONFIDENCE_CAPTION = (
+    "Share of positives (upwards) and of events on negatives (downwards) by confidence, on "
+    "logarithmic axes that show single utterances; dashed lines are each model's threshold. A "
+    "threshold belongs to its model: confidences of two models do not compare."
+)
+_CURVES_CAPTION = "Training curves; `start` is the cv pass before the first step."
+_DURATIONS_CAPTION = "Durations of the utterances of each split."
+
+
+def _figure(inputs: ReportInputs, name: str, caption: str) -> list[Block]:
+    path = inputs.figures.get(name)
+    return [Figure(Path(path), caption)] if path else []
+
+
+def _short_runs(models: Sequence[Model]) -> list[str]:
+    return [
+        f"{model.name} was trained for {model.num_epochs} of the {model.max_epoch} epochs of its "
+        "configuration: its figures are those of an unfinished run."
+        for model in models
+        if model.cv_rows and model.max_epoch and model.num_epochs < model.max_epoch
+    ]
+
+
+def _training_blocks(inputs: ReportInputs) -> list[Block]:
+    trained = [model for model in inputs.models if model.cv_rows]
+    if not trained:
+        return []
+    header = [
+        "Model", "cv loss before the first step", "after epoch 0", "at the end", "best (epoch)",
+        "cv accuracy", "of keyword utterances", "Epochs", "Time",
+    ]  # fmt: skip
+    caption = "cv loss: CTC, nats per utterance. Accuracies: 1 - token errors / tokens, at the end."
+    table = Table(header, [_training_row(model) for model in trained], caption)
+    starts = [
+        f"{model.name} {'was initialised' if model.was_initialised else 'was not initialised'} "
+        "from the teacher"
+        for model in inputs.students
+        if model.cv_rows
+    ]
+    said = [Paragraph("; ".join(starts) + ".")] if starts else []
+    return [Heading("Training"), table, *said, *_figure(inputs, "curves", _CURVES_CAPTION)]
+
+
+def health_blocks(models: Sequence[Model]) -> list[Block]:
+    """Return what went wrong while training, nothing if all was well."""
+    told = [f"**{model.name}**: {p.sentence()}" for model in models for p in model.problems]
+    return [Heading("Health"), Bullets(told)] if told else []
+
+
+def _training_row(model: Model) -> list[str]:
+    epochs, losses = series(list(model.cv_rows), "cv_loss")
+    by_epoch = dict(zip(epochs, losses, strict=True))
+    best = min(by_epoch, key=by_epoch.__getitem__, default=None)
+    seconds = model.train_seconds
+    last = model.cv_rows[-1]
+    return [
+        model.name,
+        _number(by_epoch.get(BEFORE_FIRST_STEP)),
+        _number(by_epoch.get(0)),
+        _number(losses[-1] if losses else None),
+        "-" if best is None else f"{by_epoch[best]:.2f} ({'start' if best < 0 else best})",
+        _share(last.get("cv_accuracy")),
+        _share(last.get("cv_keyword_accuracy")),
+        str(model.num_epochs),
+        "-" if seconds is None else duration(seconds),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``42 s``, ``7 min 05 s``, ``3 h 12 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _size_blocks(models: Sequence[Model]) -> list[Block]:
+    costed = [model for model in models if model.cost]
+    if not costed:
+        return []
+    header = [
+        "Model", "Parameters", "fp32", "fp16", "int8", "MACs per second of audio",
+        "Receptive field", "Look-ahead",
+    ]  # fmt: skip
+    rows = []
+    for model in costed:
+        cost = model.cost or {}
+        sizes = [f"{cost['size_bytes'][kind] / 1000:,.0f} kB" for kind in ("fp32", "fp16", "int8")]
+        rows.append(
+            [
+                model.name,
+                f"{cost['params']:,}",
+                *sizes,
+                f"{cost['macs_per_second'] / 1e6:.2f} M",
+                f"{cost['receptive_field_ms']:,.0f} ms",
+                f"{cost['lookahead_ms']:,.0f} ms",
+            ]
+        )
+    return [Heading("Size and cost"), Table(header, rows)]
+
+
+def _corpus_blocks(inputs: ReportInputs) -> list[Block]:
+    splits = inputs.validation.get("splits") or {}
+    figure = _figure(inputs, "durations", _DURATIONS_CAPTION)
+    if not splits:
+        return [Heading("Corpus"), *figure] if figure else []
+    counts = {name: split.get("keywords") or {} for name, split in splits.items()}
+    keywords = list(dict.fromkeys(keyword for split in counts.values() for keyword in split))
+    rows = []
+    for name, split in splits.items():
+        num_utterances = split.get("num_utterances", len(split.get("durations") or []))
+        hours = split.get("hours")
+        rows.append(
+            [
+                name,
+                _count(num_utterances),
+                _count(split.get("num_speakers") or None),
+                _number(hours),
+                *(_count(counts[name].get(keyword, 0)) for keyword in keywords),
+                _count(split.get("negatives")),
+            ]
+        )
+    words = [f"with {with_pinyin(keyword)}" for keyword in keywords]
+    header = ["Split", "Utterances", "Speakers", "Hours", *words, "without keyword"]
+    table = Table(header, rows)
+    return [Heading("Corpus"), table, *figure]
+
+
+def _command_blocks(inputs: ReportInputs) -> list[Block]:
+    commands = [*inputs.commands]
+    commands += [f"# {model.name}\n{model.command}" for model in inputs.models if model.command]
+    return [Heading("Commands that made this"), Code("\n".join(commands))] if commands else []

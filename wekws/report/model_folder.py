@@ -1,0 +1,163 @@
+"""What a model's folder says about it: size, training, results."""
+
+import logging
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wekws.config import parse_section
+from wekws.errors import DataError
+from wekws.files import read_yaml
+from wekws.model.cost import model_cost
+from wekws.model.model import ModelConfig
+from wekws.runlog.health import Problem, history
+from wekws.runlog.metrics_reader import (
+    BEFORE_FIRST_STEP,
+    METRICS_NAME,
+    read_cv_rows,
+    read_metrics,
+)
+from wekws.score.results import Result, read_json, read_result
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One trained model. What its folder lacks is empty or None.
+
+    cv_rows: one an epoch, the state before the first step first. cost: as ``model_cost`` gives it.
+    results: averaged checkpoints first; the first of them stands for the model.
+    speed: a student's, against its teacher, as ``wekws.bin.measure_speed`` wrote it.
+    problems: what went wrong in training. num_outputs: tokens it chooses among.
+    """
+
+    name: str
+    exp_dir: Path
+    cv_rows: Sequence[dict[str, Any]]
+    run: dict[str, Any]
+    max_epoch: int | None
+    cost: dict[str, Any] | None
+    results: Sequence[Result]
+    speed: dict[str, Any] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+    num_outputs: int | None = None
+
+    @property
+    def headline(self) -> Result:
+        """The result that the model is judged by."""
+        return self.results[0]
+
+    def with_problems(self, problems: Sequence[Problem]) -> "Model":
+        """Return the same model with other problems."""
+        return replace(self, problems=problems)
+
+    @property
+    def params(self) -> int | None:
+        """Trainable parameters."""
+        summary = self.headline.summary if self.results else {}
+        value = (self.cost or {}).get("params") or summary.get("params")
+        return value or self.run.get("num_parameters") or self.run.get("params")
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs trained."""
+        return sum(row["epoch"] > BEFORE_FIRST_STEP for row in self.cv_rows)
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Time of all epochs, cv passes included; None if it was not recorded."""
+        times = [row.get("seconds") for row in self.cv_rows if row["epoch"] > BEFORE_FIRST_STEP]
+        known = [time for time in times if time is not None]
+        return sum(known) if known and len(known) == len(times) else None
+
+    @property
+    def command(self) -> str:
+        """The command that trained it, empty if unknown."""
+        command = self.run.get("command", "")
+        return command if isinstance(command, str) else shlex.join(command)
+
+    @property
+    def was_initialised(self) -> bool:
+        """Whether training began from the teacher's weights."""
+        return self.run.get("start") == "teacher"
+
+
+def read_model(
+    name: str,
+    exp_dir: Path,
+    dataset: str,
+    result_dirs: Sequence[Path] | None = None,
+    *,
+    needs_results: bool = True,
+) -> Model:
+    """Read a model's folder and its results: ``exp_dir/DATASET_*`` unless they are named.
+
+    Raises: DataError if there are no results but they are needed, or a file is broken.
+    """
+    if result_dirs is None:
+        result_dirs = [p.parent for p in exp_dir.glob(f"{dataset}_*/summary.json")]
+    if needs_results and not result_dirs:
+        raise DataError(f"{exp_dir}: no results in {dataset}_*/summary.json; evaluate it first")
+    results = [read_result(name, path) for path in result_dirs]
+    metrics_path, config_path = exp_dir / METRICS_NAME, exp_dir / "config.yaml"
+    config = read_yaml(config_path) if config_path.exists() else {}
+    for path in (metrics_path, config_path, exp_dir / "run.json"):
+        if not path.exists():
+            _logger.warning("%s: missing; the report leaves out what it would say", path)
+    run_path, speed_path = exp_dir / "run.json", exp_dir / "speed.json"
+    return Model(
+        name=name,
+        exp_dir=exp_dir,
+        cv_rows=read_cv_rows(exp_dir) if metrics_path.exists() else [],
+        run=read_json(run_path) if run_path.exists() else {},
+        max_epoch=(config.get("training_config") or {}).get("max_epoch"),
+        cost=_cost(config, config_path),
+        results=sorted(results, key=_rank),
+        speed=read_json(speed_path) if speed_path.exists() else {},
+        problems=history(read_metrics(exp_dir)),
+        num_outputs=(config.get("model") or {}).get("output_dim"),
+    )
+
+
+def _cost(config: dict[str, Any], config_path: Path) -> dict[str, Any] | None:
+    section = config.get("model") or {}
+    if not section.get("backbone") or not section.get("output_dim"):
+        return None
+    return model_cost(parse_section(ModelConfig, section, f"{config_path}: model"))
+
+
+def _rank(result: Result) -> tuple[bool, bool, int, str]:
+    """Order results: the keyword decoder, averages, later checkpoints first."""
+    decoder = result.summary.get("decoder") or "keyword"
+    numbers = re.findall(r"\d+", checkpoint_name(result))
+    last = int(numbers[-1]) if numbers else 10**9
+    return decoder != "keyword", not is_average(result), -last, str(result.result_dir)
+
+
+def checkpoint_name(result: Result) -> str:
+    """Return the checkpoint's name without folder and ending, such as ``avg_30``."""
+    named = result.summary.get("checkpoint")
+    return Path(named).stem if named else result.result_dir.name
+
+
+def is_average(result: Result) -> bool:
+    """Say whether the checkpoint is an average of several."""
+    return checkpoint_name(result).startswith("avg")
+
+
+def checkpoint_label(result: Result) -> str:
+    """Return what the checkpoint is, for readers: ``average of 30``, ``epoch 79``."""
+    stem = checkpoint_name(result)
+    label = stem
+    if match := re.fullmatch(r"avg_?(\d+)", stem):
+        label = f"average of {match[1]}"
+    elif stem.isdigit():
+        label = f"epoch {stem}"
+    elif stem == "final":
+        label = "last epoch"
+    decoder = result.summary.get("decoder") or "keyword"
+    return label if decoder == "keyword" else f"{label}, {decoder.replace('_', ' ')}"

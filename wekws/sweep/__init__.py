@@ -1,0 +1,1 @@
+"""Grids of runs: plans of an ablation, presets, and the time that a step takes."""

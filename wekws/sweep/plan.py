@@ -1,0 +1,218 @@
+"""A plan of runs: variants of one configuration, each over the same seeds."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import wekws
+from wekws.config import load_yaml_with_base, merge, non_defaults, parse_section
+from wekws.errors import ConfigError
+from wekws.train.train_config import ExperimentConfig
+
+# What makes a run more than CTC on its start.
+_DISTILLATION = ("distill_conf", "stages", "progressive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What one value of an axis changes.
+
+    overlays: YAML files, relative to the working directory. settings: the same, written out.
+    student_config, init_from_teacher: instead of the plan's; nothing: as the plan has it.
+    num_teachers: distil from the first so many of the teachers that are given; 0: from all.
+    """
+
+    overlays: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    student_config: str = ""
+    init_from_teacher: bool | None = None
+    num_teachers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a number that counts nothing."""
+        if self.num_teachers < 0:
+            raise ConfigError(f"num_teachers: found {self.num_teachers}; expected 0 (all) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One thing that varies: named options, or a key of the configuration and its values."""
+
+    options: dict[str, Option] = field(default_factory=dict)
+    key: str = ""
+    values: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an axis without a value, and two ways of saying what varies."""
+        if bool(self.options) == bool(self.key) or bool(self.key) != bool(self.values):
+            raise ConfigError("expected either options, or a key with values")
+
+    @property
+    def choices(self) -> dict[str, Option]:
+        """The options by name; a value's name is the value."""
+        return self.options or {
+            str(value): Option(settings=_nested(self.key, value)) for value in self.values
+        }
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the values are numbers, which have an order and an optimum between them."""
+        return bool(self.values) and all(type(value) in (int, float) for value in self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A file of ``conf/ablation``: the grid of its axes, over the seeds.
+
+    question: what the comparison is to answer; the title of table and plot.
+    student_config, overlays, settings, init_from_teacher: what all variants share.
+    epochs: of every run; 0: each configuration's own, times ``epoch_share``.
+    num_average: best epochs by cv loss that make the checkpoint that is scored.
+    compare_to: name of the variant that the others are held against; empty: the first.
+    add_undistilled: for every start and length in the grid also a run with CTC alone.
+    """
+
+    question: str
+    axes: dict[str, Axis]
+    student_config: str = "conf/fsmn_ctc_student_mini.yaml"
+    overlays: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    init_from_teacher: bool = True
+    epochs: int = 0
+    epoch_share: float = 1.0
+    seeds: tuple[int, ...] = (1, 2, 3)
+    num_average: int = 3
+    compare_to: str = ""
+    add_undistilled: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a plan without runs."""
+        if not self.axes or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError("expected at least one axis and distinct seeds, at least one")
+        if self.epochs < 0 or self.num_average < 1 or not 0.0 < self.epoch_share <= 1.0:
+            raise ConfigError("expected epochs >= 0, num_average >= 1, epoch_share in (0, 1]")
+        if self.epochs and self.epoch_share != 1.0:
+            raise ConfigError("epoch_share: of each configuration's own epochs; leave epochs at 0")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One cell of the grid.
+
+    content: its whole configuration, as YAML would have it. num_teachers: how many of those given.
+    """
+
+    name: str
+    content: Mapping[str, Any]
+    init_from_teacher: bool
+    num_average: int
+    num_teachers: int
+
+    def identity(self, *others: Any) -> str:
+        """Return what tells its run from another's: 12 hexadecimal digits.
+
+        others: what else the outcome depends on, the seed and the teacher. Settings that are at
+        their defaults do not count, so that writing one out makes no other run.
+        """
+        experiment = parse_section(ExperimentConfig, self.content, self.name)
+        whole = [non_defaults(experiment), self.init_from_teacher, self.num_average, *others]
+        text = json.dumps([wekws.__version__, *whole], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read_plan(path: str | os.PathLike[str]) -> Plan:
+    """Read a plan. Raises: ConfigError that names every problem with its dotted path."""
+    return parse_section(Plan, load_yaml_with_base(path), str(path))
+
+
+def plan_variants(
+    plan: Plan, overlays: tuple[str, ...] = (), num_teachers: int = 1
+) -> list[Variant]:
+    """Return the plan's variants, the undistilled ones that it adds last.
+
+    overlays: the corpus's, under those of the plan. num_teachers: how many there are.
+    Raises: ConfigError if a variant's configuration is wrong, it asks for more teachers than there
+    are, two are the same run, or ``compare_to`` is none of them.
+    """
+    variants = [_variant(plan, overlays, cell, num_teachers) for cell in _cells(plan)]
+    by_identity: dict[tuple[str, int], Variant] = {}
+    for variant in variants:
+        other = by_identity.setdefault((variant.identity(), variant.num_teachers), variant)
+        if other is not variant:
+            raise ConfigError(f"{variant.name}: the same run as {other.name}; leave one out")
+    if plan.add_undistilled:
+        known = {variant.identity() for variant in variants}
+        plain = _undistilled(variants, [tuple(cell) for cell in _cells(plan)])
+        variants += [variant for variant in plain if variant.identity() not in known]
+    names = [variant.name for variant in variants]
+    if plan.compare_to and plan.compare_to not in names:
+        raise ConfigError(f"compare_to: {plan.compare_to}: no variant; has {'; '.join(names)}")
+    return variants
+
+
+def _cells(plan: Plan) -> Iterator[dict[str, Option]]:
+    """Yield each cell of the grid: the names of its options and what they change."""
+    for cell in itertools.product(*(axis.choices.items() for axis in plan.axes.values())):
+        names = [name for name, _ in cell]
+        yield dict(zip(names, (option for _, option in cell), strict=True))
+
+
+def _variant(
+    plan: Plan, overlays: tuple[str, ...], cell: Mapping[str, Option], num_given: int
+) -> Variant:
+    options = list(cell.values())
+    configs = [option.student_config for option in options if option.student_config]
+    starts = [o.init_from_teacher for o in options if o.init_from_teacher is not None]
+    content = load_yaml_with_base((configs or [plan.student_config])[-1])
+    paths = [*overlays, *plan.overlays, *(path for option in options for path in option.overlays)]
+    for path in paths:
+        content = merge(content, load_yaml_with_base(path))
+    for settings in (plan.settings, *(option.settings for option in options)):
+        content = merge(content, settings)
+    init_from_teacher = (starts or [plan.init_from_teacher])[-1]
+    if not init_from_teacher:
+        content.pop("transplant", None)
+    name = ", ".join(cell)
+    experiment = parse_section(ExperimentConfig, content, name)
+    epochs = plan.epochs or round(plan.epoch_share * experiment.training_config.max_epoch)
+    content = merge(content, _nested("training_config.max_epoch", max(1, epochs)))
+    asked = [option.num_teachers for option in options if option.num_teachers]
+    num_teachers = (asked or [num_given])[-1]
+    if num_teachers > num_given:
+        raise ConfigError(
+            f"{name}: {num_teachers} teachers; --teacher_checkpoint gives {num_given}, and may be "
+            "repeated"
+        )
+    return Variant(name, content, init_from_teacher, plan.num_average, num_teachers)
+
+
+def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) -> list[Variant]:
+    """Return each start and length among the variants with CTC alone, each once.
+
+    cells: the names of each variant's options; those that all variants of a start share name it.
+    """
+    plain: dict[str, Variant] = {}
+    shared: dict[str, list[str]] = {}
+    for variant, cell in zip(variants, cells, strict=True):
+        content = {k: v for k, v in variant.content.items() if k not in _DISTILLATION}
+        content = merge(content, _nested("distill_conf.alpha", 1.0))
+        # Only the first teacher has a part in it: as the start.
+        bare = dataclasses.replace(variant, content=content, num_teachers=1)
+        identity = bare.identity()
+        plain.setdefault(identity, bare)
+        shared[identity] = [name for name in shared.get(identity, cell) if name in cell]
+    return [
+        dataclasses.replace(variant, name=", ".join([*shared[identity], "CTC alone"]))
+        for identity, variant in plain.items()
+    ]
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value

@@ -1,0 +1,129 @@
+"""How a student starts: from its seed, from weights of its own sizes, or from a larger model."""
+
+import argparse
+import itertools
+import logging
+from pathlib import Path
+
+import torch
+
+from wekws.dataset.features import expand_context
+from wekws.dataset.label_set import Outputs
+from wekws.dataset.loader import SpeechDataset, batches
+from wekws.dataset.vocabulary import Vocabulary
+from wekws.distill.output_surgery import select_outputs
+from wekws.distill.transplant import Sample, TransplantConfig, transplant
+from wekws.errors import ConfigError
+from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.model import KwsModel
+from wekws.train import session
+from wekws.train.epoch_checkpoint import STATE_NAME
+from wekws.train.train_config import ExperimentConfig, load_experiment
+
+logger = logging.getLogger(__name__)
+
+
+def random_student(seed: int, experiment: ExperimentConfig, teacher: KwsModel) -> KwsModel:
+    """Return a student with random weights that normalises features as the teacher does."""
+    torch.manual_seed(seed)
+    return KwsModel(experiment.model, (teacher.global_cmvn.mean, teacher.global_cmvn.istd))
+
+
+def make_student(
+    args: argparse.Namespace,
+    experiment: ExperimentConfig,
+    outputs: Outputs,
+    teacher: KwsModel,
+    train_set: SpeechDataset,
+) -> KwsModel:
+    """Return the student at its start, on the CPU, normalising features as the teacher does."""
+    if args.checkpoint:
+        return session.make_model(args, experiment.model, outputs.vocabulary)
+    student = random_student(args.seed, experiment, teacher)
+    if args.resume and (args.model_dir / STATE_NAME).exists():
+        return student  # about to be filled from the last epoch
+    if args.init_from_teacher:
+        fill_from_teacher(student, experiment, outputs.vocabulary, teacher, train_set, args.seed)
+    elif experiment.transplant != TransplantConfig():
+        logger.warning("transplant: no effect without --init_from_teacher")
+    return student
+
+
+def fill_from_teacher(
+    student: KwsModel,
+    experiment: ExperimentConfig,
+    vocabulary: Vocabulary,
+    teacher: KwsModel,
+    train_set: SpeechDataset,
+    seed: int,
+) -> None:
+    """Transplant by the configuration's rules, one log row a tensor."""
+    config = experiment.transplant
+    source = load_source(config, experiment, vocabulary, teacher)
+    sample = None
+    if config.needs_data:
+        sample = draw_sample(source, experiment, train_set, config.num_batches, seed)
+    for row in transplant(student, source, config, sample, teacher):
+        logger.info("%-38s from %-38s %s to %s: %s", *row)
+
+
+def load_source(
+    config: TransplantConfig,
+    experiment: ExperimentConfig,
+    vocabulary: Vocabulary,
+    teacher: KwsModel,
+) -> KwsModel:
+    """Return the model to take from, its outputs the run's tokens: a base, or the teacher.
+
+    Raises: ConfigError or DataError if it hears other features or lacks a token.
+    """
+    if not config.source:
+        return teacher
+    path = Path(config.source)
+    other = config_beside(path)
+    require_same_front_end(other, experiment)
+    model = load_model(path)
+    dictionary = Vocabulary.load(config.source_dict or path.parent / "dict.txt")
+    state = select_outputs(model.state_dict(), dictionary, vocabulary)
+    cmvn = (teacher.global_cmvn.mean, teacher.global_cmvn.istd)
+    if model.global_cmvn is None:
+        raise ConfigError(f"{path}: normalises no features; the teacher does")
+    theirs = (model.global_cmvn.mean, model.global_cmvn.istd)
+    session.require_same_cmvn(theirs, cmvn, str(path), "the teacher")
+    source = KwsModel(model.config.with_output_dim(vocabulary.size), cmvn)
+    source.load_weights(state, source=str(path))
+    return source.eval()
+
+
+def require_same_front_end(config_path: Path, experiment: ExperimentConfig) -> None:
+    """Compare another model's features and frame rate with the run's.
+
+    Raises: ConfigError naming what differs.
+    """
+    other = load_experiment(config_path)
+    for key in ("feats_type", "fbank_conf", "context", "frame_skip", "resample_conf"):
+        theirs, ours = getattr(other.dataset_conf, key), getattr(experiment.dataset_conf, key)
+        if theirs != ours:
+            raise ConfigError(
+                f"{config_path}: dataset_conf.{key} is {theirs}; the student's is {ours}; "
+                "teacher and student hear the same frames or cannot be compared"
+            )
+
+
+def draw_sample(
+    model: KwsModel,
+    experiment: ExperimentConfig,
+    train_set: SpeechDataset,
+    num_batches: int,
+    seed: int,
+) -> Sample:
+    """Return the first batches of the training set's first epoch, without masks."""
+    config = experiment.dataset_conf
+    size, shuffle = config.batch_conf.batch_size, config.shuffle
+    drawn = batches(train_set, size, epoch=0, seed=seed, shuffle=shuffle)
+    left, right = config.context.left, config.context.right
+    inputs = [
+        expand_context(batch.feats, batch.feat_lengths, left, right, config.frame_skip)
+        for batch in itertools.islice(drawn, num_batches)
+    ]
+    return Sample.of(model, inputs)
