@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from wekws.errors import DataError
 from wekws.plot import style
-from wekws.runlog.metrics_reader import BEFORE_FIRST_STEP, read_cv_rows, series
+from wekws.runlog.fields import BEFORE_FIRST_STEP
+from wekws.runlog.metrics_reader import read_cv_rows, series
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wekws.distill.distill_rules import ALL_RULES
 from wekws.errors import ConfigError
 from wekws.report import diagnosis_detection as detection
 from wekws.report import diagnosis_terms as terms
@@ -11,7 +12,7 @@ from wekws.report.diagnosis_subject import MOVING, Subject, tail_slope
 from wekws.report.document import Block, Bullets, Figure, Heading, Paragraph, Table, write_document
 from wekws.report.model_folder import Model, read_model
 from wekws.report.next_step import next_step
-from wekws.runlog.health import RULES, history, replayed
+from wekws.runlog.health import problem_history, with_health_rows
 from wekws.runlog.metrics_reader import read_metrics
 
 _STARTS = {
@@ -43,7 +44,7 @@ def read_subject(name: str, exp_dir: Path, dataset: str) -> Subject:
             "of a run"
         )
     if not any(row.get("kind") == "layers" for row in rows):
-        model = model.with_problems(history(replayed(rows)))
+        model = model.with_problems(problem_history(with_health_rows(rows, ALL_RULES), ALL_RULES))
     return Subject(model=model, rows=rows)
 
 
@@ -162,8 +163,8 @@ def advice(subjects: Sequence[Subject], teacher: Subject | None) -> list[str]:
         else:
             said.append(f"**{subject.name}** has no results: evaluate it (`bash evaluate.sh`).")
     for subject in subjects:
-        ongoing = [problem for problem in subject.model.problems if problem.end is None]
-        said += [f"**{subject.name}**: {p.text}. {RULES[p.name].remedy}" for p in ongoing]
+        ongoing = [problem for problem in subject.model.problems if problem.end_epoch is None]
+        said += [f"**{subject.name}**: {p.finding}" for p in ongoing]
         moved = tail_slope(subject.trained)
         if moved and moved[1] < -MOVING:
             said.append(

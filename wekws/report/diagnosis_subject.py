@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from wekws.report.model_folder import Model
-from wekws.runlog.metrics_reader import BEFORE_FIRST_STEP, series
+from wekws.runlog.fields import BEFORE_FIRST_STEP
+from wekws.runlog.metrics_reader import series
 
 # Epochs that a slope is fitted to, and the share of the loss an epoch that counts as moving: runs
 # of the examples that had come to their end moved by 0.2 to 0.9 %, noise of the dev set included.

@@ -7,7 +7,8 @@ from typing import Any
 
 from wekws.report.diagnosis_subject import Subject
 from wekws.report.document import Block, Bullets, Heading, Table
-from wekws.runlog.metrics_reader import BEFORE_FIRST_STEP, series
+from wekws.runlog.fields import BEFORE_FIRST_STEP
+from wekws.runlog.metrics_reader import series
 
 
 def task_and_teacher(subjects: Sequence[Subject]) -> list[Block]:

@@ -11,7 +11,8 @@ from wekws.report.diagnosis_subject import (
     tail_slope,
 )
 from wekws.report.document import Block, Bullets, Heading, Paragraph, Table
-from wekws.runlog.metrics_reader import BEFORE_FIRST_STEP, series
+from wekws.runlog.fields import BEFORE_FIRST_STEP
+from wekws.runlog.metrics_reader import series
 
 # Below this share of its peak a learning rate has come to its end.
 SPENT_RATE = 0.05

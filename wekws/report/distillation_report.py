@@ -25,7 +25,8 @@ from wekws.report.document import (
 from wekws.report.model_folder import Model
 from wekws.report.next_step import next_step, percent
 from wekws.report.savings import kept_blocks
-from wekws.runlog.metrics_reader import BEFORE_FIRST_STEP, series
+from wekws.runlog.fields import BEFORE_FIRST_STEP
+from wekws.runlog.metrics_reader import series
 from wekws.score.pinyin import with_pinyin
 
 

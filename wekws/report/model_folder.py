@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from wekws.config import parse_section
+from wekws.distill.distill_rules import ALL_RULES
 from wekws.errors import DataError
 from wekws.files import read_yaml
 from wekws.model.cost import model_cost
 from wekws.model.model import ModelConfig
-from wekws.runlog.health import Problem, history
-from wekws.runlog.metrics_reader import (
-    BEFORE_FIRST_STEP,
-    METRICS_NAME,
-    read_cv_rows,
-    read_metrics,
-)
+from wekws.runlog.fields import BEFORE_FIRST_STEP, METRICS_NAME
+from wekws.runlog.health import HealthProblem, problem_history
+from wekws.runlog.metrics_reader import read_cv_rows, read_metrics
 from wekws.score.results import Result, read_json, read_result
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +40,7 @@ class Model:
     cost: dict[str, Any] | None
     results: Sequence[Result]
     speed: dict[str, Any] = field(default_factory=dict)
-    problems: Sequence[Problem] = ()
+    problems: Sequence[HealthProblem] = ()
     num_outputs: int | None = None
 
     @property
@@ -51,7 +48,7 @@ class Model:
         """The result that the model is judged by."""
         return self.results[0]
 
-    def with_problems(self, problems: Sequence[Problem]) -> "Model":
+    def with_problems(self, problems: Sequence[HealthProblem]) -> "Model":
         """Return the same model with other problems."""
         return replace(self, problems=problems)
 
@@ -118,7 +115,7 @@ def read_model(
         cost=_cost(config, config_path),
         results=sorted(results, key=_rank),
         speed=read_json(speed_path) if speed_path.exists() else {},
-        problems=history(read_metrics(exp_dir)),
+        problems=problem_history(read_metrics(exp_dir), ALL_RULES),
         num_outputs=(config.get("model") or {}).get("output_dim"),
     )
 

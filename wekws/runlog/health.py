@@ -1,70 +1,100 @@
-"""What goes wrong in a training run: which problems begin and end, and what to do about them."""
+"""Health of a training run: problems found in its rows, when they began and ended, and remedies.
 
+A problem is found by a ``HealthRule``. The rules to apply are an argument of every function:
+``health_rules.GENERAL_RULES`` hold for any training, and a distillation method adds its own.
+"""
+
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from wekws.runlog import health_rules as rules
-from wekws.runlog.health_rules import Log, Row
+from wekws.runlog.fields import Row
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One thing that can go wrong, and what to do about it."""
+class RunLog:
+    """A run's rows, sorted by kind for the rules."""
 
-    find: Callable[[Log], str | None]
+    epochs: Sequence[Row]
+    """The cv rows after the first step, of the current stage only; the last is the one judged."""
+    teacher: Row
+    """The row on the teacher, or empty."""
+    labels: Row
+    """The row on the labels of the cv set, or empty."""
+    layers: Sequence[Row]
+    """The ``layers`` rows of the current stage, one per epoch."""
+    steps: Sequence[Row]
+    """The ``step`` rows of the last epoch."""
+    gradient: Row
+    """The newest ``gradient`` row, or empty."""
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Row]) -> "RunLog":
+        """Sort rows as ``metrics.jsonl`` holds them; of an epoch run twice the last row counts."""
+        by_kind: dict[str, dict[int, list[Row]]] = {}
+        for row in rows:
+            epochs = by_kind.setdefault(str(row.get("kind")), {})
+            epochs.setdefault(int(row.get("epoch", -1)), []).append(row)
+        cv = [found[-1] for epoch, found in sorted(by_kind.get("cv", {}).items()) if epoch >= 0]
+        first = next((i for i in range(len(cv)) if _is_one_stage(cv[i:])), 0)
+        stage = [row["epoch"] for row in cv[first:]]
+        layers = by_kind.get("layers", {})
+
+        def newest(kind: str) -> Row:
+            found = by_kind.get(kind, {})
+            return found[max(found)][-1] if found else {}
+
+        return cls(
+            epochs=cv[first:],
+            teacher=newest("teacher"),
+            labels=newest("labels"),
+            layers=[layers[epoch][-1] for epoch in stage if epoch in layers],
+            steps=by_kind.get("step", {}).get(stage[-1] if stage else -1, []),
+            gradient=newest("gradient"),
+        )
+
+    def series(self, name: str) -> list[float]:
+        """Return a quantity of the cv rows, without epochs that lack it."""
+        return [float(row[name]) for row in self.epochs if name in row]
+
+    def mean(self, name: str) -> float | None:
+        """Return the last epoch's mean of a quantity of the step rows."""
+        values = [float(row[name]) for row in self.steps if name in row]
+        return statistics.fmean(values) if values else None
+
+
+def _is_one_stage(rows: Sequence[Row]) -> bool:
+    return len({row.get("stage") for row in rows}) <= 1
+
+
+@dataclass(frozen=True)
+class HealthRule:
+    """One kind of problem, and what to do about it."""
+
+    name: str
+    """Name of the problem in ``metrics.jsonl``."""
+    find: Callable[[RunLog], str | None]
+    """Returns a sentence with the figures that show the problem, or None if there is none."""
     remedy: str
+    """What the user can do, one or two sentences."""
 
 
-_NEARER = "a lower `optim_conf.lr`, warm-up, or a start from the teacher"
-RULES = {
-    "loss_rising": Rule(
-        rules.rising, "Average checkpoints around the best epoch; then more data, or a lower rate."
-    ),
-    "loss_oscillating": Rule(
-        rules.oscillating, "Lower `optim_conf.lr`, or make the step larger (`accum_grad`)."
-    ),
-    "blank_collapse": Rule(rules.blank_collapse, f"Try {_NEARER}; look at the labels."),
-    "filler_collapse": Rule(
-        rules.filler_collapse, "Look at the dictionary: too many words of the labels are filler."
-    ),
-    "same_output": Rule(rules.same_output, f"Try {_NEARER}; look at the features and the CMVN."),
-    "weak_teacher": Rule(
-        rules.weak_teacher, "Train the teacher longer, or give the labels more weight (`--alpha`)."
-    ),
-    "task_left_behind": Rule(
-        rules.task_left_behind,
-        "Give the labels more weight towards the end (`alpha: cosine_growth`), or compare "
-        "non-blank frames only (`distill_conf.kd.frames: widened`).",
-    ),
-    "vanishing_gradient": Rule(
-        rules.vanishing_gradient,
-        "Start these layers from the teacher; is a stage freezing what is on?",
-    ),
-    "exploding_gradient": Rule(
-        rules.exploding_gradient,
-        "Lower `optim_conf.lr` or `grad_clip`; look at the newest term's weight.",
-    ),
-    "dead_adapter": Rule(rules.dead_adapter, "Less `weight_decay`, or more weight for the term."),
-    "stuck_gate": Rule(rules.stuck_gate, "Change what holds the gate open, or leave it out."),
-}
-
-
-def findings(rows: Sequence[Row]) -> dict[str, str]:
-    """Return what is wrong at the end of these rows: problem -> sentence."""
-    log = Log.of(rows)
+def find_problems(rows: Sequence[Row], rules: Sequence[HealthRule]) -> dict[str, str]:
+    """Return the problems at the end of these rows: name -> sentence."""
+    log = RunLog.from_rows(rows)
     if not log.epochs:
         return {}
-    found = {name: rule.find(log) for name, rule in RULES.items()}
+    found = {rule.name: rule.find(log) for rule in rules}
     return {name: text for name, text in found.items() if text}
 
 
-def changes(rows: Sequence[Row]) -> list[Row]:
+def health_changes(rows: Sequence[Row], rules: Sequence[HealthRule]) -> list[Row]:
     """Return the ``health`` rows that the last epoch adds: problems that began or ended.
 
-    What is going on already is read from the health rows among ``rows``, so that a run that was
-    resumed neither repeats nor loses any.
+    Earlier problems are read from the health rows among ``rows``, so that a resumed run neither
+    repeats nor loses one.
     """
-    found, known = findings(rows), ongoing(rows)
+    found, known = find_problems(rows, rules), ongoing_problems(rows)
     epoch = max((int(row.get("epoch", -1)) for row in rows), default=-1)
     began = [
         {"epoch": epoch, "problem": name, "state": "began", "text": text}
@@ -77,8 +107,8 @@ def changes(rows: Sequence[Row]) -> list[Row]:
     return began + ended
 
 
-def ongoing(rows: Sequence[Row]) -> dict[str, Row]:
-    """Return the problems that began and have not ended: problem -> the row of its beginning."""
+def ongoing_problems(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the problems that began and have not ended: name -> the row of its beginning."""
     open_rows: dict[str, Row] = {}
     for row in rows:
         if row.get("kind") != "health":
@@ -90,45 +120,58 @@ def ongoing(rows: Sequence[Row]) -> dict[str, Row]:
     return open_rows
 
 
-def replayed(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the health rows that a run would have written that did not watch."""
-    told: list[Row] = []
+def with_health_rows(rows: Sequence[Row], rules: Sequence[HealthRule]) -> list[Row]:
+    """Return the rows of a run that wrote no health rows, with those that it would have written."""
+    completed: list[Row] = []
     for row in rows:
-        told.append(row)
+        completed.append(row)
         if row.get("kind") == "cv":
-            told += [{"kind": "health", **change} for change in changes(told)]
-    return told
+            changes = health_changes(completed, rules)
+            completed += [{"kind": "health", **change} for change in changes]
+    return completed
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something that went wrong. end: the epoch it was over in; None: it was not."""
+class HealthProblem:
+    """A problem that occurred in a run."""
 
     name: str
+    """Name of its rule."""
     text: str
-    begin: int
-    end: int | None = None
+    """What was found when it began, with figures."""
+    remedy: str
+    """What to do about it; empty for a problem that only another version of the rules knows."""
+    first_epoch: int
+    """Epoch in which it began."""
+    end_epoch: int | None = None
+    """First epoch without it; None: it lasted to the end."""
+
+    @property
+    def finding(self) -> str:
+        """The text, then the remedy."""
+        return f"{self.text}. {self.remedy}".rstrip()
 
     def sentence(self) -> str:
-        """Return when it was, what it was like when it began, and what to do about it."""
-        when = f"From epoch {self.begin} on"
-        if self.end is not None:
-            last = self.end - 1
-            when = f"In epoch {last}" if last == self.begin else f"In epochs {self.begin} to {last}"
-        remedy = RULES[self.name].remedy if self.name in RULES else ""
-        return f"{when}: {self.text}. {remedy}".rstrip()
+        """Return when it occurred, what was found, and what to do about it."""
+        when = f"From epoch {self.first_epoch} on"
+        if self.end_epoch is not None:
+            first, last = self.first_epoch, self.end_epoch - 1
+            when = f"In epoch {last}" if last == first else f"In epochs {first} to {last}"
+        return f"{when}: {self.finding}"
 
 
-def history(rows: Sequence[Row]) -> list[Problem]:
-    """Return the problems that the health rows tell of, in the order of their beginnings."""
-    told: list[Problem] = []
+def problem_history(rows: Sequence[Row], rules: Sequence[HealthRule]) -> list[HealthProblem]:
+    """Return the problems that the health rows record, in the order in which they began."""
+    remedies = {rule.name: rule.remedy for rule in rules}
+    problems: list[HealthProblem] = []
     for row in rows:
         if row.get("kind") != "health":
             continue
+        name, epoch = row["problem"], int(row["epoch"])
         if row["state"] == "began":
-            told.append(Problem(row["problem"], row["text"], int(row["epoch"])))
+            problems.append(HealthProblem(name, row["text"], remedies.get(name, ""), epoch))
             continue
-        for i, problem in enumerate(told):
-            if problem.name == row["problem"] and problem.end is None:
-                told[i] = replace(problem, end=int(row["epoch"]))
-    return told
+        for i, problem in enumerate(problems):
+            if problem.name == name and problem.end_epoch is None:
+                problems[i] = replace(problem, end_epoch=epoch)
+    return problems

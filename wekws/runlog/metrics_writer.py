@@ -1,52 +1,49 @@
-"""What a run says of itself: log lines, ``metrics.jsonl`` and TensorBoard, the same fields."""
+"""The writer of ``metrics.jsonl``; log lines and TensorBoard get the same fields."""
 
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from wekws.files import atomic_path
-from wekws.runlog.metrics_reader import METRICS_NAME, read_metrics
+from wekws.runlog.fields import METRICS_NAME, QUIET_KINDS, Kind, Row
+from wekws.runlog.metrics_reader import read_metrics
 
 logger = logging.getLogger(__name__)
 
-# Kinds that are no line of the log: too long for one, or said there in other words.
-QUIET_KINDS = ("layers", "health", "teacher", "labels")
 
+class MetricsWriter:
+    """Writes the rows of one run; does nothing on every process but the first."""
 
-class Records:
-    """Writes the rows of one run; silent on every process but the first.
-
-    rows: all that the file holds, in order.
-    """
+    rows: list[Row]
+    """All rows of the file, in order; empty on every process but the first."""
 
     def __init__(self, model_dir: Path, *, last_epoch: int, is_first: bool) -> None:
-        """Go on after ``last_epoch``: rows of an epoch that was interrupted are dropped.
+        """Continue after ``last_epoch``; rows of an epoch that was interrupted are dropped.
 
-        last_epoch: the last finished one; -2 for a run that starts afresh.
+        last_epoch: the last finished epoch; -2 for a new run.
+        is_first: whether this process has rank 0.
         """
         self._is_first = is_first
-        self.rows: list[dict[str, Any]] = []
+        self.rows = []
         if not is_first:
             return
+        # Imported here: TensorBoard brings torch, which readers of metrics.jsonl do without.
+        from torch.utils.tensorboard import SummaryWriter
+
         model_dir.mkdir(parents=True, exist_ok=True)
         path = model_dir / METRICS_NAME
-        kept = [row for row in read_metrics(model_dir) if row.get("epoch", 0) <= last_epoch]
-        self.rows += kept
+        self.rows += [row for row in read_metrics(model_dir) if row.get("epoch", 0) <= last_epoch]
         with atomic_path(path) as temporary:
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
             temporary.write_text("".join(lines), encoding="utf-8")
         self._stream = open(path, "a", encoding="utf-8")
-        purge_step = max((row["step"] for row in kept if "step" in row), default=-1) + 1
+        purge_step = max((row["step"] for row in self.rows if "step" in row), default=-1) + 1
         self._board = SummaryWriter(str(model_dir / "tensorboard"), purge_step=purge_step)
 
-    def write(self, kind: str, step: int, row: dict[str, Any]) -> None:
-        """Write one row to every place.
+    def write(self, kind: Kind, step: int, row: Row) -> None:
+        """Write one row to the file, to TensorBoard and, unless its kind is quiet, to the log.
 
-        kind: ``step``, ``gradient``, ``cv``, ``start``, ``stage``, ``growth``, ``teachers``, and
-        without a line of the log ``teacher``, ``labels``, ``layers`` and ``health``.
         step: optimiser steps done so far.
         """
         if not self._is_first:
@@ -61,7 +58,7 @@ class Records:
         logger.log(level, "%s step=%d %s", kind, step, " ".join(map(_field, row, row.values())))
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close the file and TensorBoard."""
         if self._is_first:
             self._stream.close()
             self._board.close()

@@ -7,7 +7,7 @@ import dataclasses
 from wekws.distill.growth import add_identity_block, add_teacher_block, copy_block
 from wekws.errors import ConfigError
 from wekws.model.model import KwsModel
-from wekws.runlog.metrics_writer import Records
+from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train import session
 from wekws.train.distributed import copy_from_first
 from wekws.train.epoch_checkpoint import last_epoch
@@ -47,7 +47,7 @@ def _teacher_blocks(experiment: ExperimentConfig, teacher: KwsModel | None) -> t
     return experiment.transplant.blocks_for(full, there)
 
 
-def grow(run: Run, epoch: int, records: Records) -> None:
+def grow(run: Run, epoch: int, records: MetricsWriter) -> None:
     """Add the blocks that the student is to have from ``epoch`` on, if there are any.
 
     The log gets cv_loss just before and just after.

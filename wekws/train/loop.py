@@ -16,7 +16,7 @@ from wekws.dataset.loader import Batch
 from wekws.distill.ensemble import weights_of
 from wekws.distill.loss import Loss, add_losses
 from wekws.errors import DataError
-from wekws.runlog.metrics_writer import Records
+from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train.distributed import add_gradients
 from wekws.train.epoch_checkpoint import save_epoch, save_final
 from wekws.train.gradients import GradientProbe
@@ -47,7 +47,7 @@ def fit(run: Run) -> None:
     """
     max_epoch = run.experiment.training_config.max_epoch
     last_epoch = run.start_epoch - 1 if run.start_epoch else -2
-    records = Records(run.model_dir, last_epoch=last_epoch, is_first=run.process.is_first)
+    records = MetricsWriter(run.model_dir, last_epoch=last_epoch, is_first=run.process.is_first)
     if run.start_epoch == 0:
         _record_start(run, records)
     for epoch in range(run.start_epoch, max_epoch):
@@ -71,7 +71,7 @@ def fit(run: Run) -> None:
     records.close()
 
 
-def _record_start(run: Run, records: Records) -> None:
+def _record_start(run: Run, records: MetricsWriter) -> None:
     """Write cv figures before the first step, and how far a transplant brought the student."""
     rows = {"epoch": -1}
     frame_skip = run.experiment.dataset_conf.frame_skip
@@ -111,7 +111,7 @@ def _state(run: Run) -> dict:
     return state
 
 
-def _train_epoch(run: Run, epoch: int, records: Records) -> dict[str, float]:
+def _train_epoch(run: Run, epoch: int, records: MetricsWriter) -> dict[str, float]:
     """Train one epoch; return each term's mean over its utterances."""
     config = run.experiment.training_config
     total = num_steps(run, epoch)

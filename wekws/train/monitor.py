@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wekws.runlog.health import RULES, changes
-from wekws.runlog.metrics_writer import Records
+from wekws.distill.distill_rules import ALL_RULES
+from wekws.runlog.health import health_changes
+from wekws.runlog.metrics_writer import MetricsWriter
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,11 @@ def _adapter_layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def watch(records: Records, step: int) -> None:
+def watch(records: MetricsWriter, step: int) -> None:
     """Write what began to go wrong or came right in the last epoch; warn once of what began."""
-    for row in changes(records.rows):
+    remedies = {rule.name: rule.remedy for rule in ALL_RULES}
+    for row in health_changes(records.rows, ALL_RULES):
         records.write("health", step, row)
         if row["state"] == "began":
-            remedy = RULES[row["problem"]].remedy
+            remedy = remedies[row["problem"]]
             logger.warning("epoch %d: %s. %s", row["epoch"], row["text"], remedy)

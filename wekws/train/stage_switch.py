@@ -3,14 +3,14 @@
 import logging
 
 from wekws.distill.stages import StagePlan
-from wekws.runlog.metrics_writer import Records
+from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train.grow import grow
 from wekws.train.step import Run
 
 logger = logging.getLogger(__name__)
 
 
-def begin_epoch(run: Run, epoch: int, records: Records) -> None:
+def begin_epoch(run: Run, epoch: int, records: MetricsWriter) -> None:
     """Freeze and scale as the epoch's stage says; a stage that begins gets a row in the log.
 
     A student that is to be deeper grows first. All of it follows from the epoch and the weights,

@@ -13,7 +13,7 @@ from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig, weights_by_s
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.model import KwsModel
-from wekws.runlog.metrics_writer import Records
+from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train import session
 from wekws.train.step import Run, evaluate
 from wekws.train.student_init import require_same_front_end
@@ -72,7 +72,7 @@ def as_one(teachers: Sequence[KwsModel]) -> nn.Module:
     return teachers[0] if len(teachers) == 1 else TeacherEnsemble(teachers).eval()
 
 
-def weigh(run: Run, records: Records) -> None:
+def weigh(run: Run, records: MetricsWriter) -> None:
     """Give each of several teachers its weight, before the first step.
 
     By its CTC loss on the cv set where the configuration says so; all alike otherwise. A row

@@ -198,7 +198,7 @@ def test_a_run_that_did_not_watch_itself_is_watched_now(tmp_path):
     rows = [9.0, 6.0, 5.0, 5.3, 5.5, 5.8, 6.1]
     ill = subject(write_run(tmp_path / "ill", rows))
     (problem,) = ill.model.problems
-    assert (problem.name, problem.begin) == ("loss_rising", 6)
+    assert (problem.name, problem.first_epoch) == ("loss_rising", 6)
     assert "Average checkpoints around the best epoch" in "\n".join(advice([ill], None))
     blocks = build_diagnosis([ill], None, {})
     (told,) = [b for a, b in zip(blocks, blocks[1:], strict=False) if a == Heading("Health")]

@@ -8,7 +8,7 @@ from torch import nn
 
 from wekws.bin import train, train_distill
 from wekws.runlog.metrics_reader import read_metrics
-from wekws.runlog.metrics_writer import Records
+from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train.monitor import LayerNorms, watch
 
 
@@ -103,7 +103,7 @@ def test_a_run_gone_wrong_says_so_and_a_resumed_one_the_same(
 
 
 def test_a_process_that_is_not_the_first_stays_silent(tmp_path, caplog):
-    records = Records(tmp_path, last_epoch=-2, is_first=False)
+    records = MetricsWriter(tmp_path, last_epoch=-2, is_first=False)
     records.write("layers", 1, {"epoch": 0, "gradient": {}})
     watch(records, 1)
     assert not list(tmp_path.iterdir()) and not caplog.records

@@ -8,7 +8,7 @@ import pytest
 from wekws.bin import train, train_distill
 from wekws.config import load_yaml_with_base
 from wekws.model.checkpoint import load_model
-from wekws.runlog.metrics_reader import read_metrics, read_stages
+from wekws.runlog.metrics_reader import read_metrics
 from wekws.train.train_config import load_experiment
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -84,9 +84,9 @@ def test_stages_are_written_for_as_many_epochs_as_they_have_and_train(
     flags += ["--teacher_checkpoint", str(teacher / "final.pt"), "--model_dir", str(tmp_path / "x")]
     flags += ["--override", f"training_config.max_epoch={len(stages)}"]
     assert train_distill.main(flags) == 0
-    spans = read_stages(tmp_path / "x")
-    assert [(s.name, s.first_epoch) for s in spans] == [
-        (s["name"], i) for i, s in enumerate(stages)
+    rows = [row for row in read_metrics(tmp_path / "x") if row["kind"] == "stage"]
+    assert [(row["name"], row["epoch"]) for row in rows] == [
+        (stage["name"], i) for i, stage in enumerate(stages)
     ]
 
 

@@ -1,0 +1,130 @@
+"""Health rules of the distillation methods: teacher, KD against the task, adapters, gate.
+
+Each method's file is to own its rule; until then they stand here together. Thresholds were
+checked as those in ``wekws.runlog.health_rules``.
+"""
+
+import statistics
+from collections.abc import Sequence
+
+from wekws.distill.loss import TASK_TERMS
+from wekws.runlog.health import HealthRule, RunLog
+from wekws.runlog.health_rules import GENERAL_RULES
+
+# A student may pass its teacher by chance, but not by this share of the loss twice in a row.
+WEAKER_SHARE, WEAKER_EPOCHS = 0.05, 2
+# Means over 3 epochs against the 3 before. A healthy task loss falls a fifth as fast as KD.
+APART_EPOCHS, APART_FALL = 3, 0.10
+# An adapter starts as the identity; weight decay or a wrong sign can shrink it to nothing.
+DEAD_WEIGHT_SHARE, DEAD_GRADIENT_SHARE = 0.01, 1e-6
+# A gate's mean over an epoch, 0 to 1: below, no feature passes; above, the gate selects nothing.
+GATE_CLOSED, GATE_OPEN = 0.05, 0.98
+
+
+def active_terms(log: RunLog) -> list[str]:
+    """Return the distillation terms with a weight other than 0 in the last epoch, sorted."""
+    logged = {key.removeprefix("weighted_") for row in log.steps for key in row if _is_weight(key)}
+    return sorted(name for name in logged - set(TASK_TERMS) if log.mean(f"weighted_{name}"))
+
+
+def _is_weight(key: str) -> bool:
+    return key.startswith("weighted_")
+
+
+def weak_teacher(log: RunLog) -> str | None:
+    """Find a student that is distilled from a teacher worse than itself."""
+    recent = log.epochs[-WEAKER_EPOCHS:]
+    if len(recent) < WEAKER_EPOCHS or not active_terms(log) or "cv_loss" not in log.teacher:
+        return None
+    loss, accuracy = log.teacher["cv_loss"], log.teacher["cv_accuracy"]
+    if any(
+        row["cv_loss"] > (1.0 - WEAKER_SHARE) * loss or row["cv_accuracy"] <= accuracy
+        for row in recent
+    ):
+        return None
+    row = recent[-1]
+    return (
+        f"the teacher is worse than the student on dev: cv loss {loss:.2f} and accuracy "
+        f"{accuracy:.1%}, the student's {row['cv_loss']:.2f} and {row['cv_accuracy']:.1%}"
+    )
+
+
+def task_left_behind(log: RunLog) -> str | None:
+    """Find a distillation loss that falls while CTC does not, short of the teacher's level."""
+    active = active_terms(log)
+    names = [name for name in ("kd", "hidden", "guide", "inner_kd") if name in active]
+    losses = log.series("cv_loss")
+    if not names or len(losses) < 2 * APART_EPOCHS:
+        return None
+    name = names[0]
+    distances = log.series(f"cv_{name}")
+    if len(distances) < len(losses) or losses[-1] <= log.teacher.get("cv_loss", 0.0):
+        return None
+    (far, near), (then, now) = _window_means(distances), _window_means(losses)
+    if near > (1.0 - APART_FALL) * far or now < then:
+        return None
+    text = (
+        f"{name} on dev fell from {far:.2f} to {near:.2f} ({APART_EPOCHS}-epoch means), CTC went "
+        f"from {then:.2f} to {now:.2f}"
+    )
+    cosine = log.gradient.get(f"grad_cos_{name}")
+    return text if cosine is None else f"{text}; the cosine of their gradients is {cosine:.2f}"
+
+
+def _window_means(values: Sequence[float]) -> tuple[float, float]:
+    before, recent = values[-2 * APART_EPOCHS : -APART_EPOCHS], values[-APART_EPOCHS:]
+    return statistics.fmean(before), statistics.fmean(recent)
+
+
+def dead_adapter(log: RunLog) -> str | None:
+    """Find adapters of active terms whose weights or gradients are close to 0."""
+    if not log.layers:
+        return None
+    row, found = log.layers[-1], []
+    largest = max(row["gradient"].values(), default=0.0)
+    active = active_terms(log)
+    for name, weight in row.get("adapter_weight", {}).items():
+        if not any(term.split("_")[0] == name.split(".")[0] for term in active):
+            continue
+        highest = max(each.get("adapter_weight", {}).get(name, 0.0) for each in log.layers)
+        gradient = row["adapter_gradient"].get(name, largest)  # a frozen adapter has none
+        if weight < DEAD_WEIGHT_SHARE * highest:
+            found.append(f"{name}: weights of norm {weight:.2g}, once {highest:.2g}")
+        elif gradient < DEAD_GRADIENT_SHARE * largest:
+            found.append(f"{name}: a gradient of norm {gradient:.2g}, the student's {largest:.2g}")
+    return f"adapters died: {'; '.join(found)}" if found else None
+
+
+def stuck_gate(log: RunLog) -> str | None:
+    """Find a gate that is closed or open for nearly every feature."""
+    mean = log.mean("gate_mean")
+    if mean is None or GATE_CLOSED <= mean <= GATE_OPEN:
+        return None
+    if mean < GATE_CLOSED:
+        return f"the gate has closed: its mean is {mean:.3f}, hardly a feature is imitated"
+    return f"the gate is wide open: its mean is {mean:.3f}, it selects nothing"
+
+
+DISTILLATION_RULES = (
+    HealthRule(
+        "weak_teacher",
+        weak_teacher,
+        "Train the teacher longer, or give the labels more weight (`--alpha`).",
+    ),
+    HealthRule(
+        "task_left_behind",
+        task_left_behind,
+        "Give the labels more weight towards the end (`alpha: cosine_growth`), or compare "
+        "non-blank frames only (`distill_conf.kd.frames: widened`).",
+    ),
+    HealthRule(
+        "dead_adapter", dead_adapter, "Lower `weight_decay`, or give the term more weight."
+    ),
+    HealthRule(
+        "stuck_gate", stuck_gate, "Change `distill_conf.hidden.gate.openness`, or train without "
+        "the gate.",
+    ),
+)  # fmt: skip
+
+ALL_RULES = (*GENERAL_RULES, *DISTILLATION_RULES)
+"""The rules that training applies and that reports explain."""
