@@ -1,6 +1,7 @@
-"""What the golden files hold: figures that a change of code should not move unnoticed.
+"""Golden figures: results that no change of the code may move without a review.
 
-`python tests/golden/figures.py` writes them anew; the diff is for review. Tests only read them.
+`python tests/golden/figures.py` writes the golden files again; review the diff. Tests only read
+them.
 """
 
 import math
@@ -26,7 +27,7 @@ KEYWORDS = [[2, 3, 4], [3, 3], [4]]
 
 
 def log_probs() -> torch.Tensor:
-    """Return (1, 40, 5) posteriors without a random generator, which versions may change."""
+    """Return (1, 40, 5) log-posteriors, made without a random generator: versions change those."""
     frames, tokens = torch.arange(40.0)[:, None], torch.arange(5.0)
     logits = 4.0 * torch.sin(0.7 * frames * (tokens + 1.0) + tokens.square())
     return logits.log_softmax(dim=-1)[None]
@@ -48,7 +49,7 @@ def decoder_rows() -> list[str]:
 
 
 def det_rows() -> list[str]:
-    """Both errors at the operating points of a made-up set of 2 h."""
+    """FRR and false alarms per hour at the operating points of a made-up set of 2 h."""
     positives = np.array([math.sin(i) ** 2 for i in range(1, 60)])
     negatives = np.array([math.sin(0.5 * i) ** 8 for i in range(1, 40)])
     points = det_points(positives, negatives, hours=2.0)
@@ -64,7 +65,7 @@ def det_rows() -> list[str]:
 
 
 def loss_rows() -> list[str]:
-    """Every term of the first steps of a teacher and of its student, on the corpus of tones."""
+    """Every loss term of the first steps of a teacher and of its student, on the tone corpus."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         corpus = make_tone_corpus(root)
@@ -92,11 +93,11 @@ def loss_rows() -> list[str]:
 
 
 def _losses(name: str, model_dir: Path) -> list[str]:
-    pace = ("utt_per_s", "eta_s", "kind", "epoch", "step")
+    skipped = ("utt_per_s", "eta_s", "kind", "epoch", "step")
     rows = []
     for row in read_metrics(model_dir):
         if row["kind"] == "step":
-            figures = [f"{k} {v:.5g}" for k, v in row.items() if k not in pace]
+            figures = [f"{k} {v:.5g}" for k, v in row.items() if k not in skipped]
             rows.append(f"{name} step {row['step']} {' '.join(figures)}")
     return rows
 
@@ -105,7 +106,7 @@ FIGURES = {"decoders.txt": decoder_rows, "det.txt": det_rows, "losses.txt": loss
 
 
 def main() -> None:
-    """Write every file."""
+    """Write all golden files."""
     torch.set_num_threads(1)
     for name, rows in FIGURES.items():
         (HERE / name).write_text("\n".join(rows()) + "\n", encoding="utf-8")

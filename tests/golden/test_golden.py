@@ -1,4 +1,4 @@
-"""Today's figures against those under review; see figures.py for how to renew them."""
+"""Compare today's figures with the golden files; figures.py writes them again."""
 
 import pytest
 from figures import FIGURES, HERE
@@ -22,5 +22,5 @@ def test_figures_are_those_that_were_reviewed(name):
     for now, before in zip(found, expected, strict=True):
         (values, words), (old_values, old_words) = map(numbers_and_words, (now, before))
         assert words == old_words
-        # Processors round differently; a step of training carries that on.
+        # Processors round differently, and training carries the difference on.
         assert values == pytest.approx(old_values, rel=2e-3, abs=1e-5), (now, before)

@@ -1,22 +1,28 @@
-"""Who says what: the list of utterances of a synthesised corpus, before any sound is made."""
+"""Plan of a synthesised corpus: the list of its utterances, before any audio is made."""
 
 import csv
 import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from compose import WORDS_DIR
+from language import Language, PhonemesOf
 
 SPLITS = ("train", "dev", "test")
 CONFUSABLES_PER_KEYWORD = 120
-UNSEEN_SHARE = 0.25  # of the confusables: dev and test say them, train never does
+UNSEEN_SHARE = 0.25  # share of the confusables that occur in dev and test, never in train
+
+Option = TypeVar("Option")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSize:
     """Numbers of utterances in one split, for up to two keywords.
 
-    More keywords share the positives of two, and have as many more confusables.
+    With more than two keywords, the positives of two are shared among all of them, and the number
+    of confusables grows with the number of keywords.
     """
 
     positives: int
@@ -24,14 +30,16 @@ class SplitSize:
     sentences: int
     """General sentences (and isolated words where the language has them)."""
     confusables: int
-    """Phrases that sound near to a keyword."""
+    """Phrases that sound like a keyword."""
     noises: int
-    """Stretches without speech."""
+    """Recordings without speech."""
     duration_s: tuple[float, float]
-    """Range of the aimed-at duration of sentences and noises."""
+    """Range of the target duration of sentences and noises."""
 
 
-def _size(positives, sentences, confusables, noises, duration_s):
+def _size(
+    positives: int, sentences: int, confusables: int, noises: int, duration_s: tuple[float, float]
+) -> SplitSize:
     return SplitSize(
         positives=positives,
         sentences=sentences,
@@ -58,21 +66,23 @@ SIZES = {
         "test": _size(1500, 6000, 200, 500, (4.0, 8.0)),
     },
 }
-# What `small` learns from, to the byte, and 30 hours of negatives, so that 1 false alarm an hour is
-# thirty and not three.
+# The same train and dev audio as `small`, to the byte, and a test set with 30 hours of negatives,
+# so that 1 false alarm per hour is thirty false alarms instead of three.
 SIZES["long_test"] = SIZES["small"] | {"test": _size(1500, 15840, 540, 1620, (4.0, 8.0))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedUtterance:
-    """One utterance to be said."""
+    """One utterance to be synthesised."""
 
     utt_id: str
+    """Utterance id: split, p or n (positive or negative), and a number."""
     split: str
+    """train, dev or test."""
     kind: str
     """keyword, sentence, word, confusable or noise."""
     text: str
-    """What the synthesiser is given; empty for noise."""
+    """Input of the synthesiser; empty for noise."""
     transcript: str
     """The words alone; empty for noise."""
     keyword_id: int
@@ -82,12 +92,26 @@ class PlannedUtterance:
     duration_s: float
     """Length of a noise; 0 for speech."""
     seed: tuple[int, ...]
-    """Seeds everything that is drawn for its sound."""
+    """Seed of everything random in its audio."""
 
 
-def read_voices():
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """An utterance of the plan before it gets its id and speaker."""
+
+    kind: str
+    """keyword, sentence, word, confusable or noise."""
+    text: str = ""
+    """Input of the synthesiser; empty for noise."""
+    keyword_id: int = -1
+    """Index of the keyword, -1 for negatives."""
+    duration_s: float = 0.0
+    """Length of a noise; 0 for speech."""
+
+
+def read_voices() -> dict[str, list[str]]:
     """Voice variants of each split, from words/voices.tsv."""
-    voices = {split: [] for split in SPLITS}
+    voices: dict[str, list[str]] = {split: [] for split in SPLITS}
     with open(WORDS_DIR / "voices.tsv", encoding="utf-8") as stream:
         rows = (line for line in stream if not line.startswith("#"))
         for variant, split in csv.reader(rows, delimiter="\t"):
@@ -95,56 +119,66 @@ def read_voices():
     return voices
 
 
-def plan_corpus(size, language, seed, phonemes_of):
-    """Plan all splits; no sentence is said in two of them.
-
-    language: a Mandarin or English object. phonemes_of: texts -> phoneme strings.
-    """
+def plan_corpus(
+    size: str, language: Language, seed: int, phonemes_of: PhonemesOf
+) -> list[PlannedUtterance]:
+    """Plan all splits; no sentence occurs in two of them."""
     confusables = {
         keyword: language.confusables(keyword, CONFUSABLES_PER_KEYWORD, seed, phonemes_of)
         for keyword in language.keywords
     }
     voices = read_voices()
-    used, planned = set(), []
+    used: set[str] = set()
+    planned: list[PlannedUtterance] = []
     for index, split in enumerate(SPLITS):
         rng = np.random.default_rng([seed, index])
         phrases = _confusables_of(split, confusables)
-        rows = _split_texts(SIZES[size][split], language, phrases, used, rng)
+        rows = _split_rows(SIZES[size][split], language, phrases, used, rng)
         speakers = _in_turn(len(rows), voices[split], rng)
         planned += _utterances(rows, split, language, speakers, seed)
     return planned
 
 
-def _confusables_of(split, confusables):
-    """Phrases of a split; every fourth is kept from training."""
+def _confusables_of(split: str, confusables: dict[str, list[str]]) -> list[str]:
+    """Confusable phrases of a split; every fourth phrase is left out of train."""
     stride = round(1 / UNSEEN_SHARE)
-    phrases = []
+    phrases: list[str] = []
     for made in confusables.values():
         keep = [t for i, t in enumerate(made) if split != "train" or i % stride != stride - 1]
         phrases += [text for text in keep if text not in phrases]
     return phrases
 
 
-def _split_texts(size, language, phrases, used, rng):
-    """Rows of (kind, text, keyword id, noise duration in s)."""
-    rows = []
+def _split_rows(
+    size: SplitSize,
+    language: Language,
+    phrases: list[str],
+    used: set[str],
+    rng: np.random.Generator,
+) -> list[_Row]:
+    """Rows of one split, in order; new sentences are added to `used`."""
+    rows: list[_Row] = []
     pairs = max(1.0, len(language.keywords) / 2)
     for keyword_id, keyword in enumerate(language.keywords):
-        rows += [("keyword", keyword, keyword_id, 0.0)] * round(size.positives / pairs)
+        row = _Row(kind="keyword", text=keyword, keyword_id=keyword_id)
+        rows += [row] * round(size.positives / pairs)
     for _ in range(size.sentences):
         if rng.random() < language.word_share:
-            rows.append(("word", language.word(rng), -1, 0.0))
+            rows.append(_Row(kind="word", text=language.word(rng)))
             continue
-        rows.append(("sentence", _fresh_sentence(size, language, used, rng), -1, 0.0))
+        rows.append(_Row(kind="sentence", text=_new_sentence(size, language, used, rng)))
     if phrases:
-        said = _in_turn(round(size.confusables * pairs), phrases, rng)
-        rows += [("confusable", text, -1, 0.0) for text in said]
-    rows += [("noise", "", -1, float(rng.uniform(*size.duration_s))) for _ in range(size.noises)]
+        chosen = _in_turn(round(size.confusables * pairs), phrases, rng)
+        rows += [_Row(kind="confusable", text=text) for text in chosen]
+    durations = (float(rng.uniform(*size.duration_s)) for _ in range(size.noises))
+    rows += [_Row(kind="noise", duration_s=duration_s) for duration_s in durations]
     return rows
 
 
-def _fresh_sentence(size, language, used, rng):
-    """A sentence that no split has said before (one that has, after 20 tries)."""
+def _new_sentence(
+    size: SplitSize, language: Language, used: set[str], rng: np.random.Generator
+) -> str:
+    """A sentence that no split has used yet (after 20 tries, one that may have been used)."""
     for _ in range(20):
         text = language.sentence(rng, rng.uniform(*size.duration_s))
         if text not in used:
@@ -153,27 +187,27 @@ def _fresh_sentence(size, language, used, rng):
     return text
 
 
-def _in_turn(num_rows, options, rng):
-    """An option for each row; in every run of len(options) rows each comes once."""
+def _in_turn(num_rows: int, options: Sequence[Option], rng: np.random.Generator) -> list[Option]:
+    """One option per row; within every len(options) rows each option occurs once."""
     rounds = [rng.permutation(len(options)) for _ in range(-(-num_rows // len(options)))]
     return [options[i] for i in itertools.islice(itertools.chain(*rounds), num_rows)]
 
 
-def _utterances(rows, split, language, speakers, seed):
-    """Rows with ids, speakers and seeds."""
+def _utterances(
+    rows: list[_Row], split: str, language: Language, speakers: list[str], seed: int
+) -> Iterator[PlannedUtterance]:
+    """Yield the rows as utterances, with ids, speakers and seeds."""
     counts = {"p": itertools.count(), "n": itertools.count()}
-    for index, ((kind, text, keyword_id, duration_s), speaker) in enumerate(
-        zip(rows, speakers, strict=True)
-    ):
-        sign = "n" if keyword_id < 0 else "p"
+    for index, (row, speaker) in enumerate(zip(rows, speakers, strict=True)):
+        sign = "n" if row.keyword_id < 0 else "p"
         yield PlannedUtterance(
             utt_id=f"{split}_{sign}_{next(counts[sign]):06d}",
             split=split,
-            kind=kind,
-            text=text,
-            transcript=language.transcript(text),
-            keyword_id=keyword_id,
-            speaker="" if kind == "noise" else speaker,
-            duration_s=duration_s,
+            kind=row.kind,
+            text=row.text,
+            transcript=language.transcript(row.text),
+            keyword_id=row.keyword_id,
+            speaker="" if row.kind == "noise" else speaker,
+            duration_s=row.duration_s,
             seed=(seed, SPLITS.index(split), index),
         )

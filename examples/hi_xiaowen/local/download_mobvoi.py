@@ -1,7 +1,8 @@
 """Download and unpack Mobvoi hotwords (SLR87): resumable, checked, safe to run again.
 
-We know of no checksums published for these files. Without --md5 a file is checked against the
-length that the server announces and by unpacking all of it (gzip carries a checksum of its own).
+No checksums are published for these files, as far as we know. Without --md5 a file is checked in
+two ways: against the length that the server announces, and by unpacking all of it (gzip has its
+own checksum).
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tarfile
 import time
 import urllib.request
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from wekws.errors import ConfigError, DataError
@@ -25,31 +27,31 @@ logger = logging.getLogger(__name__)
 BASE_URL = "https://www.openslr.org/resources/87"
 ARCHIVES = ("mobvoi_hotword_dataset.tgz", "mobvoi_hotword_dataset_resources.tgz")
 BLOCK = 1 << 20
-UNPACKED_RATIO = 1.5  # audio shrinks little under gzip
+UNPACKED_RATIO = 1.5  # unpacked size over archive size: gzip compresses audio little
 MARGIN_BYTES = 1 << 28
 NUM_TRIES = 5
 TIMEOUT_S = 60
 
 
-def remote_size(url):
+def remote_size(url: str) -> int:
     """Length of a remote file in bytes.
 
-    Raises: DataError when the server cannot be asked or does not say: neither the disk nor the
-        file could be checked then.
+    Raises: DataError when the server does not answer or announces no length: then neither the free
+        disk space nor the file could be checked.
     """
     request = urllib.request.Request(url, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             length = response.headers.get("Content-Length")
     except (OSError, ValueError) as error:
-        raise DataError(f"{url}: {error}; is --base_url right?") from error
+        raise DataError(f"{url}: {error}; check --base_url") from error
     if length is None:
         raise DataError(f"{url}: the server announces no Content-Length")
     return int(length)
 
 
-def check_disk(directory, needed):
-    """Refuse to start what cannot end.
+def check_disk(directory: Path, needed: int) -> None:
+    """Check that `needed` bytes are free.
 
     Raises: DataError with needed and free space.
     """
@@ -61,10 +63,10 @@ def check_disk(directory, needed):
         )
 
 
-def fetch(url, path, size):
-    """Add to `path` what is missing of `url`; starts anew where a server cannot resume."""
+def fetch(url: str, path: Path, size: int) -> None:
+    """Download the missing part of a file; from the start where the server cannot resume."""
     have = path.stat().st_size if path.exists() else 0
-    if have > size:  # the remains of another file
+    if have > size:  # left over from another file
         path.unlink()
         have = 0
     if have == size:
@@ -73,12 +75,15 @@ def fetch(url, path, size):
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         resumed = have > 0 and _range_start(response) == have
-        logger.info("%s: %s at byte %d", url, "resumed" if resumed else "started", have * resumed)
+        if resumed:
+            logger.info("%s: download resumed at byte %d of %d", url, have, size)
+        else:
+            logger.info("%s: download of %d bytes started", url, size)
         with open(path, "ab" if resumed else "wb") as stream:
             shutil.copyfileobj(response, stream, BLOCK)
 
 
-def _range_start(response):
+def _range_start(response: http.client.HTTPResponse) -> int | None:
     """First byte of a partial answer, None if the answer is the whole file."""
     if response.status != 206:
         return None
@@ -86,10 +91,10 @@ def _range_start(response):
     return int(response.headers["Content-Range"].split()[1].split("-")[0])
 
 
-def download(url, path, size, md5, pause_s):
-    """Fetch a file completely, over several tries, and check it.
+def download(url: str, path: Path, size: int, md5: str | None, pause_s: float) -> None:
+    """Download a whole file, with up to NUM_TRIES tries, and check it.
 
-    Raises: DataError when it stays incomplete or its checksum is another.
+    Raises: DataError when the file stays incomplete or its checksum differs.
     """
     for attempt in range(NUM_TRIES):
         try:
@@ -102,7 +107,7 @@ def download(url, path, size, md5, pause_s):
         time.sleep(pause_s)
     else:
         raise DataError(
-            f"{url}: {have} of {size} bytes after {NUM_TRIES} tries; run again to go on from there"
+            f"{url}: {have} of {size} bytes after {NUM_TRIES} tries; run again to resume"
         )
     if md5 and file_md5(path) != md5.lower():
         found = file_md5(path)
@@ -110,14 +115,14 @@ def download(url, path, size, md5, pause_s):
         raise DataError(f"{path}: md5 {found}; expected {md5}; deleted, run again")
 
 
-def file_md5(path):
+def file_md5(path: Path) -> str:
     """MD5 of a file, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "md5").hexdigest()
 
 
-def check_member(member, archive):
-    """Refuse a member that could land outside the target folder or is no plain file or folder.
+def check_member(member: tarfile.TarInfo, archive: Path) -> None:
+    """Refuse a member that would be written outside the target folder, a link or a device.
 
     Raises: DataError that names archive and member.
     """
@@ -128,25 +133,25 @@ def check_member(member, archive):
         raise DataError(f"{archive}: member '{member.name}' is a link or device; none expected")
 
 
-def unpack(archive, out_dir):
+def unpack(archive: Path, out_dir: Path) -> None:
     """Unpack a .tgz; every member passes our check and tarfile's own before it is written.
 
     Raises: DataError when the archive is damaged or a member is not safe.
     """
 
-    def is_safe(member, target):
+    def checked(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo:
         check_member(member, archive)
         return tarfile.data_filter(member, target)
 
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(out_dir, filter=is_safe)
+            tar.extractall(out_dir, filter=checked)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); delete it, run again") from error
 
 
-def parse_checksums(entries):
-    """`NAME=MD5` options as a dict.
+def parse_checksums(entries: Sequence[str]) -> dict[str, str]:
+    """Parse `NAME=MD5` options: archive name -> checksum.
 
     Raises: ConfigError for a name that is not one of the archives.
     """
@@ -161,19 +166,32 @@ def parse_checksums(entries):
     return checksums
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out_dir", type=Path, required=True)
-    parser.add_argument("--base_url", default=BASE_URL)
-    parser.add_argument("--md5", nargs="*", default=[], metavar="NAME=MD5")
-    parser.add_argument("--keep_archives", action="store_true")
-    parser.add_argument("--retry_pause_s", type=float, default=5.0)
+    parser.add_argument(
+        "--out_dir", type=Path, required=True, help="folder for the archives and their contents"
+    )
+    parser.add_argument(
+        "--base_url", default=BASE_URL, help="address of the archives (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--md5", nargs="*", default=[], metavar="NAME=MD5", help="expected checksum of an archive"
+    )
+    parser.add_argument(
+        "--keep_archives", action="store_true", help="keep the archives after unpacking"
+    )
+    parser.add_argument(
+        "--retry_pause_s",
+        type=float,
+        default=5.0,
+        help="seconds to wait before a download is tried again (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    """Download and unpack what is not there yet."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Download and unpack the archives that are not unpacked yet."""
     arguments = parse_arguments(argv)
     checksums = parse_checksums(arguments.md5)
     out_dir = arguments.out_dir

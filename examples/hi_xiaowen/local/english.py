@@ -1,9 +1,10 @@
-"""What the synthesised English corpus says: sentences, words, phrases near to the keywords."""
+"""English texts of the synthesised corpus: sentences, words, phrases that sound like a keyword."""
 
 import re
 
 import numpy as np
 from compose import Composer, choose, load_words
+from language import PhonemesOf
 
 ONSETS = ["b", "bl", "br", "ch", "d", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p"]
 ONSETS += ["pl", "r", "s", "sh", "sl", "sp", "st", "t", "th", "tr", "v", "w", "y", "z"]
@@ -13,13 +14,13 @@ MIN_PHONEME_EDITS = 2
 MARKS = re.compile(r"[',|_: %=;#0-9!]|\(\w+\)")  # stress, length, pauses, language switches
 
 
-def letters(text):
-    """Letters of a text alone, upper case: `smart mirror!` -> SMARTMIRROR."""
+def letters(text: str) -> str:
+    """Keep only the letters of a text, in upper case: `smart mirror!` -> SMARTMIRROR."""
     return re.sub(r"[^A-Z]", "", text.upper())
 
 
-def closest_edits(text, keyword):
-    """Fewest edits that turn some stretch of the text into the keyword (Sellers 1980)."""
+def closest_edits(text: str, keyword: str) -> int:
+    """Smallest edit distance between the keyword and any part of the text (Sellers 1980)."""
     costs = [0] * (len(text) + 1)
     for row, wanted in enumerate(keyword, 1):
         previous, costs = costs, [row]
@@ -32,11 +33,13 @@ def closest_edits(text, keyword):
 class English:
     """Sentences, words and confusables for a list of English keywords."""
 
-    voices = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
-    units_per_second = 3.4  # words, at the rates of synthesise.py
+    voices: tuple[str, ...] = (
+        *("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029"),
+    )
+    units_per_second = 3.4  # words per second, at the speaking rates of synthesise.py
     word_share = 0.25
 
-    def __init__(self, keywords):
+    def __init__(self, keywords: list[str]) -> None:
         """Load the word lists."""
         self.keywords = keywords
         words = load_words("en")
@@ -45,38 +48,40 @@ class English:
         vocabulary = {w.lower() for entry in slots + words["words"] for w in entry.split()}
         self._words = sorted(word for word in vocabulary if self.is_clean(word))
 
-    def is_clean(self, text):
-        """Whether the letters of no keyword occur in the text, not even inside a word."""
+    def is_clean(self, text: str) -> bool:
+        """Whether the text contains no keyword, not even across or inside words."""
         return not any(letters(keyword) in letters(text) for keyword in self.keywords)
 
-    def sentence(self, rng, duration_s):
-        """A sentence of about that duration that holds no keyword."""
+    def sentence(self, rng: np.random.Generator, duration_s: float) -> str:
+        """Make a sentence of about this duration, without a keyword."""
         num_words = duration_s * self.units_per_second
         while True:
             text = self._composer.sentence(rng, num_words, lambda t: len(t.split()))
             if self.is_clean(text):
                 return text
 
-    def word(self, rng):
-        """One to three words on their own, as long as a keyword is."""
+    def word(self, rng: np.random.Generator) -> str:
+        """Draw one to three isolated words, about as long as a keyword."""
         while True:
             text = " ".join(choose(rng, self._words) for _ in range(1 + int(rng.integers(3))))
             if self.is_clean(text):
                 return text
 
-    def transcript(self, text):
+    def transcript(self, text: str) -> str:
         """Transcript of a spoken text: upper-case words, without punctuation."""
         return " ".join(re.sub(r"[^A-Z' ]", " ", text.upper()).split())
 
-    def confusables(self, keyword, count, seed, phonemes_of):
-        """Phrases near to the keyword in sound, but at least two phonemes from every keyword.
+    def confusables(
+        self, keyword: str, count: int, seed: int, phonemes_of: PhonemesOf
+    ) -> list[str]:
+        """Phrases that sound like the keyword, at least two phonemes away from every keyword.
 
-        phonemes_of: texts -> phoneme strings.
-        Words of the list that are spelt alike, then dropped, swapped and replaced words and
-        syllables; what espeak-ng would say (nearly) like a keyword is left out.
+        First come words of the list with similar spelling, then variants with dropped, swapped or
+        replaced words and syllables. A phrase that espeak-ng pronounces (nearly) like a keyword is
+        left out.
         """
         rng = np.random.default_rng([seed, self.keywords.index(keyword)])
-        made = self._alike(keyword, count // 4)
+        made = self._similar_spelling(keyword, count // 4)
         for _ in range(100 * count):
             if len(made) >= 2 * count:
                 break
@@ -94,8 +99,8 @@ class English:
         ]
         return kept[:count]
 
-    def _alike(self, keyword, count):
-        """Words of the list spelt most like a word of the keyword, in its place."""
+    def _similar_spelling(self, keyword: str, count: int) -> list[str]:
+        """The keyword with one word replaced by a listed word of the most similar spelling."""
         words = keyword.lower().split()
         made = []
         for place, word in enumerate(words):
@@ -103,8 +108,8 @@ class English:
             made += [" ".join(words[:place] + [n] + words[place + 1 :]) for n in near[:count]]
         return made
 
-    def _vary(self, words, rng):
-        """Drop, swap or replace a word, or change the sounds of one."""
+    def _vary(self, words: list[str], rng: np.random.Generator) -> str:
+        """Drop, swap or replace one word, or change the sounds of one."""
         place = int(rng.integers(len(words)))
         actions = ["onset", "vowel", "tail", "cut", "add"]
         actions += ["drop", "swap", "replace", "replace"] if len(words) > 1 else ["onset"]
@@ -122,8 +127,8 @@ class English:
         return " ".join(words[:place] + [changed] + words[place + 1 :])
 
 
-def _respell(word, action, rng):
-    """Another onset, another vowel, another tail, or the last syllable cut off."""
+def _respell(word: str, action: str, rng: np.random.Generator) -> str:
+    """Change the onset, one vowel or the last syllable of a word, or cut its last syllable."""
     runs = list(VOWEL_RUN.finditer(word))
     if not runs:
         return choose(rng, ONSETS) + word

@@ -1,39 +1,68 @@
-"""Kaldi folders from a corpus in Mobvoi's layout: {train,dev,test}/{wav.scp,text,utt2spk}."""
+"""Write Kaldi folders from a corpus in Mobvoi's layout: {train,dev,test}/{wav.scp,text,utt2spk}."""
 
 import argparse
 import json
-import logging
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from wekws.errors import DataError
 from wekws.files import atomic_path
 from wekws.log import run
 
-logger = logging.getLogger(__name__)
-
 SPLITS = ("train", "dev", "test")
 MOBVOI_KEYWORDS = ("嗨小问", "你好问问")
 FILLER = "<filler>"
 NOISE = "<noise>"
-MAX_NAMED = 10  # faults that an error message lists one by one
+MAX_NAMED = 10  # missing recordings that an error message names
 
 
-def read_keywords(resources_dir):
-    """Keywords by id: keywords.txt of a synthesised corpus, Mobvoi's two otherwise."""
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One utterance of a JSON list of the corpus."""
+
+    utt_id: str
+    """Utterance id; its recording is UTT_ID.wav."""
+    keyword_id: object
+    """Keyword id as the list gives it; not checked yet."""
+    speaker_id: str | None
+    """Speaker, None where the list has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One utterance of a Kaldi folder."""
+
+    utt_id: str
+    """Utterance id."""
+    wav: str
+    """Absolute path of the recording."""
+    text: str
+    """Keyword, transcript, <filler> or <noise>."""
+    speaker: str
+    """Speaker; the utterance id where the speaker is not known."""
+
+
+def read_keywords(resources_dir: Path) -> list[str]:
+    """Keywords in the order of their ids.
+
+    A synthesised corpus lists them in keywords.txt; without this file they are Mobvoi's two.
+    """
     path = resources_dir / "keywords.txt"
     if not path.exists():
         return list(MOBVOI_KEYWORDS)
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def read_transcripts(path):
-    """Transcripts of a split: utt_id -> text; spaces between Mandarin characters are closed up.
+def read_transcripts(path: Path) -> dict[str, str]:
+    """Transcripts of a split: utt_id -> text, without spaces between Mandarin characters.
 
     Returns: an empty dict when there is no such file.
+    Raises: DataError for an utterance id that occurs twice.
     """
-    transcripts = {}
+    transcripts: dict[str, str] = {}
     if not path.exists():
         return transcripts
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -46,8 +75,8 @@ def read_transcripts(path):
     return transcripts
 
 
-def close_up(text):
-    """Single spaces, and none beside a Mandarin character: `嗨 小 问` -> 嗨小问."""
+def close_up(text: str) -> str:
+    """Reduce spaces to one, and to none beside a Mandarin character: `嗨 小 问` -> 嗨小问."""
     result = ""
     for word in text.split():
         joined = not result or is_mandarin(result[-1]) or is_mandarin(word[0])
@@ -55,12 +84,12 @@ def close_up(text):
     return result
 
 
-def is_mandarin(character):
+def is_mandarin(character: str) -> bool:
     """Whether a character is a CJK ideograph."""
     return "\u3400" <= character <= "\u9fff"
 
 
-def read_entries(path):
+def read_entries(path: Path) -> list[Entry]:
     """Entries of one JSON list.
 
     Raises: DataError when it is not a list of objects with utt_id and keyword_id.
@@ -71,23 +100,33 @@ def read_entries(path):
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(entries, list):
         raise DataError(f"{path}: found {type(entries).__name__}; expected a list of objects")
+    result = []
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict) or not {"utt_id", "keyword_id"} <= entry.keys():
             raise DataError(f"{path}: entry {index} lacks utt_id or keyword_id")
-    return entries
+        speaker_id = entry.get("speaker_id")
+        result.append(
+            Entry(utt_id=entry["utt_id"], keyword_id=entry["keyword_id"], speaker_id=speaker_id)
+        )
+    return result
 
 
-def text_of(entry, keywords, transcripts, path):
+def text_of(entry: Entry, keywords: list[str], transcripts: dict[str, str], list_path: Path) -> str:
     """Text of one utterance: the keyword, the transcript, <noise> or <filler>.
 
-    Raises: DataError for a keyword id that no keyword has, or one in the list of the other sign.
+    Raises: DataError for a keyword id out of range, or for a positive id in a list of negatives
+        (n_*.json) or the reverse.
     """
-    keyword_id, utt_id = entry["keyword_id"], entry["utt_id"]
-    is_known = isinstance(keyword_id, int) and -1 <= keyword_id < len(keywords)
-    if not is_known or (keyword_id >= 0) != path.name.startswith("p_"):
+    keyword_id, utt_id = entry.keyword_id, entry.utt_id
+    has_keywords = list_path.name.startswith("p_")
+    if (
+        not isinstance(keyword_id, int)
+        or not -1 <= keyword_id < len(keywords)
+        or (keyword_id >= 0) != has_keywords
+    ):
         raise DataError(
-            f"{path}: '{utt_id}' has keyword_id {keyword_id}; expected "
-            + (f"0 to {len(keywords) - 1}" if path.name.startswith("p_") else "-1")
+            f"{list_path}: '{utt_id}' has keyword_id {keyword_id}; expected "
+            + (f"0 to {len(keywords) - 1}" if has_keywords else "-1")
         )
     if keyword_id >= 0:
         return keywords[keyword_id]
@@ -96,55 +135,82 @@ def text_of(entry, keywords, transcripts, path):
     return transcripts[utt_id] or NOISE
 
 
-def prepare_split(split, corpus_dir, transcripts_dir):
-    """Rows (utt_id, wav, text, speaker) of one split, sorted by id.
+def prepare_split(split: str, corpus_dir: Path, transcripts_dir: Path) -> list[Row]:
+    """Rows of one split, sorted by utterance id.
 
-    Raises: DataError that names duplicate ids and recordings that are not there.
+    Raises: DataError that names duplicate ids and missing recordings.
     """
     resources_dir = corpus_dir / "mobvoi_hotword_dataset_resources"
     audio_dir = corpus_dir / "mobvoi_hotword_dataset"
     keywords = read_keywords(resources_dir)
     transcripts = read_transcripts(transcripts_dir / f"{split}.text")
-    present = set(os.listdir(audio_dir))  # one listing: a stat for each of 300,000 files is slow
-    rows, missing = {}, []
+    present = set(os.listdir(audio_dir))  # one listing: 300,000 calls of stat are slow
+    rows: dict[str, Row] = {}
+    missing = []
     for path in (resources_dir / f"{sign}_{split}.json" for sign in "pn"):
         for entry in read_entries(path):
-            utt_id = entry["utt_id"]
+            utt_id = entry.utt_id
             if utt_id in rows:
                 raise DataError(f"{path}: '{utt_id}' occurs a second time in split {split}")
             if f"{utt_id}.wav" not in present:
                 missing.append(utt_id)
-            wav = (audio_dir / f"{utt_id}.wav").resolve()
-            text = text_of(entry, keywords, transcripts, path)
-            # Without a speaker the utterance is its own: nothing can be said of it across splits.
-            rows[utt_id] = (utt_id, str(wav), text, entry.get("speaker_id") or utt_id)
+            rows[utt_id] = Row(
+                utt_id=utt_id,
+                wav=str((audio_dir / f"{utt_id}.wav").resolve()),
+                text=text_of(entry, keywords, transcripts, path),
+                # An unknown speaker becomes a speaker of its own: whether it occurs in another
+                # split cannot be known.
+                speaker=entry.speaker_id or utt_id,
+            )
     if missing:
         named = ", ".join(missing[:MAX_NAMED])
         raise DataError(f"{audio_dir}: {len(missing)} recordings of {split} are missing: {named}")
     return [rows[utt_id] for utt_id in sorted(rows)]
 
 
-def write_split(rows, out_dir):
+def write_split(rows: list[Row], out_dir: Path) -> None:
     """Write wav.scp, text and utt2spk of one split."""
-    for name, column in (("wav.scp", 1), ("text", 2), ("utt2spk", 3)):
+    columns = {
+        "wav.scp": [row.wav for row in rows],
+        "text": [row.text for row in rows],
+        "utt2spk": [row.speaker for row in rows],
+    }
+    for name, values in columns.items():
         with atomic_path(out_dir / name) as temporary:
-            lines = (f"{row[0]} {row[column]}\n" for row in rows)
+            lines = (f"{row.utt_id} {value}\n" for row, value in zip(rows, values, strict=True))
             temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def main(argv=None):
-    """Prepare the three splits."""
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus_dir", type=Path, required=True)
-    parser.add_argument("--out_dir", type=Path, required=True)
-    parser.add_argument("--transcripts_dir", type=Path, help="holds {split}.text")
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--corpus_dir",
+        type=Path,
+        required=True,
+        help="folder with mobvoi_hotword_dataset/ and mobvoi_hotword_dataset_resources/",
+    )
+    parser.add_argument(
+        "--out_dir", type=Path, required=True, help="folder for the Kaldi folders train, dev, test"
+    )
+    parser.add_argument(
+        "--transcripts_dir",
+        type=Path,
+        help="folder with {train,dev,test}.text, the transcripts of the negatives "
+        "(default: the corpus's resources folder; a negative without transcript becomes <filler>)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare the three splits."""
+    arguments = parse_arguments(argv)
     default = arguments.corpus_dir / "mobvoi_hotword_dataset_resources"
     transcripts_dir = arguments.transcripts_dir or default
     splits = {s: prepare_split(s, arguments.corpus_dir, transcripts_dir) for s in SPLITS}
     for split, rows in splits.items():
         write_split(rows, arguments.out_dir / split)
-        fillers = sum(row[2] == FILLER for row in rows)
+        fillers = sum(row.text == FILLER for row in rows)
         print(f"{arguments.out_dir / split}: {len(rows)} utterances, {fillers} without transcript")
     return 0
 

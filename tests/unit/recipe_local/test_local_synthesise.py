@@ -45,7 +45,7 @@ def test_tiny_has_mobvois_layout(tiny_corpus):
     assert not speakers["train"] & speakers["test"] and not speakers["dev"] & speakers["test"]
 
 
-def test_tiny_has_transcripts_of_everything(tiny_corpus):
+def test_tiny_has_a_transcript_for_every_utterance(tiny_corpus):
     lines = (tiny_corpus / synthesise.RESOURCES_DIR / "dev.text").read_text("utf-8").splitlines()
     texts = {line.partition(" ")[0]: line.partition(" ")[2] for line in lines}
     lists = _lists(tiny_corpus)
@@ -63,7 +63,7 @@ def test_bytes_depend_on_the_seed_and_not_on_the_workers(tiny_corpus, tmp_path):
     assert sum(wanted.get(path) == data for path, data in other.items()) <= 2  # keywords.txt
 
 
-def test_complete_corpus_is_left_alone_and_a_broken_off_one_redone(tmp_path, monkeypatch, capsys):
+def test_complete_corpus_is_kept_and_interrupted_one_is_redone(tmp_path, monkeypatch, capsys):
     arguments = ["--size", "tiny", "--out_dir", str(tmp_path), "--num_workers", "2"]
     monkeypatch.setattr(synthesise, "render", _killed)
     with pytest.raises(KeyboardInterrupt):
@@ -96,7 +96,7 @@ def test_english_keywords(tmp_path):
     assert all(line.isascii() for line in lines)
 
 
-def test_espeak_says_the_keywords_as_meant():
+def test_espeak_pronounces_the_keywords_as_intended():
     pytest.importorskip("espeakng_loader")
     texts = ["嗨小问", "你好问问", "嗨小明"]
     task = _phonemes
