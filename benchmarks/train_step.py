@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from wekws.dataset.augment import SpecAugConfig, spec_augment
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.features import expand_context
 from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.distill_conf import DistillConfig
@@ -143,7 +144,7 @@ class Step:
             if is_masked:
                 config, neutral = SpecAugConfig(), torch.zeros(80)
                 shown = spec_augment(feats, lengths, config, self.generator, neutral)
-            return expand_context(shown, lengths, 2, 2, 3)
+            return expand_context(shown, lengths, DatasetConfig().front_end)
 
         student, frame_lengths = view(True)
         again = view(True)[0] if self.run.objective.wants_second_view(0.0) else student

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
+from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.errors import ConfigError
 from wekws.log import run
-from wekws.model.checkpoint import load_model
-from wekws.model.cost import FrontEnd, num_parameters
+from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.cost import num_parameters
 from wekws.model.speed import forward_ms
 from wekws.score.scores import write_json
 
@@ -26,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     paths = {"teacher": args.teacher_checkpoint, "student": args.checkpoint}
     models = {name: load_model(path) for name, path in paths.items()}
-    num_frames = max(1, round(1000 * args.duration_s / FrontEnd().hop_ms))
+    front_end = load_dataset_config(config_beside(args.checkpoint)).front_end
+    num_frames = max(1, round(1000 * args.duration_s / front_end.hop_ms))
     times = dict(zip(models, forward_ms(list(models.values()), num_frames), strict=True))
     record: dict = {"num_threads": 1, "batch_size": 1, "duration_s": args.duration_s}
     for name, model in models.items():

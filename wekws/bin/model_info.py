@@ -9,11 +9,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from wekws.dataset.dataset_conf import DatasetConfig, load_dataset_config
+from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.model.checkpoint import read_model_config
-from wekws.model.cost import FrontEnd, model_cost
+from wekws.model.cost import model_cost
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -35,23 +35,12 @@ def main(argv: list[str] | None = None) -> int:
         config = config.with_output_dim(args.num_tokens)
     if config.output_dim == 0:
         raise ConfigError(f"{args.config}: model.output_dim: not set; give --num_tokens")
-    cost = model_cost(config, front_end_of(load_dataset_config(args.config)))
+    cost = model_cost(config, load_dataset_config(args.config).front_end)
     if args.json:
         print(json.dumps(cost, indent=2))
     else:
         print(format_table(cost, f"{args.config}, {config.output_dim} tokens"))
     return 0
-
-
-def front_end_of(config: DatasetConfig) -> FrontEnd:
-    """Return what of a ``dataset_conf`` the cost depends on."""
-    return FrontEnd(
-        frame_length_ms=config.fbank_conf.frame_length,
-        frame_shift_ms=config.fbank_conf.frame_shift,
-        left_context=config.context.left,
-        right_context=config.context.right,
-        frame_skip=config.frame_skip,
-    )
 
 
 def format_table(cost: Mapping, title: str) -> str:

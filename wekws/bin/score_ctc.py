@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     decoder = scoring.make_decoder(args.decoder, system)
     cache_dir = args.cache_dir or args.test_data.parent / "cache"
     num_workers = args.num_workers or len(os.sched_getaffinity(0))
-    dataset = scoring.open_dataset(system, args.test_data, cache_dir, num_workers)
+    dataset = scoring.open_unfiltered(system, args.test_data, cache_dir, num_workers)
     durations = {u.key: u.duration for u in read_data_list(args.test_data)}
 
     began = time.monotonic()
@@ -57,13 +57,13 @@ def main(argv: list[str] | None = None) -> int:
             "params": system.num_params,
             "decoder": args.decoder,
             "data_list": str(args.test_data),
-            "keywords": list(system.keywords),
+            "keywords": list(system.label_set.keywords),
             "utterances": len(by_key),
             "not_scored": len(durations) - len(by_key),
             "hours": hours,
             "refractory_s": args.refractory_s,
             "hop_s": system.hop_s,
-            "vocabulary": system.vocabulary.fingerprint,
+            "vocabulary": system.label_set.fingerprint,
         },
     )
     rate = hours * 3600 / max(wall_s, 1e-9)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from wekws.dataset.label_set import read_outputs
+from wekws.dataset.label_set import LabelSet
 from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
 from wekws.train import distributed, session
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     session.add_arguments(parser)
     args = parser.parse_args(argv)
     process = distributed.start(args.device, args.num_threads)
-    outputs = read_outputs(args)
+    outputs = LabelSet.load(args.dict, lexicon=args.lexicon, keywords_file=args.keywords_file)
     experiment = session.read_experiment(args, outputs.vocabulary)
     data = session.open_data(args, experiment, outputs, process)
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.dataset.label_set import read_outputs
+from wekws.dataset.label_set import LabelSet
 from wekws.errors import ConfigError
 from wekws.log import run as run_command
 from wekws.model.cost import num_parameters
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     """Load configuration, build teacher, data and student; resume; loop; close."""
     args = parse_arguments(argv)
     process = distributed.start(args.device, args.num_threads)
-    outputs = read_outputs(args)
+    outputs = LabelSet.load(args.dict, lexicon=args.lexicon, keywords_file=args.keywords_file)
     experiment = session.read_experiment(args, outputs.vocabulary)
     teachers = load_teachers(args, experiment, outputs)
     data = session.open_data(args, experiment, outputs, process)

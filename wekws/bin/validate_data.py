@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wekws.dataset.dataset_conf import load_dataset_config
-from wekws.dataset.validate import FrontEnd, validate
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.validate import validate
 from wekws.errors import DataError
 from wekws.log import run
 
@@ -31,10 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     report = validate(
         _split_dirs(args.data_dir),
-        read_keywords(args.keywords_file),
-        Tokenizer(args.lexicon),
-        Vocabulary.load(args.dict),
-        _front_end(args.config),
+        LabelSet.load(args.dict, lexicon=args.lexicon, keywords_file=args.keywords_file),
+        load_dataset_config(args.config).front_end,
         num_workers=args.num_workers,
         disjoint_speakers=args.disjoint_speakers,
     )
@@ -50,15 +48,6 @@ def _split_dirs(data_dir: Path) -> dict[str, Path]:
     if not dirs:
         raise DataError(f"{data_dir}: none of {', '.join(_SPLITS)} in it; expected Kaldi folders")
     return dirs
-
-
-def _front_end(path: Path) -> FrontEnd:
-    config = load_dataset_config(path)
-    return FrontEnd(
-        sample_rate_hz=config.resample_conf.resample_rate,
-        fbank=config.fbank_conf,
-        frame_skip=config.frame_skip,
-    )
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def _build(
     _check_disk_space(directory, utterances, view)
     started = time.monotonic()
     num_frames, failures, conversions = [], {}, {}
-    num_bins = view.fbank.num_mel_bins
+    num_bins = view.front_end.num_mel_bins
     with (
         open(directory / "feats.npy", "wb") as stream,
         one_torch_thread(),
@@ -219,7 +219,9 @@ def one_torch_thread() -> Iterator[None]:
 def _check_disk_space(directory: Path, utterances: Sequence[Utterance], view: FeatureView) -> None:
     slowest = min(view.augment.speeds) if view.augment is not None else 1.0
     seconds = sum(utterance.duration for utterance in utterances) / slowest
-    needed = seconds * 1000 / view.fbank.frame_shift * view.fbank.num_mel_bins * 4 * _ROOM
+    needed = (
+        seconds * 1000 / view.front_end.frame_shift_ms * view.front_end.num_mel_bins * 4 * _ROOM
+    )
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise DataError(

@@ -11,6 +11,7 @@ from wekws.dataset.augment import AugmentConfig, SpecAugConfig
 from wekws.dataset.extract import FeatureView
 from wekws.dataset.features import ContextExpansionConfig, FbankConfig
 from wekws.errors import ConfigError
+from wekws.front_end import FrontEnd
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +143,17 @@ class DatasetConfig:
         return self.context_expansion_conf if self.context_expansion else none
 
     @property
-    def input_dim(self) -> int:
-        """Numbers in one frame of model input."""
-        return self.fbank_conf.num_mel_bins * (self.context.left + 1 + self.context.right)
+    def front_end(self) -> FrontEnd:
+        """The front end that this section describes."""
+        return FrontEnd(
+            sample_rate_hz=self.resample_conf.resample_rate,
+            num_mel_bins=self.fbank_conf.num_mel_bins,
+            frame_length_ms=self.fbank_conf.frame_length,
+            frame_shift_ms=self.fbank_conf.frame_shift,
+            left_context=self.context.left,
+            right_context=self.context.right,
+            frame_skip=self.frame_skip,
+        )
 
     @property
     def augmentation(self) -> AugmentConfig | None:
@@ -162,8 +171,7 @@ class DatasetConfig:
     def view(self, is_training: bool) -> FeatureView:
         """Return the view without waveform augmentation: with dither in training only."""
         return FeatureView(
-            sample_rate_hz=self.resample_conf.resample_rate,
-            fbank=self.fbank_conf,
+            front_end=self.front_end,
             dither=self.fbank_conf.dither if is_training else 0.0,
             seed=self.augment_conf.seed,
         )

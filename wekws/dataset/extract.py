@@ -19,9 +19,10 @@ import torch
 
 from wekws.dataset.audio import AudioError, probe, read_audio
 from wekws.dataset.augment import AugmentConfig, augment
-from wekws.dataset.features import FbankConfig, fbank
+from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
+from wekws.front_end import FrontEnd
 
 # Counted up whenever the same settings give other features: old caches are then rebuilt.
 _VERSION = 1
@@ -33,8 +34,7 @@ _NOISE_SUFFIXES = {".wav", ".flac", ".ogg"}
 class FeatureView:
     """What decides, besides the audio, which features come out."""
 
-    sample_rate_hz: int
-    fbank: FbankConfig
+    front_end: FrontEnd
     # The dither in use: fbank.dither in training, 0 elsewhere.
     dither: float = 0.0
     # None: the audio as it is.
@@ -46,7 +46,14 @@ class FeatureView:
     def identity(self) -> dict[str, Any]:
         """Return the settings that change features, as plain values."""
         settings = dataclasses.asdict(self) | {"version": _VERSION}
-        settings["fbank"].pop("dither")
+        # Context and frame skip come after the cached features.
+        del settings["front_end"]
+        settings["sample_rate_hz"] = self.front_end.sample_rate_hz
+        settings["fbank"] = {
+            "num_mel_bins": self.front_end.num_mel_bins,
+            "frame_shift": self.front_end.frame_shift_ms,
+            "frame_length": self.front_end.frame_length_ms,
+        }
         if self.augment is not None:
             del settings["augment"]["copies"], settings["augment"]["seed"]
         if self.augment is None and self.dither == 0:
@@ -89,28 +96,29 @@ class Extractor:
         """
         view = self.view
         rng = copy_rng(view.seed, copy, self.keys[index])
-        samples = read_audio(self.wavs[index], view.sample_rate_hz)
+        sample_rate_hz = view.front_end.sample_rate_hz
+        samples = read_audio(self.wavs[index], sample_rate_hz)
         if view.augment is not None:
             samples = augment(
                 samples,
-                view.sample_rate_hz,
+                sample_rate_hz,
                 view.augment,
                 rng,
                 babble_pool=functools.partial(self._babble, index) if len(self.keys) > 1 else None,
                 recorded_pool=self._recorded if self._noise_paths else None,
             )
-        return fbank(samples, view.sample_rate_hz, view.fbank, view.dither, rng)
+        return fbank(samples, view.front_end, view.dither, rng)
 
     def extract_many(self, indices: Sequence[int], copy: int) -> Extracted:
         """Return the features of several utterances; failures are noted, not raised."""
         arrays, result = [], Extracted(np.empty(0), [])
         for index in indices:
             try:
-                conversion = probe(self.wavs[index]).conversion(self.view.sample_rate_hz)
+                conversion = probe(self.wavs[index]).conversion(self.view.front_end.sample_rate_hz)
                 arrays.append(self.extract(index, copy).numpy())
             except DataError as error:
                 result.failures[self.keys[index]] = str(error)
-                arrays.append(np.empty((0, self.view.fbank.num_mel_bins), np.float32))
+                arrays.append(np.empty((0, self.view.front_end.num_mel_bins), np.float32))
                 continue
             if conversion:
                 result.conversions[conversion] += 1
@@ -127,14 +135,15 @@ class Extractor:
         for other in others:
             path = self.wavs[other + (other >= own)]
             start = rng.random()
-            # A voice that cannot be read is missed by no one; its own turn reports it.
+            # Skip unreadable babble sources; they are reported on their own.
             with contextlib.suppress(AudioError):
-                total += _stretch(read_audio(path, self.view.sample_rate_hz), num_samples, start)
+                voice = read_audio(path, self.view.front_end.sample_rate_hz)
+                total += _stretch(voice, num_samples, start)
         return total
 
     def _recorded(self, num_samples: int, rng: np.random.Generator) -> np.ndarray:
         path = self._noise_paths[rng.integers(len(self._noise_paths))]
-        noise = _read_noise(str(path), self.view.sample_rate_hz)
+        noise = _read_noise(str(path), self.view.front_end.sample_rate_hz)
         return _stretch(noise, num_samples, rng.random())
 
 

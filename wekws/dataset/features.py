@@ -10,6 +10,7 @@ import torch
 import torchaudio.compliance.kaldi as kaldi
 
 from wekws.errors import ConfigError, DataError
+from wekws.front_end import FrontEnd
 
 _INT16_SCALE = 32768.0
 
@@ -55,32 +56,24 @@ class ContextExpansionConfig:
             raise ConfigError(f"left {self.left}, right {self.right}: expected >= 0")
 
 
-def num_fbank_frames(num_samples: int, sample_rate_hz: int, config: FbankConfig) -> int:
-    """Return how many whole windows fit (Kaldi's ``snip_edges``), 0 if none does."""
-    window = int(sample_rate_hz * config.frame_length * 0.001)
-    hop = int(sample_rate_hz * config.frame_shift * 0.001)
-    return max(0, 1 + (num_samples - window) // hop)
-
-
 def fbank(
     samples: np.ndarray | torch.Tensor,
-    sample_rate_hz: int,
-    config: FbankConfig,
+    front_end: FrontEnd,
     dither: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> torch.Tensor:
     """Return Kaldi's log-mel filterbank, natural logarithm, Povey window.
 
-    samples: (N,) in [-1, 1]; scaled to the int16 range as Kaldi expects.
+    samples: (N,) in [-1, 1] at the front end's rate; scaled to the int16 range as Kaldi expects.
     dither: standard deviation of added noise on that scale. It is added to the waveform, not
     to each window apart as Kaldi does, so that it can be drawn from ``rng``.
     Returns: float32 (T, num_mel_bins).
     Raises: DataError if the samples do not fill one window.
     """
-    if num_fbank_frames(len(samples), sample_rate_hz, config) == 0:
+    if front_end.num_frames(len(samples)) == 0:
         raise DataError(
-            f"{len(samples)} samples at {sample_rate_hz} Hz do not fill one window of"
-            f" {config.frame_length:g} ms"
+            f"{len(samples)} samples at {front_end.sample_rate_hz} Hz do not fill one window of"
+            f" {front_end.frame_length_ms:g} ms"
         )
     wave = torch.as_tensor(samples, dtype=torch.float32) * _INT16_SCALE
     if dither > 0:
@@ -88,10 +81,10 @@ def fbank(
         wave = wave + dither * torch.from_numpy(rng.standard_normal(len(wave), dtype=np.float32))
     return kaldi.fbank(
         wave[None],
-        num_mel_bins=config.num_mel_bins,
-        frame_length=config.frame_length,
-        frame_shift=config.frame_shift,
-        sample_frequency=sample_rate_hz,
+        num_mel_bins=front_end.num_mel_bins,
+        frame_length=front_end.frame_length_ms,
+        frame_shift=front_end.frame_shift_ms,
+        sample_frequency=front_end.sample_rate_hz,
         dither=0.0,
         energy_floor=0.0,
         window_type="povey",
@@ -99,15 +92,17 @@ def fbank(
 
 
 def expand_context(
-    feats: torch.Tensor, lengths: torch.Tensor, left: int, right: int, skip: int
+    feats: torch.Tensor, lengths: torch.Tensor, front_end: FrontEnd
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Join every ``skip``-th frame with its neighbours.
+    """Join every ``frame_skip``-th frame with its neighbours: model input.
 
     feats: (B, T, F); lengths: (B,) valid frames. Beyond an utterance's own edges its first and
     last valid frames repeat, so padding never leaks in.
     Returns: (B, ceil(T / skip), (left + 1 + right) * F), whose frame t is centred on input frame
     t * skip and holds zeros where that is padding; lengths ceil(lengths / skip).
     """
+    left, right = front_end.left_context, front_end.right_context
+    skip = front_end.frame_skip
     batch, num_frames, num_features = feats.shape
     device = feats.device
     centres = torch.arange(0, num_frames, skip, device=device)

@@ -1,21 +1,87 @@
-"""What the outputs of a model stand for."""
+"""The labels of a model: its vocabulary, the way text becomes tokens, and its keywords."""
 
-import argparse
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
+from wekws.dataset.manifest import Utterance
+from wekws.dataset.vocabulary import FILLER, Tokenizer, Vocabulary, read_keywords
+from wekws.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What the model's outputs mean: the vocabulary, how text becomes tokens, the keywords."""
+@dataclass(frozen=True, kw_only=True)
+class LabelSet:
+    """Vocabulary, tokenizer and keywords, which belong together and travel together."""
 
     vocabulary: Vocabulary
+    """The label tokens; a token's position is its id and its output row."""
     tokenizer: Tokenizer
-    keywords: tuple[str, ...]
+    """Cuts transcripts into tokens."""
+    keywords: tuple[str, ...] = ()
+    """Normalised keywords; empty for a model that is not tested on any."""
 
+    @classmethod
+    def load(
+        cls,
+        dict_path: str | os.PathLike[str],
+        *,
+        lexicon: str | os.PathLike[str] | None = None,
+        keywords_file: str | os.PathLike[str] | None = None,
+    ) -> "LabelSet":
+        """Read ``dict.txt`` and, where they are given, a lexicon and a keywords file.
 
-def read_outputs(args: argparse.Namespace) -> Outputs:
-    """Read dictionary, lexicon and keywords as the flags name them."""
-    keywords = read_keywords(args.keywords_file) if args.keywords_file else ()
-    return Outputs(Vocabulary.load(args.dict), Tokenizer(args.lexicon), tuple(keywords))
+        Raises: DataError or ConfigError naming the file and line that cannot be used.
+        """
+        keywords = read_keywords(keywords_file) if keywords_file else []
+        return cls(
+            vocabulary=Vocabulary.load(dict_path),
+            tokenizer=Tokenizer(lexicon),
+            keywords=tuple(keywords),
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, blank and filler included: outputs of the model."""
+        return self.vocabulary.size
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the vocabulary; equal for models with the same outputs."""
+        return self.vocabulary.fingerprint
+
+    def encode(self, text: str) -> list[int]:
+        """Return the label ids of a transcript; a run of tokens from outside is one filler."""
+        return self.vocabulary.encode(text, self.tokenizer)
+
+    def encode_utterance(self, utterance: Utterance) -> list[int]:
+        """Return the label ids of an utterance, from its tokens or ids if it carries those.
+
+        Raises: DataError for an id that is blank or has no token.
+        """
+        return self.vocabulary.encode_utterance(utterance, self.tokenizer)
+
+    @cached_property
+    def keyword_ids(self) -> tuple[tuple[int, ...], ...]:
+        """Label ids of each keyword; tokens that the vocabulary lacks are filler."""
+        return tuple(tuple(self.encode(keyword)) for keyword in self.keywords)
+
+    def scorable_ids(self, keyword: str) -> list[int]:
+        """Return the label ids of a keyword that the model can score.
+
+        Raises: ConfigError naming the tokens that are not in the vocabulary.
+        """
+        tokens, ids = self.tokenizer.tokenise(keyword), self.vocabulary.ids
+        unknown = [token for token in tokens if ids.get(token, FILLER) == FILLER]
+        if unknown or not tokens:
+            raise ConfigError(
+                f"keyword {keyword}: {' '.join(unknown) or 'it'} has no token in the dictionary; "
+                "make the dictionary with this keyword"
+            )
+        return [ids[token] for token in tokens]
+
+    def with_keywords(self, keywords: Sequence[str]) -> "LabelSet":
+        """Return the same vocabulary and tokenizer with other keywords."""
+        return LabelSet(
+            vocabulary=self.vocabulary, tokenizer=self.tokenizer, keywords=tuple(keywords)
+        )

@@ -24,9 +24,10 @@ from wekws.dataset.dataset_conf import FilterConfig as FilterConfig
 from wekws.dataset.extract import ExtractionPool, FeatureView
 from wekws.dataset.filters import keep_share, reasons_against, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
+from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import Utterance, read_data_list
 from wekws.dataset.order import plan_batches
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, contains_keyword
+from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
 
 Item = TypeVar("Item")
@@ -34,63 +35,39 @@ Made = TypeVar("Made")
 
 
 class SpeechDataset:
-    """The usable utterances of a data list, with features and labels."""
+    """The usable utterances of a data list, with features and labels; see ``open_dataset``."""
 
     def __init__(
         self,
-        data_list: str | os.PathLike[str],
+        *,
         config: DatasetConfig,
-        vocabulary: Vocabulary,
-        tokenizer: Tokenizer,
-        keywords: Sequence[str],
-        cache_dir: str | os.PathLike[str],
-        is_training: bool,
+        label_set: LabelSet,
+        keys: Sequence[str],
+        labels: Sequence[Sequence[int]],
+        holds_keyword: np.ndarray,
+        caches: Sequence[FeatureCache],
+        cache_rows: np.ndarray,
+        join_prob: float = 0.0,
         seed: int = 0,
-        num_workers: int = 0,
-        use_filters: bool = True,
-    ):
-        """Read the list, open or build its feature caches, leave out what cannot be used.
+        pool: ExtractionPool | None = None,
+    ) -> None:
+        """Take what ``open_dataset`` has read.
 
-        is_training: dither and waveform augmentation are on.
-        seed: of joined utterances and of augmentation on the fly; cached copies have
-            augment_conf.seed.
-        num_workers: processes that extract features; 0: this one.
-        use_filters: False keeps every readable utterance, for scoring, where labels that do
-        not fit and long recordings are no obstacle.
-        Raises: DataError if too much audio is unreadable or nothing is left.
+        keys: N utterances. labels: their label ids. holds_keyword: (N, K), which utterance holds
+        which keyword of the label set. caches: one per augmented copy. cache_rows: (N,) row of
+        each utterance in every cache.
+        join_prob: share of utterances that another one follows, 0 to 1. seed: for joining.
+        pool: extracts features anew in each epoch; None: they come from the caches.
         """
-        utterances = read_data_list(data_list)
-        self.config = config
-        if is_training:
-            config.warn_of_idle_settings()
-        self._caches = open_caches(
-            *(data_list, utterances, config.cached_views(is_training), cache_dir),
-            *(num_workers, config.max_bad_fraction),
-        )
-        labels = [vocabulary.encode_utterance(utterance, tokenizer) for utterance in utterances]
-        shortest, longest = self._frame_ranges(is_training)
-        self.keywords = tuple(keywords)
-        self.keyword_ids = [vocabulary.encode(keyword, tokenizer) for keyword in keywords]
-        holds_keyword = _holds_keyword(utterances, self.keywords, self.keyword_ids)
-        reasons = reasons_against(config, labels, shortest, longest, use_filters, is_training)
-        if is_training:
-            keys, share = [u.key for u in utterances], config.filter_conf.data_share
-            reasons = keep_share(share, reasons, keys, holds_keyword.any(axis=1))
-        self._kept = np.flatnonzero([reason is None for reason in reasons])
-        report_left_out(data_list, utterances, reasons)
-        self.keys = [utterances[i].key for i in self._kept]
-        self.labels = [labels[i] for i in self._kept]
+        self.config, self.label_set = config, label_set
+        self.keys, self.labels = list(keys), list(labels)
+        self.holds_keyword = holds_keyword
+        self.is_keyword = holds_keyword.any(axis=1)
+        self.caches = list(caches)
+        self._cache_rows = cache_rows
         self._label_offsets = np.cumsum([0, *map(len, self.labels)])
         self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
-        self.holds_keyword = holds_keyword[self._kept]
-        self.is_keyword = self.holds_keyword.any(axis=1)
-        self._join_prob, self._seed = config.join_prob if is_training else 0.0, seed
-        self._pool = None
-        if is_training and config.is_online:
-            view = dataclasses.replace(
-                config.view(is_training=True), augment=config.augmentation, seed=seed
-            )
-            self._pool = ExtractionPool(utterances, view, num_workers)
+        self._join_prob, self._seed, self._pool = join_prob, seed, pool
 
     def __len__(self) -> int:
         """Return the number of usable utterances."""
@@ -107,14 +84,9 @@ class SpeechDataset:
         """(N,) frames of each utterance, in the first cached copy."""
         return self.frames_in(0)
 
-    @property
-    def caches(self) -> list[FeatureCache]:
-        """The caches in use, one for each copy."""
-        return list(self._caches)
-
     def frames_in(self, epoch: int) -> np.ndarray:
         """(N,) frames of each utterance in an epoch (before the speed, if on the fly)."""
-        return self._cache(epoch).num_frames[self._kept]
+        return self._cache(epoch).num_frames[self._cache_rows]
 
     def batch(self, indices: Sequence[int], epoch: int = 0, num_global: int | None = None) -> Batch:
         """Return the utterances at ``indices`` as they are in ``epoch``.
@@ -127,12 +99,14 @@ class SpeechDataset:
             return batch
         partners = choose_partners(len(self), self._join_prob, self._seed, epoch)[indices]
         rows = np.flatnonzero(partners >= 0)
+        if len(rows) == 0:
+            return batch
         second = self._plain_batch(partners[rows], epoch, None)
         most_labels = self.config.filter_conf.max_label_length
         return join_batches(batch, rows, second, self.config.frame_skip, most_labels)
 
     def _plain_batch(self, indices: np.ndarray, epoch: int, num_global: int | None) -> Batch:
-        feats, feat_lengths = self._features(self._kept[indices], epoch)
+        feats, feat_lengths = self._features(self._cache_rows[indices], epoch)
         label_index = padded_index(self._label_offsets, indices, len(self._flat_labels) - 1)
         if label_index.shape[1] == 0:
             label_index = np.full((len(indices), 1), len(self._flat_labels) - 1)
@@ -152,7 +126,7 @@ class SpeechDataset:
             self._pool.close()
 
     def _cache(self, epoch: int) -> FeatureCache:
-        return self._caches[epoch % len(self._caches)]
+        return self.caches[epoch % len(self.caches)]
 
     def _features(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         if self._pool is None:
@@ -168,21 +142,83 @@ class SpeechDataset:
         index = padded_index(np.cumsum([0, *lengths]), np.arange(len(rows)), len(frames) - 1)
         return frames[index], lengths
 
-    def _frame_ranges(self, is_training: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Fewest and most frames that each utterance of the list can have in any epoch."""
-        counts = np.stack([cache.num_frames for cache in self._caches])
-        shortest, longest = counts.min(axis=0), counts.max(axis=0)
-        if not (is_training and self.config.is_online):
-            return shortest, longest
-        # The audio behind n frames is at least n - 1 hops and a window long, and less than a
-        # hop longer.
-        hop_ms, window_ms = self.config.fbank_conf.frame_shift, self.config.fbank_conf.frame_length
-        speeds = self.config.augmentation.speeds
-        fewest_ms = ((shortest - 1) * hop_ms + window_ms) / max(speeds) - window_ms
-        most_ms = (longest * hop_ms + window_ms) / min(speeds) - window_ms
-        fewest = np.floor(fewest_ms / hop_ms).astype(int) + 1
-        most = np.floor(most_ms / hop_ms).astype(int) + 1
-        return np.where(shortest > 0, fewest.clip(min=0), 0), most
+
+def open_dataset(
+    data_list: str | os.PathLike[str],
+    config: DatasetConfig,
+    label_set: LabelSet,
+    *,
+    cache_dir: str | os.PathLike[str],
+    is_training: bool,
+    seed: int = 0,
+    num_workers: int = 0,
+    use_filters: bool = True,
+) -> SpeechDataset:
+    """Read a data list, open or build its feature caches, leave out what cannot be used.
+
+    is_training: dither, waveform augmentation and joined utterances are on.
+    seed: for joined utterances and for augmentation on the fly; cached copies use
+        augment_conf.seed.
+    num_workers: processes that extract features; 0: this one.
+    use_filters: False keeps every readable utterance, for scoring, where labels that do
+        not fit and long recordings are no obstacle.
+    Raises: DataError if too much audio is unreadable or nothing is left.
+    """
+    utterances = read_data_list(data_list)
+    if is_training:
+        config.warn_of_idle_settings()
+    caches = open_caches(
+        data_list,
+        utterances,
+        config.cached_views(is_training),
+        cache_dir,
+        num_workers,
+        config.max_bad_fraction,
+    )
+    labels = [label_set.encode_utterance(utterance) for utterance in utterances]
+    holds_keyword = _holds_keyword(utterances, label_set)
+    shortest, longest = _frame_ranges(caches, config, is_training)
+    reasons = reasons_against(config, labels, shortest, longest, use_filters, is_training)
+    if is_training:
+        keys, share = [u.key for u in utterances], config.filter_conf.data_share
+        reasons = keep_share(share, reasons, keys, holds_keyword.any(axis=1))
+    report_left_out(data_list, utterances, reasons)
+    kept = np.flatnonzero([reason is None for reason in reasons])
+    pool = None
+    if is_training and config.is_online:
+        view = dataclasses.replace(config.view(is_training), augment=config.augmentation, seed=seed)
+        pool = ExtractionPool(utterances, view, num_workers)
+    return SpeechDataset(
+        config=config,
+        label_set=label_set,
+        keys=[utterances[i].key for i in kept],
+        labels=[labels[i] for i in kept],
+        holds_keyword=holds_keyword[kept],
+        caches=caches,
+        cache_rows=kept,
+        join_prob=config.join_prob if is_training else 0.0,
+        seed=seed,
+        pool=pool,
+    )
+
+
+def _frame_ranges(
+    caches: Sequence[FeatureCache], config: DatasetConfig, is_training: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fewest and the most frames that each utterance can have in any epoch."""
+    counts = np.stack([cache.num_frames for cache in caches])
+    shortest, longest = counts.min(axis=0), counts.max(axis=0)
+    augmentation = config.augmentation
+    if augmentation is None or not (is_training and config.is_online):
+        return shortest, longest
+    # The audio behind n frames is at least n - 1 hops and a window long, and less than a
+    # hop longer.
+    hop_ms, window_ms = config.fbank_conf.frame_shift, config.fbank_conf.frame_length
+    fewest_ms = ((shortest - 1) * hop_ms + window_ms) / max(augmentation.speeds) - window_ms
+    most_ms = (longest * hop_ms + window_ms) / min(augmentation.speeds) - window_ms
+    fewest = np.floor(fewest_ms / hop_ms).astype(int) + 1
+    most = np.floor(most_ms / hop_ms).astype(int) + 1
+    return np.where(shortest > 0, fewest.clip(min=0), 0), most
 
 
 def open_caches(
@@ -271,11 +307,9 @@ def _one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[
             yield pending.result()
 
 
-def _holds_keyword(
-    utterances: Sequence[Utterance], keywords: Sequence[str], keyword_ids: Sequence[Sequence[int]]
-) -> np.ndarray:
+def _holds_keyword(utterances: Sequence[Utterance], label_set: LabelSet) -> np.ndarray:
     """Return which utterance holds which keyword, (N, K)."""
-    pairs = list(zip(keywords, keyword_ids, strict=True))
+    pairs = list(zip(label_set.keywords, label_set.keyword_ids, strict=True))
     held = [[_has_keyword(utterance, *pair) for pair in pairs] for utterance in utterances]
     return np.array(held, bool).reshape(len(utterances), len(pairs))
 

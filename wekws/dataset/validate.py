@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from wekws.dataset.audio import AudioError, AudioInfo, decode
-from wekws.dataset.features import FbankConfig, num_fbank_frames
+from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import KaldiRow, kaldi_rows
 from wekws.dataset.problems import Report, SplitReport
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, contains_keyword
+from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
+from wekws.front_end import FrontEnd
 
 # -80 dBFS: three steps of a 16-bit converter.
 _SILENT_PEAK = 1e-4
@@ -50,30 +51,9 @@ class _Scan:
     found: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrontEnd:
-    """What turns samples into the frames a model answers for."""
-
-    sample_rate_hz: int = 16000
-    fbank: FbankConfig = FbankConfig()
-    # Of how many frames one reaches the model.
-    frame_skip: int = 3
-
-    def num_frames(self, info: AudioInfo) -> int:
-        """Feature frames of a file."""
-        num_samples = math.ceil(info.num_frames * self.sample_rate_hz / info.sample_rate_hz)
-        return num_fbank_frames(num_samples, self.sample_rate_hz, self.fbank)
-
-    def num_outputs(self, info: AudioInfo) -> int:
-        """Frames that the model answers for."""
-        return math.ceil(self.num_frames(info) / self.frame_skip)
-
-
 def validate(
     split_dirs: Mapping[str, str | os.PathLike[str]],
-    keywords: Sequence[str],
-    tokenizer: Tokenizer,
-    vocabulary: Vocabulary,
+    labels: LabelSet,
     front_end: FrontEnd,
     *,
     num_workers: int = 1,
@@ -89,13 +69,14 @@ def validate(
         report.raise_to_error("speaker_in_two_splits")
     splits = [_read_split(name, Path(path), report) for name, path in split_dirs.items()]
     scans = _scan_all({wav for split in splits for wav in split.wavs.values()}, num_workers)
-    encode = functools.partial(vocabulary.encode, tokenizer=tokenizer)
-    _check_keyword_tokens(keywords, tokenizer, vocabulary, report)
+    _check_keyword_tokens(labels, report)
     for split in splits:
         _check_pairs(split, report)
         _check_audio(split, scans, front_end, report)
-        _check_labels(split, scans, front_end, encode, report)
-        report.splits[split.name] = _summarise(split, scans, keywords, front_end.sample_rate_hz)
+        _check_labels(split, scans, front_end, labels, report)
+        report.splits[split.name] = _summarise(
+            split, scans, labels.keywords, front_end.sample_rate_hz
+        )
         _check_keywords(split.name, report)
     _check_overlaps(splits, scans, report)
     return report
@@ -152,11 +133,16 @@ def _scan(path: str) -> _Scan:
     return _Scan(info=info, peak=float(max(samples.max(), -samples.min())), digest=digest)
 
 
-def _check_keyword_tokens(
-    keywords: Sequence[str], tokenizer: Tokenizer, vocabulary: Vocabulary, report: Report
-) -> None:
-    for keyword in keywords:
-        if outside := [t for t in tokenizer.tokenise(keyword) if t not in vocabulary.ids]:
+def _num_frames(info: AudioInfo, front_end: FrontEnd) -> int:
+    """Return the filterbank frames of a file once it is resampled."""
+    ratio = front_end.sample_rate_hz / info.sample_rate_hz
+    return front_end.num_frames(math.ceil(info.num_frames * ratio))
+
+
+def _check_keyword_tokens(labels: LabelSet, report: Report) -> None:
+    ids = labels.vocabulary.ids
+    for keyword in labels.keywords:
+        if outside := [t for t in labels.tokenizer.tokenise(keyword) if t not in ids]:
             found = f"tokens {' '.join(outside)} are not in the vocabulary"
             report.add("keyword_not_in_vocabulary", f"keyword {keyword}", found)
 
@@ -180,7 +166,7 @@ def _check_audio(
             report.add(f"audio_{scan.flaw}", where, scan.found)
             continue
         duration_s = scan.info.duration_s
-        if front_end.num_frames(scan.info) == 0:
+        if _num_frames(scan.info, front_end) == 0:
             report.add("audio_too_short", where, f"{1000 * duration_s:.1f} ms")
         elif scan.peak <= _SILENT_PEAK:
             report.add("audio_silent", where, f"peak {scan.peak:.1e} of full scale")
@@ -201,7 +187,7 @@ def _check_labels(
     split: _Split,
     scans: Mapping[str, _Scan],
     front_end: FrontEnd,
-    encode: Callable[[str], list[int]],
+    labels: LabelSet,
     report: Report,
 ) -> None:
     """CTC needs a frame for each label and one more between two equal ones."""
@@ -209,9 +195,10 @@ def _check_labels(
         info = scans[split.wavs[key]].info
         if info is None:
             continue
-        labels = encode(split.texts[key])
-        needed = len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
-        if needed > (present := front_end.num_outputs(info)):
+        ids = labels.encode(split.texts[key])
+        needed = len(ids) + sum(a == b for a, b in itertools.pairwise(ids))
+        present = front_end.num_model_frames(_num_frames(info, front_end))
+        if needed > present:
             found = f"{needed} frames needed for '{split.texts[key]}', {present} there"
             report.add("labels_too_long", f"{split.name}/{key}", found)
 

@@ -1,33 +1,13 @@
 """What a model costs: parameters, arithmetic, bytes, and the audio it has to hear."""
 
-from dataclasses import dataclass
-
 from torch import nn
 
+from wekws.front_end import FrontEnd
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig, skeleton
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrontEnd:
-    """What turns audio into model frames: windows, splicing, and how many frames are left out.
-
-    The defaults are those of every shipped configuration.
-    """
-
-    frame_length_ms: float = 25
-    frame_shift_ms: float = 10
-    left_context: int = 2
-    right_context: int = 2
-    frame_skip: int = 3
-
-    @property
-    def hop_ms(self) -> float:
-        """Time from one model frame to the next."""
-        return self.frame_shift_ms * self.frame_skip
-
-
-def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd | None = None) -> dict:
+def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd) -> dict:
     """Return the cost of a model, ready for JSON.
 
     params: trainable parameters; CMVN is not trained and not counted.
@@ -45,7 +25,6 @@ def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd | None = None)
     """
     if isinstance(model, ModelConfig):
         model = skeleton(model)
-    front_end = front_end or FrontEnd()
     by_part = params_by_part(model)
     return {
         "params": sum(by_part.values()),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wekws.config import parse_section
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.distill.distill_rules import ALL_RULES
 from wekws.errors import DataError
 from wekws.files import read_yaml
@@ -124,7 +125,10 @@ def _cost(config: dict[str, Any], config_path: Path) -> dict[str, Any] | None:
     section = config.get("model") or {}
     if not section.get("backbone") or not section.get("output_dim"):
         return None
-    return model_cost(parse_section(ModelConfig, section, f"{config_path}: model"))
+    model = parse_section(ModelConfig, section, f"{config_path}: model")
+    where = f"{config_path}: dataset_conf"
+    dataset = parse_section(DatasetConfig, config.get("dataset_conf"), where)
+    return model_cost(model, dataset.front_end)
 
 
 def _rank(result: Result) -> tuple[bool, bool, int, str]:

@@ -14,9 +14,9 @@ import torch
 
 from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.features import expand_context
-from wekws.dataset.loader import Batch, DatasetConfig, SpeechDataset
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.loader import Batch, DatasetConfig, SpeechDataset, open_dataset
 from wekws.dataset.order import longest_first
-from wekws.dataset.vocabulary import FILLER, Tokenizer, Vocabulary, read_keywords
 from wekws.decode.events import Event
 from wekws.decode.keyword import KeywordScorer
 from wekws.decode.prefix_beam import PrefixBeamDecoder
@@ -44,18 +44,16 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A model with all that its outputs mean."""
+    """A model with its front end and the labels of its outputs."""
 
     model: KwsModel
     dataset_config: DatasetConfig
-    vocabulary: Vocabulary
-    tokenizer: Tokenizer
-    keywords: tuple[str, ...]
+    label_set: LabelSet
 
     @property
     def hop_s(self) -> float:
         """Seconds between two frames of posteriors."""
-        return self.dataset_config.fbank_conf.frame_shift * self.dataset_config.frame_skip / 1000
+        return self.dataset_config.front_end.hop_s
 
     @property
     def num_params(self) -> int:
@@ -81,13 +79,13 @@ def load_system(
     system = System(
         model=load_model(checkpoint, config),
         dataset_config=load_dataset_config(config),
-        vocabulary=Vocabulary.load(dict_path or _beside(folder / "dict.txt", "--dict")),
-        tokenizer=Tokenizer(lexicon or (beside_lexicon if beside_lexicon.exists() else None)),
-        keywords=tuple(
-            read_keywords(keywords_file or _beside(folder / "keywords.txt", "--keywords_file"))
+        label_set=LabelSet.load(
+            dict_path or _beside(folder / "dict.txt", "--dict"),
+            lexicon=lexicon or (beside_lexicon if beside_lexicon.exists() else None),
+            keywords_file=keywords_file or _beside(folder / "keywords.txt", "--keywords_file"),
         ),
     )
-    system.vocabulary.check_output_dim(system.model.config.output_dim)
+    system.label_set.vocabulary.check_output_dim(system.model.config.output_dim)
     return system
 
 
@@ -102,34 +100,18 @@ def make_decoder(name: str, system: System) -> Decoder:
 
     Raises: ConfigError if a keyword has a token that the model does not know.
     """
-    return DECODERS[name]([keyword_tokens(system, keyword) for keyword in system.keywords])
+    labels = system.label_set
+    return DECODERS[name]([labels.scorable_ids(keyword) for keyword in labels.keywords])
 
 
-def keyword_tokens(system: System, keyword: str) -> list[int]:
-    """Return the label ids of a keyword.
-
-    Raises: ConfigError naming the tokens that are not in the vocabulary.
-    """
-    tokens = system.tokenizer.tokenise(keyword)
-    unknown = [token for token in tokens if system.vocabulary.ids.get(token, FILLER) == FILLER]
-    if unknown or not tokens:
-        raise ConfigError(
-            f"keyword {keyword}: {' '.join(unknown) or 'it'} has no token in the dictionary; "
-            "make the dictionary with this keyword"
-        )
-    return [system.vocabulary.ids[token] for token in tokens]
-
-
-def open_dataset(
+def open_unfiltered(
     system: System, data_list: str | os.PathLike[str], cache_dir: Path, num_workers: int
 ) -> SpeechDataset:
     """Open a data list as it is: nothing filtered, nothing augmented."""
-    return SpeechDataset(
+    return open_dataset(
         data_list,
         system.dataset_config,
-        system.vocabulary,
-        system.tokenizer,
-        system.keywords,
+        system.label_set,
         cache_dir=cache_dir,
         is_training=False,
         num_workers=num_workers,
@@ -152,6 +134,7 @@ def score_dataset(
     Raises: DataError naming an utterance whose posteriors are not finite.
     """
     model = system.model.to(device)
+    keywords = system.label_set.keywords
     refractory_frames = round(refractory_s / system.hop_s)
     for indices in longest_first(dataset.num_frames, batch_size, MAX_BATCH_FRAMES):
         batch = dataset.batch(indices).to(device)
@@ -159,20 +142,14 @@ def score_dataset(
         _check_finite(log_probs, lengths, batch.keys)
         events = decoder.events(log_probs, lengths, refractory_frames)
         for key, per_keyword in zip(batch.keys, events, strict=True):
-            yield ScoredUtterance(key, dict(zip(system.keywords, per_keyword, strict=True)))
+            yield ScoredUtterance(key, dict(zip(keywords, per_keyword, strict=True)))
 
 
 def posteriors(
     model: KwsModel, batch: Batch, config: DatasetConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log posteriors (B, T, V) and their lengths (B,)."""
-    feats, lengths = expand_context(
-        batch.feats,
-        batch.feat_lengths,
-        config.context.left,
-        config.context.right,
-        config.frame_skip,
-    )
+    feats, lengths = expand_context(batch.feats, batch.feat_lengths, config.front_end)
     return model(feats, lengths).float().log_softmax(-1), lengths
 
 

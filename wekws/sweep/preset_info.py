@@ -90,12 +90,12 @@ def make_offer(name: str, path: Path, place: Place, device: torch.device) -> Off
     teacher = KwsModel(sizes, (torch.zeros(dim), torch.ones(dim)))
     corpus = place.corpus
     durations_s = corpus.durations_s if corpus else USUAL_DURATIONS_S
-    filters = experiment.dataset_conf.filter_conf
+    filters, front_end = experiment.dataset_conf.filter_conf, experiment.dataset_conf.front_end
     return Offer(
         name=name,
         experiment=experiment,
-        cost=model_cost(experiment.model),
-        teacher_cost=model_cost(sizes),
+        cost=model_cost(experiment.model, front_end),
+        teacher_cost=model_cost(sizes, front_end),
         num_trained=corpus.num_trained(filters) if corpus else None,
         step_s=seconds_per_utterance(experiment, teacher, durations_s, device),
     )

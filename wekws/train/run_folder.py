@@ -11,7 +11,7 @@ import torch
 
 import wekws
 from wekws.config import to_mapping
-from wekws.dataset.label_set import Outputs
+from wekws.dataset.label_set import LabelSet
 from wekws.dataset.vocabulary import write_keywords
 from wekws.errors import ConfigError
 from wekws.files import atomic_path, file_sha256, write_yaml
@@ -27,7 +27,7 @@ _FLAGS = {
 }
 
 
-def describe_run(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
+def describe_run(run: Run, args: argparse.Namespace, outputs: LabelSet) -> None:
     """Write config.yaml, dict.txt, run.json and all else that others take from the folder."""
     run.model_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(run.model_dir / "config.yaml", to_mapping(run.experiment))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wekws.config import parse_section
-from wekws.dataset.label_set import Outputs
-from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.ensemble import restore_weights
 from wekws.distill.objective import Objective
@@ -77,19 +77,17 @@ def read_experiment(args: argparse.Namespace, vocabulary: Vocabulary) -> Experim
 
 
 def open_data(
-    args: argparse.Namespace, experiment: ExperimentConfig, outputs: Outputs, process: Process
+    args: argparse.Namespace, experiment: ExperimentConfig, outputs: LabelSet, process: Process
 ) -> tuple[SpeechDataset, SpeechDataset]:
     """Return train and cv sets; the first process extracts what is missing, the others wait."""
     if not process.is_first:
         barrier(process)
     cache_dir = args.cache_dir or args.train_data.parent / "cache"
     train_set, cv_set = (
-        SpeechDataset(
+        open_dataset(
             path,
             experiment.dataset_conf,
-            outputs.vocabulary,
-            outputs.tokenizer,
-            outputs.keywords,
+            outputs,
             cache_dir=cache_dir,
             is_training=is_training,
             seed=args.seed,
@@ -168,7 +166,7 @@ def build_run(
     args: argparse.Namespace,
     process: Process,
     experiment: ExperimentConfig,
-    outputs: Outputs,
+    outputs: LabelSet,
     *,
     model: KwsModel,
     teacher: KwsModel | None,
@@ -220,7 +218,7 @@ def build_run(
     return run
 
 
-def _resume(run: Run, args: argparse.Namespace, outputs: Outputs) -> None:
+def _resume(run: Run, args: argparse.Namespace, outputs: LabelSet) -> None:
     cmvn = cmvn_of(run.kept_model)
     state = load_state(run.model_dir, run.kept_model)
     if state is None:

@@ -122,8 +122,7 @@ def front_end(
         num_bins = feats.shape[2]
         neutral = run.model.global_cmvn.mean[:num_bins]
         feats = spec_augment(feats, frame_counts, config.spec_aug_conf, generator, neutral)
-    left, right = config.context.left, config.context.right
-    return expand_context(feats, batch.feat_lengths, left, right, config.frame_skip)
+    return expand_context(feats, batch.feat_lengths, config.front_end)
 
 
 def hear(run: Run, batch: Batch, generator: torch.Generator | None, progress: float = 0.0) -> Heard:

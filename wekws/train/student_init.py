@@ -1,6 +1,7 @@
 """How a student starts: from its seed, from weights of its own sizes, or from a larger model."""
 
 import argparse
+import dataclasses
 import itertools
 import logging
 from pathlib import Path
@@ -8,12 +9,13 @@ from pathlib import Path
 import torch
 
 from wekws.dataset.features import expand_context
-from wekws.dataset.label_set import Outputs
+from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import SpeechDataset, batches
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import Sample, TransplantConfig, transplant
 from wekws.errors import ConfigError
+from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.model import KwsModel
 from wekws.train import session
@@ -32,7 +34,7 @@ def random_student(seed: int, experiment: ExperimentConfig, teacher: KwsModel) -
 def make_student(
     args: argparse.Namespace,
     experiment: ExperimentConfig,
-    outputs: Outputs,
+    outputs: LabelSet,
     teacher: KwsModel,
     train_set: SpeechDataset,
 ) -> KwsModel:
@@ -101,13 +103,16 @@ def require_same_front_end(config_path: Path, experiment: ExperimentConfig) -> N
     Raises: ConfigError naming what differs.
     """
     other = load_experiment(config_path)
-    for key in ("feats_type", "fbank_conf", "context", "frame_skip", "resample_conf"):
-        theirs, ours = getattr(other.dataset_conf, key), getattr(experiment.dataset_conf, key)
-        if theirs != ours:
-            raise ConfigError(
-                f"{config_path}: dataset_conf.{key} is {theirs}; the student's is {ours}; "
-                "teacher and student hear the same frames or cannot be compared"
-            )
+    theirs, ours = other.dataset_conf.front_end, experiment.dataset_conf.front_end
+    names = [field.name for field in dataclasses.fields(FrontEnd)]
+    different = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
+    if different:
+        found = ", ".join(f"{name} {getattr(theirs, name)}" for name in different)
+        expected = ", ".join(f"{name} {getattr(ours, name)}" for name in different)
+        raise ConfigError(
+            f"{config_path}: dataset_conf has {found}; the student's has {expected}; teacher and "
+            "student take the same frames or cannot be compared"
+        )
 
 
 def draw_sample(
@@ -121,9 +126,8 @@ def draw_sample(
     config = experiment.dataset_conf
     size, shuffle = config.batch_conf.batch_size, config.shuffle
     drawn = batches(train_set, size, epoch=0, seed=seed, shuffle=shuffle)
-    left, right = config.context.left, config.context.right
     inputs = [
-        expand_context(batch.feats, batch.feat_lengths, left, right, config.frame_skip)
+        expand_context(batch.feats, batch.feat_lengths, config.front_end)
         for batch in itertools.islice(drawn, num_batches)
     ]
     return Sample.of(model, inputs)

@@ -31,7 +31,7 @@ class Confidences:
         self._held = {
             keyword: (ids, cv_set.holds_keyword[:, k])
             for k, (keyword, ids) in enumerate(
-                zip(cv_set.keywords, cv_set.keyword_ids, strict=True)
+                zip(cv_set.label_set.keywords, cv_set.label_set.keyword_ids, strict=True)
             )
             if ids and FILLER not in ids and cv_set.holds_keyword[:, k].any()
         }

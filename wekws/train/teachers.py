@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from wekws.dataset.label_set import Outputs
+from wekws.dataset.label_set import LabelSet
 from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig, weights_by_score
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import config_beside, load_model
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_teachers(
-    args: argparse.Namespace, experiment: ExperimentConfig, outputs: Outputs
+    args: argparse.Namespace, experiment: ExperimentConfig, outputs: LabelSet
 ) -> list[KwsModel]:
     """Return the frozen teachers that ``--teacher_checkpoint`` names, in that order.
 
@@ -50,7 +50,7 @@ def _load_teacher(
     path: Path,
     args: argparse.Namespace,
     experiment: ExperimentConfig,
-    outputs: Outputs,
+    outputs: LabelSet,
 ) -> KwsModel:
     config_path = args.teacher_config or config_beside(path)
     require_same_front_end(config_path, experiment)

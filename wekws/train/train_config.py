@@ -117,7 +117,7 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         """Check the rules between sections: the front end makes what the model takes."""
-        made = self.dataset_conf.input_dim
+        made = self.dataset_conf.front_end.input_dim
         if made != self.model.input_dim:
             raise ConfigError(
                 f"model.input_dim is {self.model.input_dim} but dataset_conf makes {made} "

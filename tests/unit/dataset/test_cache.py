@@ -13,13 +13,15 @@ from wekws.dataset import cache as cache_module
 from wekws.dataset.audio import read_audio
 from wekws.dataset.augment import AugmentConfig
 from wekws.dataset.cache import FeatureCache, cache_fingerprint, open_cache, padded_index
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.extract import Extractor, FeatureView, copy_rng
-from wekws.dataset.features import FbankConfig, fbank
+from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 
 RATE = 16000
-PLAIN = FeatureView(sample_rate_hz=RATE, fbank=FbankConfig())
+FRONT_END = DatasetConfig().front_end
+PLAIN = FeatureView(front_end=FRONT_END)
 NOISY = dataclasses.replace(
     PLAIN,
     augment=AugmentConfig(
@@ -59,7 +61,7 @@ def test_cache_holds_what_fbank_gives(tmp_path, utterances, num_workers):
     batch = cache.gather(indices)
     assert batch.shape == (3, int(cache.num_frames.max()), 80) and batch.dtype == np.float32
     for row, i in zip(batch, indices, strict=True):
-        expected = fbank(read_audio(utterances[i].wav, RATE), RATE, FbankConfig()).numpy()
+        expected = fbank(read_audio(utterances[i].wav, RATE), FRONT_END).numpy()
         assert len(expected) == cache.num_frames[i]
         np.testing.assert_allclose(row[: len(expected)], expected, atol=1e-4)
         assert (row[len(expected) :] == 0).all()
@@ -82,7 +84,7 @@ def test_second_opening_reads_what_is_there(tmp_path, utterances, monkeypatch):
 
 def test_unused_settings_do_not_rebuild(utterances):
     """Dither has no part in a view without it, nor the number of copies in one copy."""
-    quiet = dataclasses.replace(PLAIN, fbank=FbankConfig(dither=0.0), seed=5, copy=2)
+    quiet = dataclasses.replace(PLAIN, seed=5, copy=2)
     assert cache_fingerprint(utterances, quiet) == cache_fingerprint(utterances, PLAIN)
     more = dataclasses.replace(NOISY, augment=dataclasses.replace(NOISY.augment, copies=7, seed=3))
     assert cache_fingerprint(utterances, more) == cache_fingerprint(utterances, NOISY)
@@ -91,10 +93,10 @@ def test_unused_settings_do_not_rebuild(utterances):
 @pytest.mark.parametrize(
     "change",
     [
-        {"sample_rate_hz": 8000},
-        {"fbank": FbankConfig(num_mel_bins=40)},
-        {"fbank": FbankConfig(frame_shift=5.0)},
-        {"fbank": FbankConfig(frame_length=20.0)},
+        {"front_end": dataclasses.replace(FRONT_END, sample_rate_hz=8000)},
+        {"front_end": dataclasses.replace(FRONT_END, num_mel_bins=40)},
+        {"front_end": dataclasses.replace(FRONT_END, frame_shift_ms=5.0)},
+        {"front_end": dataclasses.replace(FRONT_END, frame_length_ms=20.0)},
         {"dither": 0.5},
         {"augment": None},
         {"augment": dataclasses.replace(NOISY.augment, noise_snr_db=(0.0, 1.0))},

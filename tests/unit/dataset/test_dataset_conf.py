@@ -27,7 +27,7 @@ WEKWS_SECTION = {
 
 def test_wekws_section_is_read_and_idle_settings_named(caplog):
     config = parse_section(DatasetConfig, WEKWS_SECTION, "dataset_conf")
-    assert config.batch_conf.batch_size == 256 and config.input_dim == 400
+    assert config.batch_conf.batch_size == 256 and config.front_end.input_dim == 400
     assert config.augmentation.speeds == (0.9, 1.0, 1.1) and config.is_online
     config.warn_of_idle_settings()
     assert "shuffle_conf" in caplog.text and "sort" in caplog.text
@@ -35,7 +35,7 @@ def test_wekws_section_is_read_and_idle_settings_named(caplog):
 
 def test_config_without_augmentation_or_context():
     config = DatasetConfig(context_expansion=False, augment_conf=AugmentConfig(copies=3))
-    assert config.augmentation is None and not config.is_online and config.input_dim == 80
+    assert config.augmentation is None and not config.is_online and config.front_end.input_dim == 80
     assert len(config.cached_views(is_training=True)) == 1
 
 

@@ -1,12 +1,20 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torchaudio.compliance.kaldi as kaldi
 
-from wekws.dataset.features import FbankConfig, expand_context, fbank, num_fbank_frames
+from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.features import FbankConfig, expand_context, fbank
 from wekws.errors import ConfigError, DataError
 
 RATE = 16000
+FRONT_END = DatasetConfig().front_end
+
+
+def front_end(left, right, skip):
+    return dataclasses.replace(FRONT_END, left_context=left, right_context=right, frame_skip=skip)
 
 
 def loop_expansion(feats, lengths, left, right, skip):
@@ -29,7 +37,7 @@ def loop_expansion(feats, lengths, left, right, skip):
 def test_expand_context_equals_a_loop(left, right, skip):
     lengths = torch.tensor([7, 1, 4, 6, 3])
     feats = torch.randn(5, 7, 3)
-    expanded, out_lengths = expand_context(feats, lengths, left, right, skip)
+    expanded, out_lengths = expand_context(feats, lengths, front_end(left, right, skip))
     assert torch.equal(expanded, loop_expansion(feats, lengths, left, right, skip))
     assert out_lengths.tolist() == [-(-n // skip) for n in lengths.tolist()]
 
@@ -37,13 +45,15 @@ def test_expand_context_equals_a_loop(left, right, skip):
 def test_expand_context_by_hand():
     # Frames 1 2 3 4, the fifth is padding; centres 0 and 3.
     feats = torch.tensor([[[1.0], [2.0], [3.0], [4.0], [99.0]]])
-    expanded, lengths = expand_context(feats, torch.tensor([4]), 2, 2, 3)
+    expanded, lengths = expand_context(feats, torch.tensor([4]), front_end(2, 2, 3))
     assert expanded.tolist() == [[[1, 1, 1, 2, 3], [2, 3, 4, 4, 4]]]
     assert lengths.tolist() == [2]
 
 
 def test_expand_context_of_an_empty_utterance_is_zero():
-    expanded, lengths = expand_context(torch.ones(2, 3, 2), torch.tensor([3, 0]), 1, 1, 3)
+    expanded, lengths = expand_context(
+        torch.ones(2, 3, 2), torch.tensor([3, 0]), front_end(1, 1, 3)
+    )
     assert lengths.tolist() == [1, 0]
     assert expanded[1].abs().sum() == 0 and expanded[0].sum() == 6
 
@@ -59,37 +69,37 @@ def test_fbank_is_kaldis_on_the_int16_scale():
         energy_floor=0.0,
         sample_frequency=RATE,
     )
-    feats = fbank(samples, RATE, FbankConfig())
+    feats = fbank(samples, FRONT_END)
     assert feats.dtype == torch.float32
     assert torch.equal(feats, expected)
-    assert torch.equal(fbank(torch.from_numpy(samples), RATE, FbankConfig()), expected)
+    assert torch.equal(fbank(torch.from_numpy(samples), FRONT_END), expected)
 
 
 @pytest.mark.parametrize("num_samples", [400, 559, 560, 561, 16000])
 def test_number_of_frames(num_samples):
-    feats = fbank(np.ones(num_samples, np.float32), RATE, FbankConfig())
-    assert len(feats) == num_fbank_frames(num_samples, RATE, FbankConfig())
+    feats = fbank(np.ones(num_samples, np.float32), FRONT_END)
+    assert len(feats) == FRONT_END.num_frames(num_samples)
     assert feats.isfinite().all()
 
 
 def test_number_of_frames_of_little_audio():
-    assert num_fbank_frames(399, RATE, FbankConfig()) == 0
-    assert num_fbank_frames(0, RATE, FbankConfig()) == 0
+    assert FRONT_END.num_frames(399) == 0
+    assert FRONT_END.num_frames(0) == 0
     with pytest.raises(DataError, match="399 samples"):
-        fbank(np.zeros(399, np.float32), RATE, FbankConfig())
+        fbank(np.zeros(399, np.float32), FRONT_END)
 
 
 def test_dither_comes_from_the_generator():
     samples = np.zeros(1600, np.float32)
     first, again, other = (
-        fbank(samples, RATE, FbankConfig(), 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2)
+        fbank(samples, FRONT_END, 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     # White noise of power 1 gives the energies that Kaldi's dither gives: about the same level.
     torch.manual_seed(0)
     theirs = kaldi.fbank(torch.zeros(1, 16000), num_mel_bins=80, dither=1.0, energy_floor=0.0)
-    ours = fbank(np.zeros(16000, np.float32), RATE, FbankConfig(), 1.0, np.random.default_rng(0))
+    ours = fbank(np.zeros(16000, np.float32), FRONT_END, 1.0, np.random.default_rng(0))
     assert abs(theirs.mean() - ours.mean()) < 0.1
 
 

@@ -8,13 +8,14 @@ import soundfile
 import torch
 
 from wekws.dataset.augment import AugmentConfig
+from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import (
     DatasetConfig,
     FilterConfig,
-    SpeechDataset,
     _one_ahead,
     batches,
     epoch_plan,
+    open_dataset,
 )
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
@@ -22,7 +23,7 @@ from wekws.errors import DataError
 
 RATE = 16000
 VOCABULARY = Vocabulary(("<blk>", "<filler>", "嗨", "小", "问"))
-KEYWORDS = ["嗨小问"]
+LABELS = LabelSet(vocabulary=VOCABULARY, tokenizer=Tokenizer(), keywords=("嗨小问",))
 TEXTS = ["嗨小问", "小明", "", "你好嗨小问", "问问"]
 
 
@@ -42,8 +43,10 @@ def data_list(tmp_path):
 
 def make(data_list, config=None, is_training=True, **options):
     config = DatasetConfig() if config is None else config
-    return SpeechDataset(
-        *(data_list, config, VOCABULARY, Tokenizer(), KEYWORDS),
+    return open_dataset(
+        data_list,
+        config,
+        LABELS,
         cache_dir=data_list.parent.parent / "cache",
         is_training=is_training,
         **options,
@@ -278,3 +281,12 @@ def test_one_ahead_makes_the_next_meanwhile():
     assert started[1].wait(timeout=5)
     assert not started[2].is_set()
     assert len(list(ahead)) == 2 and list(_one_ahead(str, [])) == []
+
+
+def test_online_augmentation_with_a_batch_in_which_nobody_is_joined(data_list):
+    config = DatasetConfig(augment_conf=AugmentConfig(speeds=(0.9, 1.1), copies=0), join_prob=0.01)
+    dataset = make(data_list, config)
+    # At a share of 1 %, most batches join nobody.
+    sizes = [len(batch.keys) for epoch in range(3) for batch in batches(dataset, 4, epoch=epoch)]
+    assert sizes == [4] * 9
+    dataset.close()

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from wekws.dataset.audio import probe
-from wekws.dataset.features import FbankConfig
-from wekws.dataset.validate import FrontEnd, validate
+from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.validate import validate
 from wekws.dataset.vocabulary import Tokenizer, select_tokens
 
 RATE = 16000
@@ -56,7 +57,8 @@ def add_utterance(corpus, key, wav, text="<noise>", split="train"):
 
 def check(corpus, splits=("train", "dev", "test"), keywords=KEYWORDS, **options):
     dirs = {split: corpus / split for split in splits}
-    return validate(dirs, keywords, Tokenizer(), VOCABULARY, FrontEnd(), **options)
+    labels = LabelSet(vocabulary=VOCABULARY, tokenizer=Tokenizer(), keywords=tuple(keywords))
+    return validate(dirs, labels, DatasetConfig().front_end, **options)
 
 
 def found(report):
@@ -173,9 +175,9 @@ def test_front_end_counts_frames_at_its_own_rate(corpus):
     report = check(corpus)
     assert "- train: 1 files resampled from 8000 Hz" in report.markdown()
     assert report.splits["train"].conversions == {"resampled from 8000 Hz": 1}
-    front_end = FrontEnd(sample_rate_hz=16000, fbank=FbankConfig(), frame_skip=3)
-    assert front_end.num_frames(probe(wav)) == 98  # 1 + (16000 - 400) // 160
-    assert front_end.num_outputs(probe(wav)) == 33
+    front_end = DatasetConfig().front_end
+    assert front_end.num_frames(2 * probe(wav).num_frames) == 98  # 1 + (16000 - 400) // 160
+    assert front_end.num_model_frames(98) == 33
 
 
 def test_a_split_without_lists(corpus):

@@ -5,7 +5,9 @@ import logging
 import pytest
 import torch
 
-from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.loader import open_dataset
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.decode.keyword import KeywordScorer
 from wekws.score.scoring import load_system
 from wekws.train.distributed import Process
@@ -18,8 +20,12 @@ class FourUtterances:
     """A set of four: A in the first two, B in the second and third, none in the last."""
 
     keys = ("a", "ab", "b", "none")
-    keywords = ("A", "B", "C")
-    keyword_ids = ([2], [3], [1])  # C is nothing but filler
+    # C is nothing but filler.
+    label_set = LabelSet(
+        vocabulary=Vocabulary(("<blk>", "<filler>", "A", "B")),
+        tokenizer=Tokenizer(),
+        keywords=("A", "B", "C"),
+    )
     labels = ([2], [2, 3], [3], [1, 3])
     num_frames = torch.tensor([3, 4, 6, 9]).numpy()
     holds_keyword = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]]).bool().numpy()
@@ -80,12 +86,16 @@ def test_a_set_without_negatives_has_no_separation_to_doubt():
 
 def test_the_set_knows_which_utterance_holds_which_keyword(tone_corpus, teacher, tmp_path):
     system = load_system(teacher / "final.pt")
-    dev = SpeechDataset(
-        tone_corpus.dev_list, system.dataset_config, system.vocabulary, system.tokenizer,
-        system.keywords, cache_dir=tmp_path, is_training=False,
-    )  # fmt: skip
-    wanted = [system.vocabulary.encode(k, system.tokenizer) for k in system.keywords]
-    assert dev.keyword_ids == wanted
+    labels = system.label_set
+    dev = open_dataset(
+        tone_corpus.dev_list,
+        system.dataset_config,
+        labels,
+        cache_dir=tmp_path,
+        is_training=False,
+    )
+    wanted = [tuple(labels.encode(keyword)) for keyword in labels.keywords]
+    assert dev.label_set.keyword_ids == tuple(wanted)
     for labels, held in zip(dev.labels, dev.holds_keyword, strict=True):
         text = ",".join(map(str, labels))
         assert held.tolist() == [",".join(map(str, ids)) in text for ids in wanted]

@@ -1,0 +1,56 @@
+"""The front end: everything between audio samples and the frames that a model takes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontEnd:
+    """Sample rate, filterbank, context and frame skip: one description for all that need it.
+
+    Built from a dataset configuration (``DatasetConfig.front_end``) and handed to feature
+    extraction, validation, cost and scoring. It has no defaults on purpose: two parts of the
+    project that assumed different ones would disagree in silence.
+    """
+
+    sample_rate_hz: int
+    """All audio is resampled to this rate."""
+    num_mel_bins: int
+    """Log-mel bins per filterbank frame."""
+    frame_length_ms: float
+    """Length of one analysis window."""
+    frame_shift_ms: float
+    """Time from one filterbank frame to the next."""
+    left_context: int
+    """Filterbank frames before the current one in a model frame."""
+    right_context: int
+    """Filterbank frames after the current one in a model frame."""
+    frame_skip: int
+    """Every how many filterbank frames one model frame is made, >= 1."""
+
+    @property
+    def input_dim(self) -> int:
+        """Numbers in one model frame."""
+        return self.num_mel_bins * (self.left_context + 1 + self.right_context)
+
+    @property
+    def hop_ms(self) -> float:
+        """Time from one model frame to the next."""
+        return self.frame_shift_ms * self.frame_skip
+
+    @property
+    def hop_s(self) -> float:
+        """The same in seconds."""
+        return self.hop_ms / 1000
+
+    def num_frames(self, num_samples: int) -> int:
+        """Return how many whole windows fit (Kaldi's ``snip_edges``), 0 if none does.
+
+        num_samples: at ``sample_rate_hz``.
+        """
+        window = int(self.sample_rate_hz * self.frame_length_ms * 0.001)
+        shift = int(self.sample_rate_hz * self.frame_shift_ms * 0.001)
+        return max(0, 1 + (num_samples - window) // shift)
+
+    def num_model_frames(self, num_frames: int) -> int:
+        """Return how many model frames are made of ``num_frames`` filterbank frames."""
+        return -(-num_frames // self.frame_skip)
