@@ -1,11 +1,16 @@
-"""YAML sections into frozen dataclasses, with every problem named at once."""
+"""YAML configuration files: bases, overlays and overrides, parsed into frozen dataclasses.
+
+Every error names the file (or the ``--override``) that set the value, then its dotted key:
+``conf/student.yaml: distill_conf.temprature: unknown key; did you mean 'temperature'?``
+"""
 
 import dataclasses
 import difflib
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,29 +18,106 @@ from wekws.errors import ConfigError
 from wekws.files import parse_yaml_value, read_yaml
 
 T = TypeVar("T")
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawConfig:
+    """A configuration before it is parsed: nested mappings, and where each value was set."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+    """Nested mappings as YAML gives them."""
+    origins: dict[Key, str] = field(default_factory=dict)
+    """File or flag that set a value, by the keys that lead to it; a list counts as one value."""
+    name: str = ""
+    """Files that were read, without their bases: named for what no file sets."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], origin: str) -> "RawConfig":
+        """Return a configuration that comes from one file or flag."""
+        origins = {key: origin for key in _leaves(content, ())}
+        return cls(content=dict(content), origins=origins, name=origin)
+
+    def overlaid(self, top: "RawConfig") -> "RawConfig":
+        """Return this configuration with another one on top, see ``merge``."""
+        kept = {
+            key: origin
+            for key, origin in self.origins.items()
+            if not any(_is_prefix(new, key) or _is_prefix(key, new) for new in top.origins)
+        }
+        return RawConfig(
+            content=merge(self.content, top.content),
+            origins=kept | top.origins,
+            name=" + ".join(name for name in (self.name, top.name) if name),
+        )
+
+    def origin(self, *keys: str) -> str | None:
+        """Return the file or flag that set a value, None if none did.
+
+        A section that several files set gives all of them, joined by `` + ``.
+        """
+        for length in range(len(keys), 0, -1):
+            if keys[:length] in self.origins:
+                return self.origins[keys[:length]]
+        below = [origin for key, origin in self.origins.items() if keys and _is_prefix(keys, key)]
+        return " + ".join(dict.fromkeys(below)) or None
+
+
+def _leaves(content: Mapping[str, Any], above: Key) -> Iterator[Key]:
+    for name, value in content.items():
+        key = (*above, str(name))
+        if isinstance(value, Mapping):
+            yield from _leaves(value, key)
+        else:
+            yield key
+
+
+def _is_prefix(start: Key, key: Key) -> bool:
+    return key[: len(start)] == start
+
+
+def load_config(
+    path: str | os.PathLike[str],
+    overlays: Iterable[str | os.PathLike[str]] = (),
+    overrides: Iterable[str] = (),
+) -> RawConfig:
+    """Read a configuration file and its bases, then overlays, then ``section.key=value``.
+
+    A top key ``base: other.yaml`` names the file that a file changes, or a list of them, each
+    changing the ones before it; it is looked up beside the file and may itself have a base.
+    Mappings merge key by key, anything else replaces.
+    Raises: ConfigError if a file is missing, is not a mapping, holds a key twice or is its own
+    ancestor, and for an override that cannot be read.
+    """
+    result = _load_chain(Path(path), ())
+    for overlay in overlays:
+        result = result.overlaid(_load_chain(Path(overlay), ()))
+    name = result.name
+    for item in overrides:
+        result = result.overlaid(RawConfig.of(_read_override(item), f"--override {item}"))
+    return dataclasses.replace(result, name=name)
 
 
 def load_yaml_with_base(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a YAML mapping; a top key ``base: other.yaml`` is what it overlays.
-
-    The base, or each of a list of them in turn, is looked up beside the overlay and may itself
-    have a base. Mappings merge key by key, anything else replaces.
-    Raises: ConfigError if a file is missing, is no mapping or is its own ancestor.
-    """
-    return _load_chain(Path(path), ())
+    """Return the content of a configuration file and its bases, see ``load_config``."""
+    return load_config(path).content
 
 
-def _load_chain(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _load_chain(path: Path, above: tuple[Path, ...]) -> RawConfig:
     if path.resolve() in above:
         raise ConfigError(f"{path}: is its own base; remove one of the `base:` lines")
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {_kind(content)}")
     bases = content.pop("base", [])
-    result: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        result = merge(result, _load_chain(path.parent / base, (*above, path.resolve())))
-    return merge(result, content)
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path}: base: found {bases!r}; expected a file name or a list of them")
+    result = RawConfig()
+    for base in bases:
+        result = result.overlaid(_load_chain(path.parent / base, (*above, path.resolve())))
+    result = result.overlaid(RawConfig.of(content, str(path)))
+    return dataclasses.replace(result, name=str(path))
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,35 +130,71 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def apply_overrides(content: Mapping[str, Any], overrides: typing.Iterable[str]) -> dict[str, Any]:
-    """Return ``content`` with ``section.key=value`` assignments applied; values read as YAML.
-
-    Raises: ConfigError for an assignment without ``=``.
-    """
-    result = dict(content)
-    for item in overrides:
-        name, equals, text = item.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--override {item}: expected section.key=value")
+def _read_override(item: str) -> dict[str, Any]:
+    name, equals, text = item.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--override {item}: expected section.key=value")
+    try:
         value = parse_yaml_value(text)
-        for key in reversed(name.strip().split(".")):
-            value = {key: value}
-        result = merge(result, value)
-    return result
+    except ConfigError as error:
+        raise ConfigError(f"--override {item}: {error}") from error
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def parse_config(cls: type[T], raw: RawConfig, section: str = "") -> T:
+    """Build the frozen dataclass ``cls`` from a configuration, or from one section of it.
+
+    section: dotted path; a section that is absent has its defaults.
+    Raises: ConfigError listing every unknown key (with a suggestion), missing key and wrong
+    type, and what the section's own checks refuse.
+    """
+    keys = tuple(section.split(".")) if section else ()
+    value: Any = raw.content
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return _parse(cls, value, _Where(raw, keys))
 
 
 def parse_section(cls: type[T], mapping: Any, where: str) -> T:
     """Build the frozen dataclass ``cls`` from a mapping.
 
-    where: file and dotted path, for messages.
-    Raises: ConfigError listing every unknown key (with a suggestion), missing key and wrong
-    type under ``where``, and what the section's own checks refuse.
+    where: file that the mapping comes from, for messages.
+    Raises: ConfigError, see ``parse_config``.
     """
+    return _parse(cls, mapping, _Where(RawConfig(name=where), ()))
+
+
+def _parse(cls: type[T], mapping: Any, where: "_Where") -> T:
     problems: list[str] = []
     value = _convert(cls, mapping, where, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return value
+
+
+@dataclass(frozen=True)
+class _Where:
+    """A place in a configuration; as text, the file that set it and its dotted key."""
+
+    raw: RawConfig
+    keys: Key
+    index: str = ""
+
+    def child(self, name: object) -> "_Where":
+        if self.index:
+            return dataclasses.replace(self, index=f"{self.index}.{name}")
+        return dataclasses.replace(self, keys=(*self.keys, str(name)))
+
+    def item(self, index: int) -> "_Where":
+        return dataclasses.replace(self, index=f"{self.index}[{index}]")
+
+    def __str__(self) -> str:
+        origin = self.raw.origin(*self.keys) or self.raw.name
+        dotted = ".".join(self.keys) + self.index
+        return f"{origin}: {dotted}" if dotted else origin
 
 
 def to_mapping(section: Any) -> Any:
@@ -104,7 +222,7 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default
 
 
-def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+def _convert(kind: Any, value: Any, where: _Where, problems: list[str]) -> Any:
     origin = typing.get_origin(kind)
     if dataclasses.is_dataclass(kind):
         return _convert_section(kind, value, where, problems)
@@ -119,31 +237,31 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         if not isinstance(value, Mapping):
             return _refuse(where, value, "a mapping", problems)
         return {
-            _convert(key_kind, k, where, problems): _convert(item_kind, v, f"{where}.{k}", problems)
+            _convert(key_kind, k, where, problems): _convert(item_kind, v, where.child(k), problems)
             for k, v in value.items()
         }
     return _convert_scalar(kind, value, where, problems)
 
 
-def _convert_section(cls: Any, value: Any, where: str, problems: list[str]) -> Any:
+def _convert_section(cls: Any, value: Any, where: _Where, problems: list[str]) -> Any:
     if value is None:
         value = {}
     if not isinstance(value, Mapping):
         return _refuse(where, value, "a mapping", problems)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    known = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     before = len(problems)
     for key in value:
-        if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            advice = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(fields)}"
-            problems.append(f"{where}.{key}: unknown key; {advice}")
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            advice = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+            problems.append(f"{where.child(key)}: unknown key; {advice}")
     arguments = {}
-    for name, field in fields.items():
+    for name, entry in known.items():
         if name in value:
-            arguments[name] = _convert(hints[name], value[name], f"{where}.{name}", problems)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            problems.append(f"{where}.{name}: missing; expected {_describe(hints[name])}")
+            arguments[name] = _convert(hints[name], value[name], where.child(name), problems)
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            problems.append(f"{where.child(name)}: missing; expected {_describe(hints[name])}")
     if len(problems) > before:
         return None
     try:
@@ -153,7 +271,7 @@ def _convert_section(cls: Any, value: Any, where: str, problems: list[str]) -> A
         return None
 
 
-def _convert_union(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+def _convert_union(kind: Any, value: Any, where: _Where, problems: list[str]) -> Any:
     members = typing.get_args(kind)
     if value is None and type(None) in members:
         return None
@@ -171,7 +289,7 @@ def _convert_union(kind: Any, value: Any, where: str, problems: list[str]) -> An
         for member, trial in zip((m for m in members if m is not type(None)), trials, strict=True)
         if dataclasses.is_dataclass(member)
     ]
-    # A mapping can only have been meant for a section: what is wrong inside it is of use.
+    # A mapping is meant for the one section among the choices: report what is wrong inside it.
     meant = sections if isinstance(value, Mapping) and len(sections) == 1 else trials
     if len(meant) == 1:
         problems.extend(meant[0])
@@ -179,7 +297,7 @@ def _convert_union(kind: Any, value: Any, where: str, problems: list[str]) -> An
     return _refuse(where, value, _describe(kind), problems)
 
 
-def _convert_choice(choices: tuple, value: Any, where: str, problems: list[str]) -> Any:
+def _convert_choice(choices: tuple, value: Any, where: _Where, problems: list[str]) -> Any:
     if value in choices and type(value) in {type(choice) for choice in choices}:
         return value
     close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
@@ -189,7 +307,7 @@ def _convert_choice(choices: tuple, value: Any, where: str, problems: list[str])
     return None
 
 
-def _convert_tuple(kinds: tuple, value: Any, where: str, problems: list[str]) -> Any:
+def _convert_tuple(kinds: tuple, value: Any, where: _Where, problems: list[str]) -> Any:
     if not isinstance(value, list | tuple):
         return _refuse(where, value, "a list", problems)
     if len(kinds) == 2 and kinds[1] is Ellipsis:
@@ -198,12 +316,12 @@ def _convert_tuple(kinds: tuple, value: Any, where: str, problems: list[str]) ->
         problems.append(f"{where}: found {len(value)} items; expected {len(kinds)}")
         return None
     return tuple(
-        _convert(kind, item, f"{where}[{i}]", problems)
+        _convert(kind, item, where.item(i), problems)
         for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
     )
 
 
-def _convert_scalar(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+def _convert_scalar(kind: Any, value: Any, where: _Where, problems: list[str]) -> Any:
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -213,12 +331,15 @@ def _convert_scalar(kind: Any, value: Any, where: str, problems: list[str]) -> A
     return _refuse(where, value, _describe(kind), problems)
 
 
-def _refuse(where: str, value: Any, expected: str, problems: list[str]) -> None:
+def _refuse(where: _Where, value: Any, expected: str, problems: list[str]) -> None:
     problems.append(f"{where}: found {value!r} ({_kind(value)}); expected {expected}")
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing", bool: "a truth"}
+    names = {
+        dict: "a mapping", list: "a list", str: "text", type(None): "nothing", bool: "bool",
+        int: "an integer", float: "a number",
+    }  # fmt: skip
     return names.get(type(value), f"a {type(value).__name__}")
 
 

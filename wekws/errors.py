@@ -1,4 +1,4 @@
-"""Errors a user can mend: where, what was found, what was expected, what to do."""
+"""Errors that a user can correct: place, what was found, what was expected, what to do."""
 
 
 class ConfigError(ValueError):

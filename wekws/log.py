@@ -1,4 +1,4 @@
-"""Logging set-up and the frame around every command."""
+"""Logging set-up, and exit status and messages of every command."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from wekws.errors import ConfigError, DataError
 
 
 def configure(level: str = "INFO") -> None:
-    """Send log lines to standard error; processes other than rank 0 speak only of warnings."""
+    """Send log lines to standard error; processes other than rank 0 log warnings only."""
     is_first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(
         level=level if is_first else "WARNING",
@@ -20,7 +20,7 @@ def configure(level: str = "INFO") -> None:
 
 
 def run(main: Callable[[], int | None]) -> int:
-    """Run a command: a user's mistake becomes one message and status 2, not a traceback."""
+    """Run a command: a user's mistake ends in one message and status 2, not in a traceback."""
     configure(os.environ.get("WEKWS_LOG", "INFO"))
     try:
         return main() or 0

@@ -5,7 +5,6 @@ lies in the run's folder.
 """
 
 import argparse
-import fcntl
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from wekws.bin import average_model, compute_det_ctc, score_ctc, train_distill
 from wekws.config import parse_section
 from wekws.errors import DataError
-from wekws.files import read_yaml
+from wekws.files import file_lock, read_yaml
 from wekws.log import run
 from wekws.sweep.grid import CONFIG_NAME, JOB_NAME, Job, result_name
 
@@ -27,12 +26,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--keep_epochs", action="store_true", help="keep every epoch's weights")
     args = parser.parse_args(argv)
-    # Held until this process ends, however it does.
-    lock = open(args.run_dir / "lock", "w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with file_lock(args.run_dir / "lock", wait=False):
+            _run_all(args)
     except BlockingIOError:
         raise DataError(f"{args.run_dir}: another process works on it; wait or end that") from None
+    return 0
+
+
+def _run_all(args: argparse.Namespace) -> None:
     path = args.run_dir / JOB_NAME
     job = parse_section(Job, read_yaml(path), str(path))
     lists, computing = Path(job.lists), ["--device", args.device, "--num_workers", "1"]
@@ -50,7 +52,6 @@ def main(argv: list[str] | None = None) -> int:
     score(checkpoint, (lists, dev_dir), (test_lists, test_dir), computing)
     if not args.keep_epochs:
         _drop_epochs(args.run_dir)
-    return 0
 
 
 def _train(args: argparse.Namespace, job: Job, computing: Sequence[str]) -> None:

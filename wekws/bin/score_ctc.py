@@ -1,7 +1,6 @@
 """Score a data list with a checkpoint: score.txt, events.tsv and score.json."""
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from wekws.dataset.manifest import read_data_list
 from wekws.errors import ConfigError
 from wekws.files import file_sha256
 from wekws.log import run
+from wekws.machine import usable_cores
 from wekws.score import scoring
 from wekws.score.scores import write_json, write_scores
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     decoder = scoring.make_decoder(args.decoder, system)
     cache_dir = args.cache_dir or args.test_data.parent / "cache"
-    num_workers = args.num_workers or len(os.sched_getaffinity(0))
+    num_workers = args.num_workers or usable_cores()
     dataset = scoring.open_unfiltered(system, args.test_data, cache_dir, num_workers)
     durations = {u.key: u.duration for u in read_data_list(args.test_data)}
 

@@ -6,7 +6,6 @@ zeros that stands for padding), ``offsets.npy`` (first row of each utterance, th
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from wekws.dataset.extract import ExtractionPool, FeatureView, noise_files
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
+from wekws.files import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def open_cache(
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(directory.with_name(f".{directory.name}.lock")):
+    with file_lock(directory.with_name(f".{directory.name}.lock")):
         fingerprint = cache_fingerprint(utterances, view)
         cache = _open_if_current(directory, fingerprint)
         if cache is None:
@@ -123,14 +123,6 @@ def _file_line(path: str, key: str) -> bytes:
     except OSError:
         return f"{key}\0{path}\0missing\n".encode()
     return f"{key}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock that the system releases however this process ends."""
-    with open(path, "w", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _open_if_current(directory: Path, fingerprint: str) -> FeatureCache | None:

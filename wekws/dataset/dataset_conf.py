@@ -3,10 +3,11 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from wekws.config import load_yaml_with_base, parse_section
+from wekws.config import load_config, parse_config
 from wekws.dataset.augment import AugmentConfig, SpecAugConfig
 from wekws.dataset.extract import FeatureView
 from wekws.dataset.features import ContextExpansionConfig, FbankConfig
@@ -196,10 +197,12 @@ class DatasetConfig:
             log.warning("augment_conf.copies has no effect: no augmentation is on")
 
 
-def load_dataset_config(path: str | os.PathLike[str]) -> DatasetConfig:
+def load_dataset_config(
+    path: str | os.PathLike[str], overlays: Iterable[str | os.PathLike[str]] = ()
+) -> DatasetConfig:
     """Read the ``dataset_conf`` section of a configuration file; without one, the defaults.
 
+    overlays: files laid over it, in this order.
     Raises: ConfigError naming every problem of the section.
     """
-    section = load_yaml_with_base(path).get("dataset_conf")
-    return parse_section(DatasetConfig, section, f"{path}: dataset_conf")
+    return parse_config(DatasetConfig, load_config(path, overlays), "dataset_conf")

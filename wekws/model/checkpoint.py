@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wekws.config import load_yaml_with_base, parse_section
+from wekws.config import load_config, parse_config
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, read_yaml
 from wekws.model.model import KwsModel, ModelConfig
@@ -42,10 +42,10 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def read_model_config(path: str | os.PathLike[str]) -> ModelConfig:
     """Read the ``model`` section of a configuration file, whatever else it holds."""
-    content = load_yaml_with_base(path)
-    if "model" not in content:
+    raw = load_config(path)
+    if "model" not in raw.content:
         raise ConfigError(f"{path}: has no section `model`")
-    return parse_section(ModelConfig, content["model"], f"{path}: model")
+    return parse_config(ModelConfig, raw, "model")
 
 
 def config_beside(checkpoint_path: str | os.PathLike[str]) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from wekws.config import to_mapping
 from wekws.errors import DataError
 from wekws.files import file_sha256, write_yaml
+from wekws.machine import usable_cores
 from wekws.sweep.plan import Variant
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def available_devices(num_jobs: int) -> list[Device]:
 
     if torch.cuda.is_available():
         return [Device(gpu, 1) for gpu in range(torch.cuda.device_count())]
-    num_cores = len(os.sched_getaffinity(0))
+    num_cores = usable_cores()
     num_jobs = num_jobs or num_cores
     return [Device(None, max(1, num_cores // num_jobs)) for _ in range(num_jobs)]
 

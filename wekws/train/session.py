@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from wekws.distill.ensemble import restore_weights
 from wekws.distill.objective import Objective
 from wekws.errors import ConfigError
 from wekws.files import read_yaml
+from wekws.machine import usable_cores
 from wekws.model.checkpoint import load_weights
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel, ModelConfig, ignored_keys
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=path, help="weights to start from, same shapes")
     parser.add_argument("--resume", action="store_true", help="go on after the last epoch")
     parser.add_argument("--seed", type=int, default=777)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     parser.add_argument("--num_workers", type=int, default=cores, help="of feature extraction")
     parser.add_argument("--num_threads", type=int, default=0, help="of the step; 0: all cores")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

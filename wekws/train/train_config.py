@@ -6,13 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wekws.config import (
-    apply_overrides,
-    load_yaml_with_base,
-    merge,
-    parse_section,
-    to_mapping,
-)
+from wekws.config import load_config, parse_config, to_mapping
 from wekws.dataset.loader import DatasetConfig
 from wekws.distill.distill_conf import DistillConfig
 from wekws.distill.growth import ProgressiveConfig
@@ -203,13 +197,9 @@ def load_experiment(
     """Read a configuration file and its bases; overlay files and then overrides change it.
 
     overrides: ``section.key=value``.
-    Raises: ConfigError that names every problem with its dotted path.
+    Raises: ConfigError that names every problem with its file and dotted key.
     """
-    content = load_yaml_with_base(path)
-    for overlay in overlays:
-        content = merge(content, load_yaml_with_base(overlay))
-    where = " + ".join(str(part) for part in (path, *overlays))
-    return parse_section(ExperimentConfig, apply_overrides(content, overrides), where)
+    return parse_config(ExperimentConfig, load_config(path, overlays, overrides))
 
 
 def changed_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:

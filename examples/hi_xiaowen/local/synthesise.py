@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 import shutil
 import sys
 import time
@@ -32,6 +31,7 @@ from mandarin import Mandarin
 from wekws.errors import ConfigError
 from wekws.files import atomic_path
 from wekws.log import run
+from wekws.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +275,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--num_workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=usable_cores(),
         help="number of processes; the corpus does not depend on it (default: all cores)",
     )
     return parser.parse_args(argv)

@@ -87,6 +87,21 @@ def test_validation_fails_with_status_2_and_still_reports(corpus, config, tmp_pa
         run(validate_data, **(options | {"data_dir": corpus / "train"}))
 
 
+def test_validation_takes_the_overlays_of_training(corpus, config, tmp_path):
+    data = prepare(corpus, tmp_path / "data")
+    tokens = ["<blk>", "<filler>", *"JARVIS"]
+    (tmp_path / "dict.txt").write_text("".join(f"{t} {i}\n" for i, t in enumerate(tokens)))
+    (tmp_path / "keywords.txt").write_text("JARVIS\n")
+    # 98 frames of 1 s: every 30th makes 4, which cannot hold 6 labels.
+    (tmp_path / "slow.yaml").write_text("dataset_conf:\n  frame_skip: 30\n")
+    options = {"data_dir": data, "dict": tmp_path / "dict.txt", "config": config}
+    options |= {"keywords_file": tmp_path / "keywords.txt", "out_dir": tmp_path / "out"}
+    assert run(validate_data, **options, num_workers=1) == 0
+    run(validate_data, **options, num_workers=1, overlay=tmp_path / "slow.yaml")
+    report = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert {problem["kind"] for problem in report["problems"]} == {"labels_too_long"}
+
+
 def test_prepare_names_every_missing_list(corpus, tmp_path):
     (corpus / "dev" / "text").unlink()
     (corpus / "test" / "wav.scp").unlink()

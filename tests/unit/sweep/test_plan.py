@@ -109,7 +109,7 @@ def test_later_options_and_settings_win(tmp_path):
         ({"axes": {"a": {"key": "x"}}}, "either options, or a key with values"),
         ({"axes": {"a": {"options": {"b": {"setings": {}}}}}}, "did you mean 'settings'"),
         ({"compare_to": "nothing"}, "compare_to: nothing: no variant"),
-        ({"settings": {"optim_conf": {"lrr": 1}}}, "random, 0.2.optim_conf.lrr: unknown key"),
+        ({"settings": {"optim_conf": {"lrr": 1}}}, "random, 0.2: optim_conf.lrr: unknown key"),
         ({"epochs": 3, "epoch_share": 0.5}, "leave epochs at 0"),
     ],
 )

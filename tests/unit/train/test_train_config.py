@@ -16,9 +16,13 @@ def test_overlays_then_overrides_change_a_configuration():
     ]
 
 
-def test_a_problem_names_the_files_and_the_path():
-    with pytest.raises(ConfigError, match=r"teacher.yaml \+ .*speed.yaml.optim_conf.lrr: unknown"):
+def test_a_problem_names_the_file_and_the_path(tmp_path):
+    with pytest.raises(ConfigError, match="^--override optim_conf.lrr=1: optim_conf.lrr: unknown"):
         load_experiment(TEACHER, ["optim_conf.lrr=1"], [SPEED])
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("optim_conf: {lrr: 1}\n")
+    with pytest.raises(ConfigError, match="^[^ ]*/overlay.yaml: optim_conf.lrr: unknown"):
+        load_experiment(TEACHER, overlays=[SPEED, overlay])
 
 
 def test_a_front_end_that_makes_another_input_is_refused():
