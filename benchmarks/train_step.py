@@ -1,11 +1,12 @@
-"""Milliseconds of CPU per utterance of a training step, beside the matrix products alone.
+"""CPU time of a training step per utterance, as a ratio to its matrix products alone.
 
 python benchmarks/train_step.py [--num_threads 1] [--batch_size 64] [--seconds 2.9] [--options]
 
-The floor is every matrix product of the step (forward, gradient of input, gradient of weight) at
-the model's shapes, nothing else, measured in the same run. Times are CPU times of the process:
-other work on the machine does not count. ``--options``: what each option of distillation and of the
-step adds to plain CTC, the options taken in turn so that all of them meet the same machine.
+The floor is the time of all matrix products of the step (forward pass, gradient of the input,
+gradient of the weight) at the model's shapes and nothing else, measured in the same run. Times are
+CPU times of the process: other work on the machine does not count. With ``--options`` it prints the
+cost of each distillation or training option relative to plain CTC. The options run in turn, so that
+a change of the machine's speed affects all of them alike.
 """
 
 import argparse
@@ -59,17 +60,20 @@ def make_batch(batch_size: int, num_frames: int) -> tuple[torch.Tensor, ...]:
 
 @dataclass(frozen=True)
 class Option:
-    """What a step consists of. accum_grad, use_ema, use_probe: as in training_config.
-
-    num_teachers: each of the teacher's size.
-    """
+    """Settings of one training step."""
 
     distill: DistillConfig | None = None
+    """Distillation; None: plain CTC."""
     ctc: CtcConfig = CtcConfig()
+    """CTC loss."""
     accum_grad: int = 1
+    """Number of parts that a batch is split into for gradient accumulation."""
     use_ema: bool = False
+    """Whether a moving average of the weights is kept."""
     use_probe: bool = False
+    """Whether the gradient of each loss term is measured."""
     num_teachers: int = 1
+    """Number of teachers, each of the teacher configuration's size."""
 
 
 def with_kd(**values) -> Option:
@@ -90,14 +94,14 @@ OPTIONS = {
     "... non-blank frames": with_kd(frames="non_blank"),
     "... widened by 2": with_kd(frames="widened", num_neighbours=2),
     "... blank decoupled": with_kd(blank_weight=0.5),
-    "... teacher hears clean": Option(DistillConfig(teacher_view="clean")),
+    "... clean teacher": Option(DistillConfig(teacher_view="clean")),
     "... guide": Option(DistillConfig(guide=GuideConfig(weight=1.0))),
     "... hidden, mse, 3 blocks": with_hidden(),
     "... hidden, normalised mse": with_hidden(distance="normalised_mse"),
     "... hidden, cosine": with_hidden(distance="cosine"),
     "... hidden, last block": with_hidden(blocks="second_half"),
-    "... hidden, gate a frame": with_hidden(gate=GateConfig(openness=0.3)),
-    "... hidden, gate a channel": with_hidden(gate=GateConfig(openness=0.3, per="channel")),
+    "... hidden, gate per frame": with_hidden(gate=GateConfig(openness=0.3)),
+    "... hidden, gate per channel": with_hidden(gate=GateConfig(openness=0.3, per="channel")),
     "... adversarial": Option(DistillConfig(adversarial=AdversarialConfig(weight=0.1))),
     "... two teachers": Option(FULL, num_teachers=2),
     "... inner CTC head": Option(DistillConfig(inner=InnerConfig(weight=0.3))),
@@ -175,7 +179,7 @@ class Step:
 
 
 class Floor:
-    """The matrix products of a step: three for each trained layer, one for each teacher layer."""
+    """Matrix products of a step: three per trained layer, one per teacher layer."""
 
     def __init__(self, model_name: str, num_rows: int, *, has_teacher: bool) -> None:
         self.products = list(self._trained(make_model(model_name), num_rows))
@@ -189,7 +193,7 @@ class Floor:
                 x, g = torch.randn(num_rows, weight.shape[1]), torch.randn(num_rows, len(weight))
                 w = weight.detach()
                 products = [(x, w.T), (g.T, x), (g, w)]
-                # The first layer's input wants no gradient.
+                # The input of the first layer needs no gradient.
                 yield products[:2] if "in_linear1" in name else products
 
     def __call__(self) -> None:
@@ -199,7 +203,7 @@ class Floor:
 
 
 def cpu_ms(function, repeats: int) -> float:
-    """Return the least CPU time of a call over the repeats, in ms, after three warm-up calls."""
+    """Return the CPU time of the fastest call in ms, after three warm-up calls."""
     for _ in range(3):
         function()
     times = []
@@ -211,7 +215,7 @@ def cpu_ms(function, repeats: int) -> float:
 
 
 def compare_options(batch: tuple, repeats: int) -> None:
-    """Print what each option costs, the options taken in turn."""
+    """Print the cost of each option relative to plain CTC; the options run in turn."""
     steps = {n: Step("student", batch, option, use_bf16=False) for n, option in OPTIONS.items()}
     times = {name: math.inf for name in steps}
     for _ in range(repeats + 2):
@@ -220,7 +224,7 @@ def compare_options(batch: tuple, repeats: int) -> None:
             step()
             times[name] = min(times[name], time.process_time() - start)
     each = {name: 1000 * least / len(batch[2]) for name, least in times.items()}
-    print("| step of the student | CPU ms an utterance | against CTC | against CTC + KD |")
+    print("| student step | CPU ms per utterance | ratio to CTC | ratio to CTC + KD |")
     print("|---|---|---|---|")
     for name, value in each.items():
         kd = f"{value / each['CTC + KD']:.2f}" if name.startswith("...") else ""
@@ -229,22 +233,23 @@ def compare_options(batch: tuple, repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_threads", type=int, default=1)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=2.9, help="of the longest utterance")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--options", action="store_true", help="what each option costs")
-    parser.add_argument("--profile", action="store_true", help="where the teacher's step goes")
+    add = parser.add_argument
+    add("--num_threads", type=int, default=1, help="CPU threads of the step (%(default)s)")
+    add("--batch_size", type=int, default=64, help="utterances per batch (%(default)s)")
+    add("--seconds", type=float, default=2.9, help="longest utterance in s (%(default)s)")
+    add("--repeats", type=int, default=15, help="runs; the fastest one counts (%(default)s)")
+    add("--options", action="store_true", help="print the cost of each option against plain CTC")
+    add("--profile", action="store_true", help="also print a profile of the teacher's step")
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
     batch = make_batch(args.batch_size, int(100 * args.seconds) - 2)
     num_rows = int((-(-batch[1] // 3)).sum())
-    print(f"batch {args.batch_size}, longest {args.seconds} s, {num_rows} valid frames of 30 ms,")
-    print(f"{args.num_threads} thread(s), least of {args.repeats}; CPU ms an utterance\n")
+    print(f"batch {args.batch_size}, longest {args.seconds} s, {num_rows} valid frames of 30 ms")
+    print(f"{args.num_threads} thread(s), fastest of {args.repeats} runs; CPU ms per utterance\n")
     if args.options:
         compare_options(batch, args.repeats)
         return
-    print("| step | floor fp32 | step fp32 | ratio | step bf16 | bf16 / fp32 |")
+    print("| step | floor fp32 | step fp32 | ratio to floor | step bf16 | bf16 / fp32 |")
     print("|---|---|---|---|---|---|")
     for label, model_name, has_teacher in (
         ("teacher, CTC", "teacher", False),
