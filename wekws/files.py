@@ -1,6 +1,7 @@
 """Atomic writes, file locks, checksums, and reading and writing of YAML."""
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
 
 try:
     import fcntl
@@ -143,3 +144,19 @@ def write_yaml(path: str | os.PathLike[str], value: Any) -> None:
     """Write one YAML document, keys in their order, Chinese as it is."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         yaml.safe_dump(value, stream, sort_keys=False, allow_unicode=True)
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises: DataError if the file is missing or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

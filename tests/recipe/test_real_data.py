@@ -7,7 +7,7 @@ import pytest
 from recipe_copy import ROOT
 
 from wekws.bin import make_dict, prepare_kaldi, validate_data
-from wekws.score.results import read_json
+from wekws.files import read_json
 
 KEYWORDS = "COMPUTER,JARVIS,SMART MIRROR,SNOWBOY,VIEW GLASS,ALEXA"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wekws.errors import ConfigError
+from wekws.files import read_json
 from wekws.log import run
 from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
@@ -15,7 +16,7 @@ from wekws.report.distillation_report import ReportInputs, write_report
 from wekws.report.document import to_markdown
 from wekws.report.model_folder import Model, read_model
 from wekws.report.savings import kept_blocks
-from wekws.score.results import parse_named_dirs, read_json
+from wekws.score.results import parse_named_dirs
 
 
 def main(argv: Sequence[str] | None = None) -> int:

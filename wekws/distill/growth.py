@@ -1,9 +1,12 @@
-"""A student that gains blocks while it trains. Axes: N valid frames, H channels, P of the memory.
+"""Adding blocks to a student while it trains.
 
-A new block goes behind the last one, before the head. Where it is the teacher's, the student's
-block i is at every depth what ``transplant.blocks`` says of it at full depth. A student that
-grows by identities starts as that section says for a student of its first blocks: ``ends`` pairs
-these with the teacher's first and last ones, of a list the first items count.
+Axes: N valid frames, H channels between blocks, P memory channels, V tokens.
+
+A new block is inserted between the last one and the head. Where it is the teacher's, block i of the
+student is at every depth the one that ``transplant.blocks`` gives for it at full depth. A student
+that grows by identity blocks is initialised as that section says for a student with its first
+blocks only: ``ends`` pairs these with the teacher's first and last ones; of a list the first items
+are used.
 """
 
 from dataclasses import dataclass
@@ -14,8 +17,8 @@ from torch import Tensor, nn
 
 from wekws.distill.stages import share_out
 from wekws.distill.transplant import Sample, TransplantConfig, transplant
-from wekws.distill.transplant.fit import fit_rectified
-from wekws.distill.transplant.sample import trace
+from wekws.distill.transplant.least_squares import fit_rectified
+from wekws.distill.transplant.sample import compute_activations
 from wekws.errors import ConfigError
 from wekws.model.model import KwsModel
 
@@ -63,31 +66,32 @@ class ProgressiveConfig:
 
 @torch.no_grad()
 def add_identity_block(model: KwsModel, sample: Sample) -> None:
-    """Grow ``model`` by a block that gives back, nearly, what the last one gives."""
+    """Add a block to ``model`` whose output is nearly that of the block before it."""
     backbone = model.backbone
-    rows = trace(backbone, sample.rows, sample.packing(model)).linear[-1]
+    activations = compute_activations(backbone, sample.rows, sample.packing(model))
     reader = backbone.out_linear2.linear.weight
     if backbone.out_linear1 is not None:
         reader = reader @ backbone.out_linear1.linear.weight
-    project, memory, expand = model.append_block()
-    first, second, bias = near_identity(rows, reader, len(project.linear.weight))
-    project.linear.weight.copy_(first)
+    project, memory, expand = model.append_block().layers
+    weights = near_identity(activations.linear[-1], reader, len(project.linear.weight))
     for taps in memory.parameters():
         taps.zero_()
-    expand.linear.weight.copy_(second)
-    expand.linear.bias.copy_(bias)
+    project.linear.weight.copy_(weights[0])
+    expand.linear.weight.copy_(weights[1])
+    expand.linear.bias.copy_(weights[2])
 
 
 def near_identity(rows: Tensor, reader: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (P, H), (H, P), (H,) of a block that gives back its input as well as it can.
+    """Return (P, H), (H, P), (H,) of a block that reproduces its input as well as possible.
 
-    rows: (N, H) what it is fed: rectified, so at least 0, which is why the block's own ReLU lets
-    it through. The memory passes its input on when all taps are 0. Left is the narrow waist of
-    ``width`` = P channels: projection and affine are those of the input's P first principal
-    components, which lose the least of all affine maps of that rank and nothing where the input
-    varies in P directions only. Least in the metric I + W^T W: as features and, on a par, as
-    the head sees them; reader: (V, H), its W. The affine is then fitted once more, what is 0
-    being free to be anything below (see ``rectified_target``), if that comes closer.
+    rows: (N, H) input of the block. It comes from a ReLU, so it is at least 0 and the block's own
+    ReLU does not change it; with all taps 0 the memory does not change it either. What loses
+    information is the bottleneck of ``width`` = P channels: projection and affine are those of the
+    input's first P principal components, which lose the least of all affine maps of that rank, and
+    nothing where the input varies in P directions only. The error is measured in the metric
+    I + W^T W: on the features and, equally weighted, on the logits; reader: (V, H), the head's W.
+    The affine is then fitted again to the ReLU output (see ``rectified_target``), and that fit is
+    taken if its error is smaller.
     """
     double, head = rows.double(), reader.double()
     size, mean = rows.shape[1], double.mean(dim=0)
@@ -96,7 +100,7 @@ def near_identity(rows: Tensor, reader: Tensor, width: int) -> tuple[Tensor, Ten
     root = torch.linalg.cholesky(metric)  # metric = root root^T
     seen = (double - mean) @ root
     vectors = torch.linalg.eigh(seen.T @ seen).eigenvectors.flip(1)
-    # Of more channels than the input has, the rest read what the first read, unused at first.
+    # With more memory channels than input channels, the rest repeat the first ones, unused so far.
     vectors = vectors[:, torch.arange(width) % size]
     project = vectors.T @ root.T
     expand = torch.linalg.solve(root.T, vectors)
@@ -111,19 +115,19 @@ def near_identity(rows: Tensor, reader: Tensor, width: int) -> tuple[Tensor, Ten
 
 @torch.no_grad()
 def add_teacher_block(model: KwsModel, teacher: KwsModel, config: TransplantConfig) -> None:
-    """Grow ``model`` by the teacher's block for that place, sliced as ``config`` says.
+    """Add the teacher's block for the next position to ``model``, sliced by ``config.channels``.
 
-    Both on the CPU; ``config.blocks``: a list.
-    Raises: DataError if the teacher has no such block, or it is too small.
+    Both models are on the CPU; ``config.blocks`` is a list, not ``ends``.
+    Raises: DataError if the teacher has no such block, or is too small.
     """
+    assert config.blocks != "ends", "the block map of the full depth is needed"
     index = len(model.backbone.fsmn)
-    cmvn = (teacher.global_cmvn.mean, teacher.global_cmvn.istd)
-    donor = KwsModel(model.config.with_num_layers(index + 1), cmvn)
+    donor = KwsModel(model.config.with_num_layers(index + 1), teacher.cmvn)
     slices = TransplantConfig(channels=config.channels, blocks=config.blocks[: index + 1])
     transplant(donor, teacher, slices)
     copy_block(model.append_block(), donor.backbone.fsmn[index])
 
 
-def copy_block(block: nn.ModuleList, other: nn.ModuleList) -> None:
-    """Give a block the weights of another of its size."""
+def copy_block(block: nn.Module, other: nn.Module) -> None:
+    """Copy the weights of another block of the same sizes."""
     block.load_state_dict(other.state_dict())

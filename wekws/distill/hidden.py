@@ -12,6 +12,7 @@ from wekws.distill.gate import Gate, GateConfig, add_counts, count_weights
 from wekws.distill.schedule import Scheduled, checked_schedule, is_used
 from wekws.distill.taps import tap_widths
 from wekws.errors import ConfigError
+from wekws.model.fsmn import block_path
 
 Rule = Literal["ends", "even", "skip", "groups"]
 Blocks = Literal["all", "first_half", "second_half", "odd", "even"]
@@ -98,11 +99,6 @@ class HiddenConfig:
             )
             for i, weight in zip(chosen, weights, strict=True)
         )
-
-
-def block_path(index: int) -> str:
-    """Return the module path whose (rectified) output is that of an FSMN block."""
-    return f"backbone.fsmn.{index}.2"
 
 
 def choose_blocks(blocks: Blocks, num: int) -> list[int]:

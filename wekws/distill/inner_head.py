@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from wekws.distill.frames import valid_frames
-from wekws.distill.hidden import block_path
 from wekws.distill.schedule import Scheduled, checked_schedule
 from wekws.distill.taps import tap_widths
 from wekws.errors import ConfigError
+from wekws.model.fsmn import block_path
 
 
 @dataclass(frozen=True, kw_only=True)

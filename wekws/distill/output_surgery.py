@@ -1,13 +1,26 @@
-"""Output-layer surgery: the same model for a smaller vocabulary."""
+"""Output-layer surgery: the same model with a smaller vocabulary."""
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
-from wekws.dataset.vocabulary import Vocabulary
+from wekws.config import load_yaml_with_base, merge
+from wekws.dataset.manifest import read_kaldi_table
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.errors import DataError
-
-OUTPUT_LAYER = "backbone.out_linear2.linear"
+from wekws.files import write_yaml
+from wekws.model.checkpoint import (
+    config_beside,
+    load_model,
+    model_of,
+    require_other_folder,
+    save_weights,
+)
+from wekws.model.fsmn import OUT_LINEAR2
+from wekws.model.model import KwsModel
 
 
 def select_outputs(
@@ -15,13 +28,13 @@ def select_outputs(
 ) -> dict[str, Tensor]:
     """Return a state dict whose outputs are the target's tokens, in the target's order.
 
-    state: weights whose output row i is the source's token i. Rows go by token, never by
-    position, so that the logit of every kept token stays what it was. A source with more tokens
-    than the state has outputs is accepted as long as no token without an output is wanted.
-    Raises: DataError naming every token that the source lacks or that has no output, or a state
-    without output layer.
+    state: weights whose output row i belongs to the source's token i. Rows are matched by token,
+    not by position, so the logit of every kept token is unchanged. The source may have more
+    tokens than the state has outputs, as long as no wanted token is among those without one.
+    Raises: DataError naming every token that the source lacks or that has no output, or if the
+    state has no output layer.
     """
-    names = [f"{OUTPUT_LAYER}.weight", f"{OUTPUT_LAYER}.bias"]
+    names = [f"{OUT_LINEAR2}.weight", f"{OUT_LINEAR2}.bias"]
     absent = [name for name in names if name not in state]
     if absent:
         raise DataError(f"weights hold no {' and no '.join(absent)}; expected an FSMN of WeKWS")
@@ -52,3 +65,62 @@ def _rows_of(source: Vocabulary, target: Vocabulary, num_outputs: int) -> list[i
 def _quote(tokens: list[str], most: int = 20) -> str:
     shown = " ".join(f"'{token}'" for token in tokens[:most])
     return shown if len(tokens) <= most else f"{shown} and {len(tokens) - most} more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutCheckpoint:
+    """Result of ``cut_outputs``."""
+
+    path: Path
+    """Weights of the model with fewer outputs."""
+    before: KwsModel
+    """The given model."""
+    after: KwsModel
+    """The model with fewer outputs."""
+    vocabulary: Vocabulary
+    """Tokens that were kept."""
+
+
+def cut_outputs(
+    checkpoint: str | os.PathLike[str],
+    *,
+    source_dict: str | os.PathLike[str],
+    dictionary: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None = None,
+) -> CutCheckpoint:
+    """Cut the output layer of a checkpoint down to the tokens of a smaller dictionary.
+
+    Writes ``init.pt``, ``config.yaml`` and ``dict.txt`` to ``out_dir``.
+    source_dict: dictionary of the checkpoint. dictionary: tokens to keep. config: configuration of
+    the checkpoint; None: the ``config.yaml`` beside it.
+    Raises: ConfigError if ``out_dir`` is the checkpoint's own folder, whose files it would
+    replace; DataError, see ``select_outputs``.
+    """
+    checkpoint, out_dir = Path(checkpoint), Path(out_dir)
+    require_other_folder(out_dir, checkpoint)
+    config_path = config or config_beside(checkpoint)
+    model = load_model(checkpoint, config_path)
+    source, target = Vocabulary.load(source_dict), Vocabulary.load(dictionary)
+    state = select_outputs(model.state_dict(), source, target)
+    smaller = model_of(model.config.with_output_dim(target.size), state, source=str(checkpoint))
+    content = merge(load_yaml_with_base(config_path), {"model": {"output_dim": target.size}})
+    save_weights(smaller.state_dict(), out_dir / "init.pt")
+    write_yaml(out_dir / "config.yaml", content)
+    target.save(out_dir / "dict.txt")
+    return CutCheckpoint(path=out_dir / "init.pt", before=model, after=smaller, vocabulary=target)
+
+
+def token_coverage(
+    text_path: str | os.PathLike[str], tokenizer: Tokenizer, vocabulary: Vocabulary
+) -> tuple[float, int]:
+    """Return the share of a text's tokens that are in the vocabulary, and the number of tokens.
+
+    text_path: Kaldi's ``text``.
+    Raises: DataError if it has no tokens.
+    """
+    texts = read_kaldi_table(text_path).values()
+    tokens = [token for text in texts for token in tokenizer.tokenise(text)]
+    if not tokens:
+        raise DataError(f"{text_path}: no tokens; expected `utterance transcript` lines")
+    return sum(token in vocabulary.ids for token in tokens) / len(tokens), len(tokens)

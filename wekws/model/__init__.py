@@ -1,1 +1,1 @@
-"""The acoustic model: CMVN, FSMN, checkpoints, and what they cost."""
+"""The acoustic model: CMVN, FSMN, checkpoints, head folding, computational cost."""

@@ -1,4 +1,4 @@
-"""Global mean and variance normalisation: the layer, and the two files it is read from."""
+"""Global mean and variance normalisation (CMVN): the layer, and readers of its two file formats."""
 
 import json
 import logging
@@ -10,17 +10,23 @@ from torch import Tensor, nn
 
 from wekws.errors import DataError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# A variance below this share of the squared mean is what rounding leaves of E[x^2] - E[x]^2.
+# Names in the state dict of a ``KwsModel``, which are WeKWS's.
+CMVN_KEYS = ("global_cmvn.mean", "global_cmvn.istd")
+
+# Relative to the squared mean. A smaller variance is the rounding error of E[x^2] - E[x]^2.
 SMALLEST_VARIANCE = 1e-8
 
 
 class GlobalCMVN(nn.Module):
-    """``(x - mean) * istd``, with both as buffers: in the checkpoint, never trained."""
+    """``(x - mean) * istd``; both are buffers: saved in checkpoints, never trained."""
+
+    mean: Tensor
+    istd: Tensor
 
     def __init__(self, mean: Tensor, istd: Tensor, norm_var: bool = True) -> None:
-        """mean, istd: (D,). norm_var: False subtracts the mean and leaves the scale alone."""
+        """mean, istd: (D,). norm_var: False subtracts the mean only."""
         super().__init__()
         if mean.shape != istd.shape or mean.dim() != 1:
             raise ValueError(f"mean {tuple(mean.shape)}, istd {tuple(istd.shape)}; expected (D,)")
@@ -29,7 +35,7 @@ class GlobalCMVN(nn.Module):
         self.register_buffer("istd", istd.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to the same shape."""
+        """Normalise (..., D) features."""
         centred = x - self.mean
         return centred.mul_(self.istd) if self.norm_var else centred
 
@@ -37,12 +43,12 @@ class GlobalCMVN(nn.Module):
 def load_cmvn(
     path: str | os.PathLike[str], input_dim: int, norm_var: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Read statistics for ``input_dim`` features; what the file holds decides the format.
+    """Read statistics for ``input_dim`` features; the content of the file decides the format.
 
-    A vector shorter than ``input_dim`` is repeated, once a spliced frame (80 x 5 for 400).
-    Returns: mean and inverse standard deviation, (input_dim,) float32; ones for the latter if
-    not ``norm_var``.
-    Raises: DataError if the file is missing, is neither format, or does not fit ``input_dim``.
+    A vector shorter than ``input_dim`` is repeated for every spliced frame (80 x 5 for 400).
+    Returns: mean and inverse standard deviation, (input_dim,) float32; the latter is ones without
+    ``norm_var``.
+    Raises: DataError if the file is missing, has neither format, or does not fit ``input_dim``.
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -55,10 +61,10 @@ def load_cmvn(
     mean, istd = parse(text, path)
     if len(mean) == 0 or input_dim % len(mean):
         raise DataError(
-            f"{path}: holds {len(mean)} values; expected {input_dim} or a whole fraction of it"
+            f"{path}: holds {len(mean)} values; expected {input_dim}, or a divisor of it"
         )
     if not (torch.isfinite(mean).all() and torch.isfinite(istd).all()):
-        raise DataError(f"{path}: holds values that are not finite; compute it again")
+        raise DataError(f"{path}: contains values that are not finite; compute the file again")
     if not norm_var:
         istd = torch.ones_like(istd)
     num_copies = input_dim // len(mean)
@@ -66,7 +72,7 @@ def load_cmvn(
 
 
 def _parse_json(text: str, path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """Sums over frames: ``mean_stat``, ``var_stat`` (of squares) and ``frame_num``."""
+    """Parse WeKWS's sums: ``mean_stat`` (x), ``var_stat`` (x squared) and ``frame_num``."""
     try:
         content = json.loads(text)
         sums = torch.tensor(content["mean_stat"], dtype=torch.float64)
@@ -84,21 +90,21 @@ def _parse_json(text: str, path: str | os.PathLike[str]) -> tuple[Tensor, Tensor
         )
     mean = sums / num_frames
     variance = squares / num_frames - mean**2
-    # WeKWS floors such a variance at 1e-20: the first deviation would come out 1e10 high.
+    # WeKWS clips such a variance at 1e-20, which would amplify the feature by 1e10.
     is_constant = variance <= SMALLEST_VARIANCE * mean.square().clamp(min=1e-12)
     if is_constant.any():
         bins = is_constant.nonzero().flatten().tolist()
-        log.warning("%s: features %s never vary; their scale is left alone", path, bins)
+        logger.warning("%s: features %s are constant; their scale is not changed", path, bins)
     return mean, torch.where(is_constant, 1.0, variance).rsqrt()
 
 
 def _parse_kaldi(text: str, path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """An nnet of ``<AddShift>`` (minus the mean) and ``<Rescale>`` (inverse deviation)."""
+    """Parse a Kaldi nnet: ``<AddShift>`` (minus the mean), ``<Rescale>`` (inverse deviation)."""
     shift, scale = (_kaldi_vector(text, name, path) for name in ("AddShift", "Rescale"))
     if shift.shape != scale.shape:
         raise DataError(
             f"{path}: <AddShift> holds {len(shift)} values and <Rescale> {len(scale)}; "
-            "expected as many"
+            "expected equal numbers"
         )
     return -shift, scale
 
@@ -114,5 +120,5 @@ def _kaldi_vector(text: str, name: str, path: str | os.PathLike[str]) -> Tensor:
     except ValueError as error:
         raise DataError(f"{path}: <{name}>: {error}; expected numbers") from None
     if len(values) != int(found[1]):
-        raise DataError(f"{path}: <{name}> holds {len(values)} values; its head says {found[1]}")
+        raise DataError(f"{path}: <{name}> holds {len(values)} values; its header says {found[1]}")
     return values

@@ -1,11 +1,11 @@
-"""Feed-forward sequential memory network, with look-ahead instead of delay.
+"""Feed-forward sequential memory network (FSMN), with look-ahead instead of delay.
 
-Axes: B batch, T frames, D input features, V outputs, P channels of the memory, N valid frames of
-the whole batch, one utterance after another.
+Axes: B batch, T frames, D input features, V output tokens, H channels between blocks, P memory
+channels, K taps of a memory, N valid frames of the whole batch, one utterance after another.
 
-Between input and output the network sees valid frames only, as rows of one (N, .) matrix: padding
-costs nothing, and cannot leak into an utterance. Only the memory looks across frames; it spreads
-the rows out with silence (zeros) between utterances, as wide as its longest reach.
+The layers compute on valid frames only, as rows of one (N, .) matrix: padding costs nothing and
+cannot leak into an utterance. Only the memory combines frames; for that it places the rows on a
+time axis with zeros between utterances, at least as many as its longest tap reaches.
 """
 
 import dataclasses
@@ -19,31 +19,68 @@ from torch import Tensor, nn
 
 from wekws.errors import ConfigError
 
+# Layer names in the state dict of a ``KwsModel``: those of WeKWS's checkpoints. An affine has
+# ``.weight`` and ``.bias`` below its name. A merged head is OUT_LINEAR2 alone.
+IN_LINEAR1 = "backbone.in_linear1.linear"
+IN_LINEAR2 = "backbone.in_linear2.linear"
+OUT_LINEAR1 = "backbone.out_linear1.linear"
+OUT_LINEAR2 = "backbone.out_linear2.linear"
+BLOCKS = "backbone.fsmn"
+
+
+def projection_name(block: int) -> str:
+    """Return the name of a block's projection, which has a weight and no bias."""
+    return f"{BLOCKS}.{block}.0.linear"
+
+
+def left_taps_name(block: int) -> str:
+    """Return the name of a memory's taps on the present and the past."""
+    return f"{BLOCKS}.{block}.1.conv_left"
+
+
+def right_taps_name(block: int) -> str:
+    """Return the name of a memory's taps on the future; absent where right_order is 0."""
+    return f"{BLOCKS}.{block}.1.conv_right"
+
+
+def expansion_name(block: int) -> str:
+    """Return the name of a block's last affine."""
+    return f"{BLOCKS}.{block}.2.linear"
+
+
+def block_path(block: int) -> str:
+    """Return the module path whose output, rectified in place, is that of a block."""
+    return f"{BLOCKS}.{block}.2"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FSMNConfig:
-    """Section ``model.backbone``: sizes of an FSMN.
-
-    input_affine_dim, output_affine_dim: inner width of the linear pairs at either end. An
-    output_affine_dim of 0 is a merged head: one affine from linear_dim to the tokens.
-    num_layers: blocks. linear_dim: width between blocks. proj_dim: channels of the memory.
-    left_order: taps on the present and the past; right_order: taps on the future, 0 for none.
-    left_stride, right_stride: frames between taps.
-    """
+    """Section ``model.backbone``: sizes of an FSMN."""
 
     type: Literal["fsmn"] = "fsmn"
+    """The only backbone there is."""
     input_affine_dim: int
+    """Width between the two input affines, >= 1."""
     num_layers: int
+    """Number of blocks, >= 1."""
     linear_dim: int
+    """Channels between blocks, >= 1."""
     proj_dim: int
+    """Channels of the memory, >= 1."""
     left_order: int
+    """Taps on the present and past frames, >= 1."""
     right_order: int
+    """Taps on future frames, >= 0."""
     left_stride: int = 1
+    """Frames from one tap on the past to the next, >= 1."""
     right_stride: int = 1
+    """Frames from one tap on the future to the next, >= 1."""
     output_affine_dim: int
+    """Width between the two output affines; 0: a merged head, one affine from linear_dim to the
+    tokens."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that describe no network."""
+        """Check the sizes."""
         for name in (
             "input_affine_dim",
             "num_layers",
@@ -61,39 +98,37 @@ class FSMNConfig:
 
     @property
     def is_head_merged(self) -> bool:
-        """Whether one affine makes the logits, where others have two."""
+        """Whether the head is one affine instead of two."""
         return self.output_affine_dim == 0
 
     @property
     def left_reach(self) -> int:
-        """Frames of the past that one memory sees."""
+        """Past frames that one memory depends on."""
         return (self.left_order - 1) * self.left_stride
 
     @property
     def right_reach(self) -> int:
-        """Frames of the future that one memory sees."""
+        """Future frames that one memory depends on."""
         return self.right_order * self.right_stride
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the valid frames of a batch are.
-
-    rows: (N,) their places among the B * T frames of the batch.
-    slots: (N,) their places in a sequence with silence between the utterances.
-    num_slots: length of that sequence.
-    """
+    """Positions of the valid frames of a batch."""
 
     rows: Tensor
+    """(N,) indices into the B * T frames of the batch."""
     slots: Tensor
+    """(N,) indices into a time axis that has zeros between the utterances."""
     num_slots: int
+    """Length of that time axis."""
 
 
 def pack(lengths: Tensor, num_frames: int, gap: int) -> Packing:
-    """Lay the valid frames of a batch in one sequence, ``gap`` slots after each utterance.
+    """Place the valid frames of a batch on one time axis, ``gap`` empty slots after each utterance.
 
     lengths: (B,) valid frames; 0 is an utterance that is all padding. num_frames: T.
-    On a GPU this waits for the device once, to learn how many frames are valid.
+    On a GPU this waits for the device once, because the number of valid frames sizes the result.
     """
     is_valid = torch.arange(num_frames, device=lengths.device) < lengths.unsqueeze(1)
     rows = is_valid.flatten().nonzero().squeeze(1)
@@ -103,10 +138,10 @@ def pack(lengths: Tensor, num_frames: int, gap: int) -> Packing:
 
 
 class Linear(nn.Module):
-    """A linear layer under the key that WeKWS gives it."""
+    """Linear layer whose parameters have WeKWS's names, ``linear.weight`` and ``linear.bias``."""
 
     def __init__(self, input_dim: int, output_dim: int, *, bias: bool = True) -> None:
-        """Make ``linear`` of these sizes."""
+        """Create the layer with random weights."""
         super().__init__()
         self.linear = nn.Linear(input_dim, output_dim, bias=bias)
 
@@ -116,7 +151,7 @@ class Linear(nn.Module):
 
 
 class Memory(nn.Module):
-    """Each channel's weighted sum of its neighbours in time, plus itself.
+    """Weighted sum of neighbouring frames, per channel, plus the present frame.
 
     ``y[t] = x[t] + sum_i left[i] x[t - (L-1-i) s_l] + sum_j right[j] x[t + (j+1) s_r]``
     Source: Zhang et al. 2018, "Deep-FSMN", arXiv:1803.05030, eq. 7 (without the skip between
@@ -124,7 +159,7 @@ class Memory(nn.Module):
     """
 
     def __init__(self, config: FSMNConfig) -> None:
-        """Make the taps; the convolutions hold weights, shapes and initial values only."""
+        """Create the taps; the convolutions only hold weights, ``forward`` does not call them."""
         super().__init__()
         dim = config.proj_dim
         self.config = config
@@ -137,13 +172,13 @@ class Memory(nn.Module):
             self.conv_right = nn.Conv2d(dim, dim, (config.right_order, 1), groups=dim, bias=False)
 
     def forward(self, rows: Tensor, packing: Packing) -> Tensor:
-        """(N, P) valid frames to as many.
+        """Map (N, P) valid frames to (N, P).
 
-        The rows are a channels-last image of height N and width 1 as they are, so that one
-        depthwise convolution takes all taps and transposes nothing. ``benchmarks/memory_block.py``,
-        float32, 64 x 97 frames, 128 channels, one thread, forward + backward: 5 ms, against
-        12 to 19 as WeKWS has it (two convolutions over (B, P, T, 1)) and 15 to 19 for shifted
-        slices; a hand-written backward won 0.3 ms more and was not worth its lines.
+        The rows already are a channels-last image of height N and width 1, so one depthwise
+        convolution computes all taps without a transpose. ``benchmarks/memory_block.py``, float32,
+        64 x 97 frames, 128 channels, one thread, forward + backward: 5 ms, against 12 to 19 for
+        WeKWS's form (two convolutions over (B, P, T, 1)) and 15 to 19 for shifted slices. A
+        hand-written backward pass saved another 0.3 ms and was not worth the code.
         """
         left, right = self.config.left_reach, self.config.right_reach
         spread = rows.new_zeros(left + packing.num_slots + right, rows.shape[1])
@@ -155,7 +190,7 @@ class Memory(nn.Module):
         return rows + mixed.index_select(0, packing.slots)
 
     def _taps(self) -> Tensor:
-        """Return (P, K): all taps from the oldest frame to the newest, ``step`` frames apart."""
+        """Return (P, K) taps from the oldest frame to the newest, ``step`` frames apart."""
         taps = [self.conv_left.weight.flatten(1)]
         strides = [self.config.left_stride]
         if self.conv_right is not None:
@@ -171,28 +206,39 @@ class Memory(nn.Module):
         return empty.index_copy(1, index, torch.cat(taps, dim=1))
 
 
-def _make_block(config: FSMNConfig) -> nn.ModuleList:
-    return nn.ModuleList(
-        [
-            Linear(config.linear_dim, config.proj_dim, bias=False),
-            Memory(config),
-            Linear(config.proj_dim, config.linear_dim),
-        ]
-    )
+class FSMNBlock(nn.ModuleList):
+    """Projection, memory and expansion of one block, as items 0, 1 and 2."""
+
+    def __init__(self, config: FSMNConfig) -> None:
+        """Create the layers with random weights."""
+        super().__init__(
+            [
+                Linear(config.linear_dim, config.proj_dim, bias=False),
+                Memory(config),
+                Linear(config.proj_dim, config.linear_dim),
+            ]
+        )
+
+    @property
+    def layers(self) -> tuple[Linear, Memory, Linear]:
+        """Projection (H to P), memory (P) and expansion (P to H)."""
+        project, memory, expand = self
+        assert isinstance(project, Linear) and isinstance(memory, Memory)
+        assert isinstance(expand, Linear)
+        return project, memory, expand
 
 
 class FSMN(nn.Module):
-    """FSMN of any size in the family; keys are WeKWS's.
+    """FSMN of any size; parameters have WeKWS's names.
 
-    Frame t of the output belongs to frame t of the input. WeKWS pads on the left alone, so that
-    its output is this one, late by ``num_layers * right_order * right_stride`` frames (and
-    without the last of them); near the edges the two differ a little. A merged head has the key
-    of the second output affine, whose rows are the tokens as well, and no first one; WeKWS's own
-    network always has both.
+    Frame t of the output belongs to frame t of the input. WeKWS pads on the left only, so its
+    output equals this one, delayed by ``num_layers * right_order * right_stride`` frames (and
+    without the last ones); near the edges the two differ slightly. A merged head is
+    ``out_linear2`` without ``out_linear1``; WeKWS's own network always has both.
     """
 
     def __init__(self, input_dim: int, output_dim: int, config: FSMNConfig) -> None:
-        """Make the layers. Raises: ConfigError unless both sizes are positive."""
+        """Create the layers. Raises: ConfigError unless both sizes are positive."""
         super().__init__()
         if input_dim < 1 or output_dim < 1:
             raise ConfigError(
@@ -203,7 +249,7 @@ class FSMN(nn.Module):
         self.output_dim = output_dim
         self.in_linear1 = Linear(input_dim, config.input_affine_dim)
         self.in_linear2 = Linear(config.input_affine_dim, config.linear_dim)
-        self.fsmn = nn.ModuleList(_make_block(config) for _ in range(config.num_layers))
+        self.fsmn = nn.ModuleList(FSMNBlock(config) for _ in range(config.num_layers))
         self.out_linear1 = None
         if not config.is_head_merged:
             self.out_linear1 = Linear(config.linear_dim, config.output_affine_dim)
@@ -212,7 +258,7 @@ class FSMN(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map features to logits.
 
-        x: (B, T, D). lengths: (B,) valid frames, anything may follow them; None: all are valid.
+        x: (B, T, D). lengths: (B,) valid frames; padding may hold anything. None: all are valid.
         Returns: (B, T, V), zero on padding.
         """
         num_utterances, num_frames = x.shape[:2]
@@ -229,20 +275,27 @@ class FSMN(nn.Module):
             logits = empty.index_copy(0, packing.rows, logits)
         return logits.reshape(num_utterances, num_frames, self.output_dim)
 
-    def append_block(self) -> nn.ModuleList:
-        """Put one more block, of random weights, before the head; return it."""
+    @property
+    def blocks(self) -> list[FSMNBlock]:
+        """The blocks, first to last; ``fsmn``, which gives them WeKWS's names, in a typed form."""
+        return [block for block in self.fsmn if isinstance(block, FSMNBlock)]
+
+    def append_block(self) -> FSMNBlock:
+        """Add a block with random weights between the last one and the head, and return it."""
         device = self.out_linear2.linear.weight.device
-        self.fsmn.append(_make_block(self.config).to(device))
+        block = FSMNBlock(self.config).to(device)
+        self.fsmn.append(block)
         self.config = dataclasses.replace(self.config, num_layers=len(self.fsmn))
-        return self.fsmn[-1]
+        return block
 
     def _classify(self, rows: Tensor, packing: Packing) -> Tensor:
-        """(N, D) to (N, V)."""
+        """Map (N, D) to (N, V)."""
         rows = F.relu(self.in_linear2(self.in_linear1(rows)), inplace=True)
-        for project, memory, expand in self.fsmn:
+        for block in self.blocks:
+            project, memory, expand = block.layers
             rows = F.relu(expand(memory(project(rows), packing)), inplace=True)
         return self.out_linear2(self.inner_out(rows))
 
     def inner_out(self, rows: Tensor) -> Tensor:
-        """Map (N, H) to what the last layer reads: of a merged head, the rows themselves."""
+        """Map (N, H) to the input of the last layer; the identity where the head is merged."""
         return rows if self.out_linear1 is None else self.out_linear1(rows)

@@ -1,4 +1,4 @@
-"""The whole acoustic model: CMVN and backbone."""
+"""The acoustic model: CMVN followed by the FSMN."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,63 +10,68 @@ from torch import Tensor, nn
 
 from wekws.errors import ConfigError, DataError
 from wekws.model.cmvn import GlobalCMVN
-from wekws.model.fsmn import FSMN, FSMNConfig
+from wekws.model.fsmn import FSMN, FSMNBlock, FSMNConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class CMVNConfig:
-    """Section ``model.cmvn``.
-
-    cmvn_file: statistics that a new model starts from; a checkpoint carries its own.
-    norm_var: divide by the standard deviation too.
-    """
+    """Section ``model.cmvn``."""
 
     cmvn_file: str | None = None
+    """Statistics for a new model; a checkpoint contains its own."""
     norm_var: bool = True
+    """Whether to divide by the standard deviation as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingConfig:
-    """Section ``model.preprocessing`` of WeKWS; an FSMN has none."""
+    """Section ``model.preprocessing`` of WeKWS; an FSMN has no preprocessing layer."""
 
     type: Literal["none"] = "none"
+    """The only value accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """Section ``model.classifier`` of WeKWS; an FSMN brings its own, ``dropout`` has no effect."""
+    """Section ``model.classifier`` of WeKWS; an FSMN contains its own classifier."""
 
     type: Literal["identity"] = "identity"
+    """The only value accepted."""
     dropout: float = 0.1
+    """Without effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationConfig:
-    """Section ``model.activation`` of WeKWS; CTC wants none."""
+    """Section ``model.activation`` of WeKWS; CTC needs plain logits."""
 
     type: Literal["identity"] = "identity"
+    """The only value accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Section ``model``.
-
-    input_dim: features a frame, spliced. output_dim: tokens of the vocabulary; 0 until the
-    vocabulary is known (WeKWS's files leave it out), and no model is built before.
-    hidden_dim and the last three sections: WeKWS wants them in its files, they change nothing.
-    """
+    """Section ``model``."""
 
     input_dim: int = 400
+    """Features per frame after context expansion, >= 1."""
     output_dim: int = 0
+    """Tokens of the vocabulary; 0 until the vocabulary is known, as in WeKWS's files."""
     cmvn: CMVNConfig = field(default_factory=CMVNConfig)
+    """Feature normalisation."""
     backbone: FSMNConfig
+    """Sizes of the network."""
     hidden_dim: int = 128
+    """Without effect; WeKWS's files have it."""
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    """Without effect; WeKWS's files have it."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """Without effect; WeKWS's files have it."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
+    """Without effect; WeKWS's files have it."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that describe no model."""
+        """Check the sizes."""
         if self.input_dim < 1 or self.output_dim < 0:
             raise ConfigError(
                 f"input_dim {self.input_dim}, output_dim {self.output_dim}; expected at least 1 "
@@ -84,12 +89,12 @@ class ModelConfig:
 
 
 class KwsModel(nn.Module):
-    """Features in, unnormalised token scores out; state keys are WeKWS's."""
+    """CMVN and FSMN: maps features to logits over tokens. State keys are WeKWS's."""
 
     def __init__(self, config: ModelConfig, cmvn: tuple[Tensor, Tensor] | None = None) -> None:
-        """Make a model with random weights.
+        """Create a model with random weights.
 
-        cmvn: mean and inverse deviation, (input_dim,) each; None: features come normalised.
+        cmvn: mean and inverse standard deviation, (input_dim,) each; None: no normalisation.
         """
         super().__init__()
         self.config = config
@@ -106,17 +111,22 @@ class KwsModel(nn.Module):
             feats = self.global_cmvn(feats)
         return self.backbone(feats, lengths)
 
-    def append_block(self) -> nn.ModuleList:
-        """Put one more block, of random weights, before the head; return it."""
+    @property
+    def cmvn(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and inverse standard deviation, as the constructor takes them; None: none."""
+        return None if self.global_cmvn is None else (self.global_cmvn.mean, self.global_cmvn.istd)
+
+    def append_block(self) -> FSMNBlock:
+        """Add a block with random weights between the last one and the head, and return it."""
         block = self.backbone.append_block()
         self.config = self.config.with_num_layers(self.backbone.config.num_layers)
         return block
 
     def load_weights(self, state: Mapping[str, Tensor], *, source: str) -> None:
-        """Copy a state dict of exactly this model's keys and shapes.
+        """Copy a state dict that has exactly this model's keys and shapes.
 
-        source: where it comes from, for messages.
-        Raises: DataError that lists every missing, unexpected and mismatching tensor with shapes.
+        source: origin of the state dict, for error messages.
+        Raises: DataError listing every missing, unexpected and mismatching tensor with shapes.
         """
         own = self.state_dict()
         problems = [f"missing {k} {tuple(v.shape)}" for k, v in own.items() if k not in state]
@@ -133,7 +143,7 @@ class KwsModel(nn.Module):
 
 
 def ignored_keys(config: ModelConfig) -> list[str]:
-    """Return the keys that someone set to a value of his own and that nothing reads."""
+    """Return the keys that were set to something else than their default and have no effect."""
     defaults = ClassifierConfig()
     ignored = [] if config.hidden_dim == ModelConfig.hidden_dim else ["hidden_dim"]
     if config.classifier.dropout != defaults.dropout:
@@ -142,6 +152,6 @@ def ignored_keys(config: ModelConfig) -> list[str]:
 
 
 def skeleton(config: ModelConfig) -> KwsModel:
-    """Return the model without storage: shapes and names only."""
+    """Return the model on the meta device: shapes and names, no memory for the weights."""
     with torch.device("meta"):
         return KwsModel(config)

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from wekws.errors import DataError
+from wekws.files import read_json
 from wekws.plot import style
-from wekws.score.results import read_json
 
 _NUM_BINS = 60
 

@@ -12,13 +12,13 @@ from wekws.config import parse_section
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.distill.distill_rules import ALL_RULES
 from wekws.errors import DataError
-from wekws.files import read_yaml
+from wekws.files import read_json, read_yaml
 from wekws.model.cost import model_cost
 from wekws.model.model import ModelConfig
 from wekws.runlog.fields import BEFORE_FIRST_STEP, METRICS_NAME
 from wekws.runlog.health import HealthProblem, problem_history
 from wekws.runlog.metrics_reader import read_cv_rows, read_metrics
-from wekws.score.results import Result, read_json, read_result
+from wekws.score.results import Result, read_result
 
 _logger = logging.getLogger(__name__)
 

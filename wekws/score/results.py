@@ -1,6 +1,5 @@
 """Scoring results read back from a result folder: ``summary.json`` and ``stats.<keyword>.txt``."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import DataError
+from wekws.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,22 +129,6 @@ def read_result(name: str, result_dir: str | os.PathLike[str]) -> Result:
         raise DataError(f"{name}: {what} is missing; run compute_det_ctc on this folder first")
     stats = {keyword: read_stats(path) for keyword, path in paths.items()}
     return Result(name=name, result_dir=result_dir, summary=summary, stats=stats)
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises: DataError if the file is missing or holds something else.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def all_keywords(results: list[Result]) -> list[str]:

@@ -18,8 +18,7 @@ import numpy as np
 from wekws.dataset.vocabulary import keyword_id
 from wekws.decode.events import Event
 from wekws.errors import DataError
-from wekws.files import atomic_path
-from wekws.score.results import read_json
+from wekws.files import atomic_path, read_json
 
 REJECTED = -1.0
 

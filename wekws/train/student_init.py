@@ -65,7 +65,7 @@ def fill_from_teacher(
     sample = None
     if config.needs_data:
         sample = draw_sample(source, experiment, train_set, config.num_batches, seed)
-    for row in transplant(student, source, config, sample, teacher):
+    for row in transplant(student, source, config, sample=sample, teacher=teacher):
         logger.info("%-38s from %-38s %s to %s: %s", *row)
 
 

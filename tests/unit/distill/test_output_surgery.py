@@ -5,7 +5,7 @@ from wekws.bin.surgery import main
 from wekws.config import to_mapping
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import select_outputs
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 from wekws.files import write_yaml
 from wekws.model.checkpoint import load_model, save_weights
 from wekws.model.fsmn import FSMNConfig
@@ -135,3 +135,14 @@ def test_command_refuses_text_without_tokens(base_dir):
     (base_dir / "text").write_text("u1\n")
     with pytest.raises(DataError, match="no tokens"):
         cut(base_dir, "--text", str(base_dir / "text"))
+
+
+def test_command_refuses_to_overwrite_the_source(base_dir, monkeypatch):
+    # As typed beside the model: relative, and by another spelling of the same folder.
+    monkeypatch.chdir(base_dir)
+    before = {path.name: path.read_bytes() for path in (base_dir / "base").iterdir()}
+    for out_dir in ("base", "base/../base", str(base_dir / "base")):
+        flags = ["--checkpoint", "base/final.pt", "--source_dict", "base/dict.txt"]
+        with pytest.raises(ConfigError, match="name another folder"):
+            main([*flags, "--dict", "dict.txt", "--out_dir", out_dir])
+    assert before == {path.name: path.read_bytes() for path in (base_dir / "base").iterdir()}

@@ -64,7 +64,7 @@ def test_first_takes_the_expected_slices_and_accounts_for_every_tensor():
 @pytest.mark.parametrize("rule", RULES, ids=rule_name)
 def test_same_sizes_give_the_same_model_under_every_rule(rule):
     teacher, student = model(1, TEACHER), model(2, TEACHER)
-    report = transplant(student, teacher, rule, sample_of(teacher))
+    report = transplant(student, teacher, rule, sample=sample_of(teacher))
     assert {row.action for row in report} == {"copied"}
     own = student.state_dict()
     assert all(torch.equal(own[name], value) for name, value in teacher.state_dict().items())
@@ -75,7 +75,7 @@ def test_same_sizes_give_the_same_model_under_every_rule(rule):
 def test_every_rule_fills_every_tensor_with_finite_numbers(rule, blocks):
     teacher, student = model(1, TEACHER), model(2, STUDENT)
     rule = dataclasses.replace(rule, blocks=blocks)
-    report = transplant(student, teacher, rule, sample_of(teacher))
+    report = transplant(student, teacher, rule, sample=sample_of(teacher))
     assert [row.name for row in report] == list(student.state_dict())
     assert all(torch.isfinite(value).all() for value in student.state_dict().values())
     named = {row.name: row.source_name for row in report}
@@ -125,7 +125,7 @@ def test_better_rules_come_closer_to_the_teacher_on_unseen_data():
         sample = sample_of(teacher, num=200)
         for name, rule in rules.items():
             student = model(100 + seed, STUDENT)
-            transplant(student, teacher, rule, sample)
+            transplant(student, teacher, rule, sample=sample)
             reached[name] += distance(student, teacher) / 10
     order = list(reached.values())
     assert order == sorted(order, reverse=True), reached
@@ -138,7 +138,7 @@ def test_a_copied_head_must_fit():
         transplant(student, teacher, TransplantConfig(head="copy"))
     aligned = model(2, STUDENT, linear_dim=8)
     rule = dataclasses.replace(BEST, head="copy")
-    report = transplant(aligned, teacher, rule, sample_of(teacher))
+    report = transplant(aligned, teacher, rule, sample=sample_of(teacher))
     heads = {row.action for row in report if "out_linear" in row.name}
     assert heads == {"copied"}
 
@@ -148,15 +148,15 @@ def test_a_projected_head_can_follow_another_teacher():
     students = [model(2, STUDENT) for _ in range(2)]
     rule = TransplantConfig(head="project")
     sample = sample_of(source, num=200)
-    transplant(students[0], source, rule, sample)
-    transplant(students[1], source, rule, sample, teacher)
+    transplant(students[0], source, rule, sample=sample)
+    transplant(students[1], source, rule, sample=sample, teacher=teacher)
     assert distance(students[1], teacher) < distance(students[0], teacher)
 
 
 def test_a_student_without_right_taps_takes_the_rest():
     student, teacher = model(2, STUDENT, right_order=0), model(1, TEACHER)
     for rule in (FIRST, BEST):
-        report = transplant(student, teacher, rule, sample_of(teacher))
+        report = transplant(student, teacher, rule, sample=sample_of(teacher))
         assert not any("conv_right" in row.name for row in report)
 
 

@@ -5,20 +5,19 @@ import torch
 from small_models import STUDENT, TEACHER, model, sample_of
 
 from wekws.distill.transplant import TransplantConfig, transplant
-from wekws.distill.transplant.block_fit import Block, fit_block
-from wekws.distill.transplant.channels import keep, need
-from wekws.distill.transplant.contexts import Contexts, tap_offsets
-from wekws.distill.transplant.fit import compensate, fit_affine, fit_rectified
-from wekws.distill.transplant.head_fit import fit_softmax
-from wekws.distill.transplant.pairs import factor
-from wekws.distill.transplant.sample import trace
+from wekws.distill.transplant.blocks import BlockWeights, fit_block
+from wekws.distill.transplant.channels import evenly_spaced, most_needed, need
+from wekws.distill.transplant.head import fit_softmax
+from wekws.distill.transplant.least_squares import compensate, fit_affine, fit_rectified
+from wekws.distill.transplant.linear_pairs import factor
+from wekws.distill.transplant.sample import compute_activations
+from wekws.distill.transplant.tap_windows import TapWindows, tap_offsets
 
 
 def test_channels_that_stay():
-    assert keep("first", 6, 3).tolist() == [0, 1, 2]
-    assert keep("uniform", 9, 3).tolist() == [0, 4, 8]
-    assert keep("activation", 4, 2, torch.tensor([1.0, 5.0, 0.0, 3.0])).tolist() == [1, 3]
-    assert keep("uniform", 4, 4).tolist() == [0, 1, 2, 3]
+    assert evenly_spaced(9, 3).tolist() == [0, 4, 8]
+    assert evenly_spaced(4, 4).tolist() == [0, 1, 2, 3]
+    assert most_needed(torch.tensor([1.0, 5.0, 0.0, 3.0]), 2).tolist() == [1, 3]
 
 
 def test_a_channel_is_needed_as_far_as_it_varies_and_is_read():
@@ -87,13 +86,13 @@ def test_a_mean_that_the_projection_drops_reaches_the_affines_bias():
         teacher.backbone.in_linear2.linear.bias[7] = 2.0
     student = model(2, TEACHER, linear_dim=7, num_layers=1)
     rule = TransplantConfig(compensation="mean")
-    transplant(student, teacher, rule, sample_of(teacher))
+    transplant(student, teacher, rule, sample=sample_of(teacher))
     x = torch.randn(1, 30, 10)
     lengths = torch.tensor([30])
     sample = type(sample_of(teacher)).of(teacher, [(x, lengths)])
     packing = sample.packing(teacher)
-    own = trace(student.backbone, sample.rows, packing).before[1]
-    theirs = trace(teacher.backbone, sample.rows, packing).before[1][:, :7]
+    own = compute_activations(student.backbone, sample.rows, packing).before[1]
+    theirs = compute_activations(teacher.backbone, sample.rows, packing).before[1][:, :7]
     torch.testing.assert_close(own[4:-4], theirs[4:-4], rtol=1e-4, atol=1e-4)
 
 
@@ -108,7 +107,7 @@ def test_what_the_relu_hides_need_not_be_fitted():
     assert ((x @ plain.T + plain_bias).clamp(min=0) - target.clamp(min=0)).abs().max() > 1
 
 
-def test_contexts_are_the_memory_of_the_model():
+def test_windows_are_the_memory_of_the_model():
     student = model(2, STUDENT, left_order=3, right_order=2, right_stride=2)
     config = student.config.backbone
     assert tap_offsets(config) == [-2, -1, 0, 2, 4]
@@ -120,10 +119,10 @@ def test_contexts_are_the_memory_of_the_model():
         [conv.weight.flatten(1) for conv in (memory.conv_left, memory.conv_right)], dim=1
     ).detach()
     taps[:, 2] += 1.0
-    contexts = Contexts(rows, packing, config)
+    windows = TapWindows(rows, packing, config)
     with torch.no_grad():
         expected = memory(project(rows), packing)
-        found = contexts.remember(project.linear.weight, taps)
+        found = windows.run_memory(project.linear.weight, taps)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -131,17 +130,19 @@ def test_a_block_that_can_be_matched_is_matched():
     config = model(0, STUDENT).config.backbone
     sample = sample_of(model(0, STUDENT), num=150)
     rows = torch.randn(len(sample.rows), 7)
-    contexts = Contexts(rows, sample.packing(model(0, STUDENT)), config)
+    windows = TapWindows(rows, sample.packing(model(0, STUDENT)), config)
     torch.manual_seed(3)
-    wanted = Block(torch.randn(3, 7), torch.randn(3, 3), torch.randn(7, 3), torch.randn(7))
-    start = Block(*(value + 0.3 * torch.randn_like(value) for value in vars(wanted).values()))
-    target = wanted.run(contexts)
+    wanted = BlockWeights(torch.randn(3, 7), torch.randn(3, 3), torch.randn(7, 3), torch.randn(7))
+    start = BlockWeights(
+        *(value + 0.3 * torch.randn_like(value) for value in vars(wanted).values())
+    )
+    target = wanted.run(windows)
 
     def error(block):
-        reached = block.run(contexts).clamp(min=0)
+        reached = block.run(windows).clamp(min=0)
         return float((reached - target.clamp(min=0)).square().mean())
 
-    fitted = fit_block(start, contexts, target, rounds=10, sweeps=3)
+    fitted = fit_block(start, windows, target, rounds=10, sweeps=3)
     assert error(fitted) < 2e-3 * error(start)
 
 
@@ -175,7 +176,7 @@ def test_moments_are_those_of_the_stacked_neighbours(changes):
             stacked.append(torch.stack(taps))
     stacked = torch.stack(stacked)
     centred = stacked - stacked.mean(dim=0)
-    found = Contexts(rows, packing, config).moments(target)
+    found = TapWindows(rows, packing, config).moments(target)
     expected = torch.einsum("nkh,nlj->khlj", centred, centred)
     torch.testing.assert_close(found.gram, expected, rtol=1e-4, atol=1e-4)
     expected = torch.einsum("nkh,no->kho", centred, target)

@@ -12,7 +12,7 @@ from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import Sample, TransplantConfig, transplant
-from wekws.distill.transplant.heads import split_head
+from wekws.distill.transplant.head import split_head
 from wekws.errors import DataError
 from wekws.model.checkpoint import model_of, read_model_config
 from wekws.model.fold import fold_head
@@ -25,7 +25,7 @@ HEAD = "backbone.out_linear2.linear"
 @pytest.mark.parametrize("rule", RULES, ids=rule_name)
 def test_same_sizes_but_for_the_head_give_the_same_function_under_every_rule(rule):
     teacher, student = model(1, TEACHER), model(2, TEACHER, output_affine_dim=0)
-    report = transplant(student, teacher, rule, sample_of(teacher))
+    report = transplant(student, teacher, rule, sample=sample_of(teacher))
     assert {row.action for row in report} == {"copied"}
     x = torch.randn(2, 9, 10)
     torch.testing.assert_close(student(x), teacher(x), rtol=0, atol=1e-5)
@@ -35,11 +35,11 @@ def test_same_sizes_but_for_the_head_give_the_same_function_under_every_rule(rul
 def test_a_merged_source_fills_two_affines(rule):
     teacher = fold_head(model(1, TEACHER))
     student = model(2, TEACHER)
-    transplant(student, teacher, rule, sample_of(teacher))
+    transplant(student, teacher, rule, sample=sample_of(teacher))
     x = torch.randn(2, 9, 10)
     torch.testing.assert_close(student(x), teacher(x), rtol=0, atol=1e-5)
     twin = model(2, TEACHER, output_affine_dim=0)
-    transplant(twin, teacher, rule, sample_of(teacher))
+    transplant(twin, teacher, rule, sample=sample_of(teacher))
     assert all(torch.equal(twin.state_dict()[k], v) for k, v in teacher.state_dict().items())
 
 
@@ -57,7 +57,7 @@ def test_a_merged_head_takes_columns_of_the_folded_matrix():
 def test_every_rule_fills_a_smaller_student_from_either_source(rule, sizes):
     for source in (model(1, TEACHER), fold_head(model(1, TEACHER))):
         student = model(2, sizes)
-        report = transplant(student, source, rule, sample_of(source))
+        report = transplant(student, source, rule, sample=sample_of(source))
         assert [row.name for row in report] == list(student.state_dict())
         assert all(torch.isfinite(value).all() for value in student.state_dict().values())
 
@@ -71,7 +71,7 @@ def test_compensation_reaches_a_merged_head():
         teacher.backbone.fsmn[2][2].linear.bias[7] = 2.0
     student = model(2, TEACHER, linear_dim=7, num_layers=1, output_affine_dim=0)
     rule = TransplantConfig(compensation="mean", blocks=(2,))
-    report = transplant(student, teacher, rule, sample_of(teacher))
+    report = transplant(student, teacher, rule, sample=sample_of(teacher))
     assert {row.action for row in report if HEAD in row.name} == {"mean"}
     kept = fold_head(teacher).state_dict()[f"{HEAD}.weight"][:, :7]
     assert torch.equal(student.state_dict()[f"{HEAD}.weight"], kept)
@@ -83,7 +83,7 @@ def test_a_copied_head_must_fit_the_folded_one():
         transplant(model(2, MERGED), teacher, TransplantConfig(head="copy"))
     student = model(2, MERGED, linear_dim=8)
     rule = TransplantConfig(compensation="sequential", head="copy")
-    report = transplant(student, teacher, rule, sample_of(teacher))
+    report = transplant(student, teacher, rule, sample=sample_of(teacher))
     assert {row.action for row in report if HEAD in row.name} == {"copied"}
 
 
@@ -91,7 +91,9 @@ def test_a_projected_merged_head_follows_the_teacher():
     teacher, student = model(1, TEACHER), model(2, MERGED)
     transplant(student, teacher, TransplantConfig())
     sliced = student.state_dict()[f"{HEAD}.weight"].clone()
-    report = transplant(student, teacher, TransplantConfig(head="project"), sample_of(teacher))
+    report = transplant(
+        student, teacher, TransplantConfig(head="project"), sample=sample_of(teacher)
+    )
     assert {row.action for row in report if HEAD in row.name} == {"projected"}
     assert not torch.equal(student.state_dict()[f"{HEAD}.weight"], sliced)
 
@@ -124,7 +126,7 @@ def test_the_shipped_overlay_fits_the_shipped_students(name):
     teacher = KwsModel(read_model_config(CONF / "fsmn_ctc_teacher.yaml"), cmvn)
     student = KwsModel(read_model_config(CONF / f"fsmn_ctc_student_{name}.yaml"), cmvn)
     sample = Sample.of(teacher, [(torch.randn(4, 100, 400), torch.full((4,), 100))])
-    report = transplant(student, teacher, dataclasses.replace(config, num_batches=1), sample)
+    report = transplant(student, teacher, dataclasses.replace(config, num_batches=1), sample=sample)
     assert {row.action for row in report if HEAD in row.name} == {"projected"}
     assert {row.source_name.split(".")[2] for row in report if ".fsmn." in row.name} == {
         "0", "1", "3",

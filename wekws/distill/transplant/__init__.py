@@ -1,4 +1,4 @@
-"""Start a student from a larger model of its family."""
+"""Initialise a student from a larger model of its family."""
 
 import copy
 
@@ -6,16 +6,20 @@ import torch
 from torch import Tensor
 
 from wekws.distill.transplant.blocks import compensate_blocks, fit_blocks
-from wekws.distill.transplant.channels import choose_channels, slice_all
-from wekws.distill.transplant.draft import Draft
-from wekws.distill.transplant.draft import Row as Row
-from wekws.distill.transplant.ends import factor_input, fit_head, fit_input, project_head
-from wekws.distill.transplant.graft import Graft
-from wekws.distill.transplant.heads import head_like
+from wekws.distill.transplant.channels import choose_channels
+from wekws.distill.transplant.head import (
+    factor_head,
+    fit_head,
+    project_head,
+    require_copied_head,
+    with_head_of,
+)
+from wekws.distill.transplant.linear_pairs import factor_input, fit_input
 from wekws.distill.transplant.rules import TransplantConfig as TransplantConfig
 from wekws.distill.transplant.sample import Sample as Sample
-from wekws.distill.transplant.sample import trace
-from wekws.errors import DataError
+from wekws.distill.transplant.sample import SourceData, compute_activations
+from wekws.distill.transplant.state import TensorReport as TensorReport
+from wekws.distill.transplant.state import TransplantState, require_fit
 from wekws.model.model import KwsModel
 
 
@@ -24,78 +28,77 @@ def transplant(
     student: KwsModel,
     source: KwsModel,
     config: TransplantConfig,
+    *,
     sample: Sample | None = None,
     teacher: KwsModel | None = None,
-) -> list[Row]:
+) -> list[TensorReport]:
     """Fill the student from the source, in place, by the rules of ``config``.
 
-    sample: rows of the training set; needed if ``config.needs_data``.
-    teacher: whose posteriors a projected head is fitted to; None: the source's.
-    A student of the source's own sizes is a copy of it, under every rule. Where one of the two
-    has a merged head, the source's is folded, or split, first.
-    Returns: a row for every tensor of the student.
+    sample: training data; needed if ``config.needs_data``. teacher: the model whose posteriors a
+    projected head is fitted to; None: the source.
+    A student with the source's sizes becomes a copy of it, under every rule. Where only one of the
+    two has a merged head, the source's head is folded, or split, first.
+    Returns: a report on every tensor of the student.
     Raises: DataError naming every tensor that cannot be filled; the student is then unchanged.
     """
-    source = head_like(student, source)
-    graft = _begin(student, source, config, sample)
-    slice_all(graft.draft, graft.channels)
-    _check_head(graft)
-    if graft.draft.is_copied() and graft.draft.blocks == tuple(range(len(source.backbone.fsmn))):
-        return graft.draft.write(student)
-    fed = _fill_body(graft)
-    if config.head == "slice":
-        fit_head(graft, fed)
-    elif config.head == "project":
-        fed = _own_activations(graft, student)
-        logits = graft.seen.logits
-        if teacher is not None:
-            logits = trace(teacher.backbone, sample.rows, sample.packing(teacher)).logits
-        project_head(graft, fed, logits)
-    return graft.draft.write(student)
-
-
-def _begin(
-    student: KwsModel, source: KwsModel, config: TransplantConfig, sample: Sample | None
-) -> Graft:
-    numbers = (model.config.backbone.num_layers for model in (student, source))
-    draft = Draft(student, source, config.blocks_for(*numbers))
-    packing = seen = None
+    source = with_head_of(student, source)
+    num_layers = source.config.backbone.num_layers
+    blocks = config.blocks_for(student.config.backbone.num_layers, num_layers)
+    require_fit(student, source, blocks)
+    data = None
     if config.needs_data:
-        packing = sample.packing(student, source)
-        seen = trace(source.backbone, sample.rows, packing)
-    own, theirs = student.config.backbone, source.config.backbone
-    channels = choose_channels(config.channels, own, theirs, draft, seen)
-    return Graft(config, draft, channels, own, sample, packing, seen)
+        if sample is None:
+            raise ValueError("transplant: these rules need a sample of training data")
+        data = SourceData.of(sample, student, source)
+    activations = None if data is None else data.activations
+    sizes = student.config.backbone
+    channels = choose_channels(config.channels, sizes, source, blocks, activations)
+    state = TransplantState(student, source, config=config, blocks=blocks, channels=channels)
+    if config.head == "copy":
+        require_copied_head(state)
+    is_whole = state.is_copied() and blocks == tuple(range(num_layers))
+    if not is_whole and data is None:
+        _improve(state)
+    elif not is_whole and data is not None:
+        _improve_on_data(state, data, student, teacher)
+    return state.write(student)
 
 
-def _check_head(graft: Graft) -> None:
-    names = [f"{layer}.{part}" for layer in graft.head for part in ("weight", "bias")]
-    changed = [name for name in names if not graft.draft.is_copied(name)]
-    if graft.config.head == "copy" and changed:
-        sizes = [
-            f"{n}: source {tuple(graft.draft.of(n).shape)}, student {tuple(graft.draft.shapes[n])}"
-            for n in changed
-        ]
-        raise DataError("transplant.head: copy: does not fit:\n  " + "\n  ".join(sizes))
+def _improve(state: TransplantState) -> None:
+    """Replace slices by the rules that need no data."""
+    if state.config.pairs != "slice":
+        factor_input(state, None)
+        if state.config.head == "slice":
+            factor_head(state)
 
 
-def _fill_body(graft: Graft) -> Tensor | None:
-    """Improve on the slices up to the head; return what the head is fed, where it is known."""
-    if graft.config.pairs != "slice":
-        factor_input(graft)
-    if graft.config.compensation != "none":
-        fit_input(graft)
-    if graft.config.compensation == "sequential":
-        return fit_blocks(graft)
-    if graft.config.compensation != "none":
-        compensate_blocks(graft)
-    if graft.seen is None:
-        return None
-    return graft.seen.linear[graft.boundaries[-1]][:, graft.channels.linear[-1]]
+def _improve_on_data(
+    state: TransplantState, data: SourceData, student: KwsModel, teacher: KwsModel | None
+) -> None:
+    """Replace slices by factors and fits, from the input to the head."""
+    config = state.config
+    if config.pairs != "slice":
+        factor_input(state, data.sample.rows if config.pairs == "data_svd" else None)
+    if config.compensation != "none":
+        fit_input(state, data)
+    if config.compensation == "sequential":
+        head_inputs = fit_blocks(state, data)
+    else:
+        if config.compensation != "none":
+            compensate_blocks(state, data)
+        head_inputs = data.activations.linear[state.boundaries[-1]][:, state.channels.linear[-1]]
+    if config.head == "slice":
+        fit_head(state, data, head_inputs)
+    elif config.head == "project":
+        logits = data.activations.logits
+        if teacher is not None:
+            packing = data.sample.packing(teacher)
+            logits = compute_activations(teacher.backbone, data.sample.rows, packing).logits
+        project_head(state, _student_activations(state, data, student), logits)
 
 
-def _own_activations(graft: Graft, student: KwsModel) -> Tensor:
-    """Return (N, H): the student's last activations, as drafted so far."""
-    drafted = copy.deepcopy(student)
-    graft.draft.write(drafted)
-    return trace(drafted.backbone, graft.sample.rows, graft.packing).linear[-1]
+def _student_activations(state: TransplantState, data: SourceData, student: KwsModel) -> Tensor:
+    """Return (N, H): output of the student's last block, with its tensors as they are so far."""
+    filled = copy.deepcopy(student)
+    state.write(filled)
+    return compute_activations(filled.backbone, data.sample.rows, data.packing).linear[-1]

@@ -1,138 +1,117 @@
-"""Which channels of the source stay, one choice for both sides of every tensor."""
+"""Choice of the source's channels that the student keeps, the same on both sides of a tensor."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from wekws.distill.transplant.draft import Draft
-from wekws.distill.transplant.sample import Trace
-from wekws.model.fsmn import FSMNConfig
+from wekws.distill.transplant.rules import ChannelRule
+from wekws.distill.transplant.sample import Activations
+from wekws.model.fsmn import (
+    IN_LINEAR1,
+    IN_LINEAR2,
+    OUT_LINEAR1,
+    OUT_LINEAR2,
+    FSMNConfig,
+    expansion_name,
+    left_taps_name,
+    projection_name,
+    right_taps_name,
+)
+from wekws.model.model import KwsModel
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Ascending indices into the source's channels, for each width of the student.
-
-    linear: for the input of block 0, then for the output of each block.
-    memory: for each block.
-    output_affine: for what the last layer reads; of a merged head, the last of ``linear``.
-    """
+    """Ascending indices into the source's channels, for every width of the student."""
 
     input_affine: Tensor
+    """Between the two input affines."""
     linear: list[Tensor]
+    """Input of block 0, then the output of each block."""
     memory: list[Tensor]
+    """Memory of each block."""
     output_affine: Tensor
+    """Input of the last layer; of a merged head, the last of ``linear``."""
+
+    def kept_axes(self) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+        """Return the kept rows and columns of each layer, by its name; None: all."""
+        axes: dict[str, tuple[Tensor | None, Tensor | None]] = {
+            IN_LINEAR1: (self.input_affine, None),
+            IN_LINEAR2: (self.linear[0], self.input_affine),
+            OUT_LINEAR1: (self.output_affine, self.linear[-1]),
+            OUT_LINEAR2: (None, self.output_affine),
+        }
+        for block, memory in enumerate(self.memory):
+            axes[projection_name(block)] = memory, self.linear[block]
+            axes[left_taps_name(block)] = axes[right_taps_name(block)] = memory, None
+            axes[expansion_name(block)] = self.linear[block + 1], memory
+        return axes
 
 
-def keep(rule: str, size: int, num: int, needs: Tensor | None = None) -> Tensor:
-    """Return which ``num`` of ``size`` channels stay, ascending.
+def evenly_spaced(size: int, num: int) -> Tensor:
+    """Return ``num`` of ``size`` channels, evenly spaced, the first and the last included."""
+    return torch.linspace(0, size - 1, num, dtype=torch.float64).round().long()
 
-    rule: ``first``, ``uniform`` (evenly spaced, both ends included) or ``activation``.
-    needs: (size,) how much each is needed, for ``activation``.
-    """
-    if num == size or rule == "first":
-        return torch.arange(num)
-    if rule == "uniform":
-        return torch.linspace(0, size - 1, num, dtype=torch.float64).round().long()
+
+def most_needed(needs: Tensor, num: int) -> Tensor:
+    """Return the ``num`` channels with the largest needs, in ascending order. needs: (H,)."""
     return needs.topk(num).indices.sort().values
 
 
 def need(activations: Tensor, consumer: Tensor) -> Tensor:
-    """Return how much of the consumer's input variance each channel carries, (H,).
+    """Return the share of the next layer's input variance that each channel carries, (H,).
 
-    activations: (N, H). consumer: (O, H), the weights that read them. A channel's mean is no
-    loss: a bias can take it over.
+    activations: (N, H). consumer: (O, H), weights of the layer that reads them. The mean of a
+    channel does not count: a bias can replace it.
     """
     return activations.var(dim=0, unbiased=False) * consumer.square().sum(dim=0)
 
 
 def choose_channels(
-    rule: str, own: FSMNConfig, theirs: FSMNConfig, draft: Draft, seen: Trace | None
+    rule: ChannelRule,
+    student: FSMNConfig,
+    source: KwsModel,
+    blocks: tuple[int, ...],
+    activations: Activations | None,
 ) -> Channels:
-    """Return the channels of every width of the student.
+    """Return the channels to keep, for every width of the student.
 
-    Where the block map leaves blocks out, the channels between two blocks are those of the
-    earlier block's output. seen: the source's activations, for ``activation``.
+    Where the block map leaves out blocks, the channels between two kept blocks are chosen at the
+    output of the earlier one. blocks: the source's block for each block of the student.
+    activations: those of the source; the rule ``activation`` needs them.
     """
-    state = draft.source
-    last = theirs.num_layers
-    boundaries = [draft.blocks[0], *(block + 1 for block in draft.blocks)]
+    weights, sizes = source.state_dict(), source.config.backbone
 
-    def needs(activations: str, index: int | None, consumer: str) -> Tensor | None:
-        if rule != "activation":
-            return None
-        values = getattr(seen, activations)
-        values = values if index is None else values[index]
-        return need(values, state[f"backbone.{consumer}.linear.weight"])
+    def choose(size: int, num: int, reader: str, values: Callable[[Activations], Tensor]) -> Tensor:
+        if num == size or rule == "first":
+            return torch.arange(num)
+        if rule == "uniform":
+            return evenly_spaced(size, num)
+        assert activations is not None, "channels: activation: without activations"
+        return most_needed(need(values(activations), weights[f"{reader}.weight"]), num)
 
-    def readers(boundary: int) -> str:
-        if boundary < last:
-            return f"fsmn.{boundary}.0"
-        return "out_linear2" if theirs.is_head_merged else "out_linear1"
-
-    linear = [
-        keep(rule, theirs.linear_dim, own.linear_dim, needs("linear", b, readers(b)))
-        for b in boundaries
-    ]
-    output_affine = linear[-1]
-    if not own.is_head_merged:
-        output_affine = keep(
-            rule,
-            *(theirs.output_affine_dim, own.output_affine_dim),
-            needs("inner_out", None, "out_linear2"),
+    def choose_linear(boundary: int) -> Tensor:
+        head = OUT_LINEAR2 if sizes.is_head_merged else OUT_LINEAR1
+        reader = projection_name(boundary) if boundary < sizes.num_layers else head
+        return choose(
+            sizes.linear_dim, student.linear_dim, reader, lambda seen: seen.linear[boundary]
         )
+
+    def choose_memory(block: int) -> Tensor:
+        reader = expansion_name(block)
+        return choose(sizes.proj_dim, student.proj_dim, reader, lambda seen: seen.memory[block])
+
+    linear = [choose_linear(boundary) for boundary in (blocks[0], *(block + 1 for block in blocks))]
+    output_affine = linear[-1]
+    if not student.is_head_merged:
+        widths = (sizes.output_affine_dim, student.output_affine_dim)
+        output_affine = choose(*widths, OUT_LINEAR2, lambda seen: seen.inner_out)
+    widths = (sizes.input_affine_dim, student.input_affine_dim)
     return Channels(
-        input_affine=keep(
-            rule,
-            *(theirs.input_affine_dim, own.input_affine_dim),
-            needs("inner_in", None, "in_linear2"),
-        ),
+        input_affine=choose(*widths, IN_LINEAR2, lambda seen: seen.inner_in),
         linear=linear,
-        memory=[
-            keep(rule, theirs.proj_dim, own.proj_dim, needs("memory", b, f"fsmn.{b}.2"))
-            for b in draft.blocks
-        ],
+        memory=[choose_memory(block) for block in blocks],
         output_affine=output_affine,
     )
-
-
-def slice_all(draft: Draft, channels: Channels) -> None:
-    """Fill the draft with the kept rows and columns of every tensor.
-
-    Of the taps on the past the last stay, of those on the future the first: the nearest to the
-    present. CMVN is copied.
-    """
-    for name, shape in draft.shapes.items():
-        source = draft.of(name)
-        tensor = source
-        for axis, kept in enumerate(_kept_along(name, channels)):
-            if kept is not None:
-                tensor = tensor.index_select(axis, kept.to(tensor.device))
-        if name.endswith("conv_left.weight"):
-            tensor = tensor[:, :, tensor.shape[2] - shape[2] :]
-        elif name.endswith("conv_right.weight"):
-            tensor = tensor[:, :, : shape[2]]
-        draft.put(name, tensor.clone(), "copied" if tensor.shape == source.shape else "sliced")
-
-
-def _kept_along(name: str, channels: Channels) -> tuple[Tensor | None, ...]:
-    """Return the kept indices along rows and columns of a tensor; None: all."""
-    parts = name.split(".")
-    if parts[0] != "backbone":
-        return ()
-    if parts[1] == "fsmn":
-        block, stage = int(parts[2]), int(parts[3])
-        rows, columns = [
-            (channels.memory[block], channels.linear[block]),
-            (channels.memory[block], None),
-            (channels.linear[block + 1], channels.memory[block]),
-        ][stage]
-    else:
-        rows, columns = {
-            "in_linear1": (channels.input_affine, None),
-            "in_linear2": (channels.linear[0], channels.input_affine),
-            "out_linear1": (channels.output_affine, channels.linear[-1]),
-            "out_linear2": (None, channels.output_affine),
-        }[parts[1]]
-    return (rows,) if parts[-1] == "bias" else (rows, columns)

@@ -3,14 +3,18 @@
 import torch
 from torch import Tensor
 
-# Of the mean squared input; keeps channels that nearly repeat others from large weights.
+from wekws.distill.transplant.rules import Compensation
+
+# Relative to the mean squared input. Without it, channels that nearly repeat each other would get
+# large weights of opposite sign.
 RIDGE = 1e-4
 
 
 def fit_affine(inputs: Tensor, targets: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
     """Return (O, I) weights and (O,) bias with the least squared error on the rows.
 
-    inputs: (N, I). targets: (N, O). ridge: share of the inputs' mean variance; bias is free.
+    inputs: (N, I). targets: (N, O). ridge: L2 penalty relative to the mean variance of the inputs;
+    the bias is not penalised.
     """
     input_mean, target_mean = inputs.mean(dim=0), targets.mean(dim=0)
     centred = inputs - input_mean
@@ -22,17 +26,18 @@ def fit_affine(inputs: Tensor, targets: Tensor, ridge: float = RIDGE) -> tuple[T
 
 
 def rectified_target(target: Tensor, reached: Tensor) -> Tensor:
-    """Return what a pre-activation should be so that its ReLU is the target's.
+    """Return pre-activations to fit next so that the ReLU output approaches the target's.
 
-    Where the target is at most 0, any value at most 0 will do: the one reached, if it is one.
-    Least squares towards this, again and again, brings down the sum of ``(u - target)^2`` where
-    the target is above 0 and of ``max(u, 0)^2`` elsewhere, which is convex: a majorisation.
+    Where the target is at most 0, every value at most 0 gives the same ReLU output, so the
+    reached value, limited to 0, is the target there. Repeated least squares with these targets
+    decreases the sum of ``(u - target)^2`` where the target is above 0 and of ``max(u, 0)^2``
+    elsewhere, which is convex (majorisation-minimisation).
     """
     return torch.where(target > 0, target, reached.clamp(max=0.0))
 
 
 def fit_rectified(inputs: Tensor, target: Tensor, rounds: int = 4) -> tuple[Tensor, Tensor]:
-    """Return weights and bias of an affine whose ReLU comes close to the target's ReLU."""
+    """Return weights and bias of an affine whose ReLU output is close to the target's."""
     weight, bias = fit_affine(inputs, target)
     for _ in range(rounds - 1):
         reached = inputs @ weight.T + bias
@@ -41,13 +46,13 @@ def fit_rectified(inputs: Tensor, target: Tensor, rounds: int = 4) -> tuple[Tens
 
 
 def compensate(
-    rule: str, weight: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor
+    rule: Compensation, weight: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the consumer of the kept channels, made up for those that were dropped.
+    """Return an affine that reads the kept channels, corrected for the dropped ones.
 
-    weight, bias: (O, I), (O,) as sliced. inputs: (N, I) the kept channels. targets: (N, O) what
-    the whole consumer gives. rule: ``none``, ``mean`` (the outputs' mean stays) or
-    ``least_squares`` (the outputs stay as close as can be).
+    weight, bias: (O, I), (O,) as sliced. inputs: (N, I) the kept channels. targets: (N, O) output
+    of the layer with all channels. rule: ``none``; ``mean``: keeps the mean of the outputs;
+    otherwise least squares.
     """
     if rule == "none":
         return weight, bias
