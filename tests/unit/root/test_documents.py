@@ -1,0 +1,96 @@
+"""Documents: every command has existing options, every path and link exists."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = ["README.md", *(f"examples/hi_xiaowen/{n}.md" for n in ("README", "ABLATION"))]
+COMMAND = re.compile(r"(?:python (?:-m )?|bash )([\w./]+)(.*)")
+
+
+def code_lines(text):
+    """Lines of code blocks (with continued lines joined) and pieces of inline code."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    return lines + [piece.replace("\n", " ") for piece in re.findall(r"`([^`]+)`", prose)]
+
+
+def commands():
+    """(document, target, flag) of every flag that a command in a document uses."""
+    found = set()
+    for name in DOCUMENTS:
+        for line in code_lines((ROOT / name).read_text(encoding="utf-8")):
+            for target, rest in COMMAND.findall(line):
+                flags = re.findall(r"(?<!\S)--\w+", rest)
+                found |= {(name, target, flag) for flag in ["--help", *flags]}
+    return found
+
+
+def options_of(target, capsys):
+    """Text that names the options of a command: its help, or the head of a shell script."""
+    if target.startswith("wekws.bin."):
+        if target == "wekws.bin.NAME":
+            return "--help"
+        with pytest.raises(SystemExit):
+            importlib.import_module(target).main(["--help"])
+        return capsys.readouterr().out
+    path = ROOT / target
+    if path.suffix == ".sh":
+        names = re.findall(r"^(\w+)=", path.read_text(encoding="utf-8"), re.M)
+        return " ".join(["--help", *(f"--{name}" for name in names)])
+    command = [sys.executable, str(path), "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+TARGETS = sorted({target for _, target, _ in commands()})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_options_of_commands_exist(target, capsys):
+    known = set(re.findall(r"--\w+", options_of(target, capsys)))
+    used = {(name, flag) for name, other, flag in commands() if other == target}
+    assert [(name, flag) for name, flag in sorted(used) if flag not in known] == []
+
+
+def test_the_documents_show_commands():
+    assert {"run_distill.sh", "evaluate.sh", "wekws.bin.ablate"} <= set(TARGETS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_paths_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = re.findall(r"(?<![\w/])(?:conf|benchmarks|wekws|tools)/[\w/]+\.(?:yaml|py|sh)\b", text)
+    missing = [p for p in paths if "NAME" not in p and not (ROOT / p).exists()]
+    assert missing == []
+
+
+def slug(heading):
+    """Anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name):
+    document = ROOT / name
+    text = document.read_text(encoding="utf-8")
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        if path.startswith("http"):
+            continue
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists():
+            broken.append(link)
+        elif anchor:
+            there = target.read_text(encoding="utf-8")
+            anchors = {slug(h) for h in re.findall(r"^#+ (.*)$", there, re.M)}
+            anchors |= set(re.findall(r'<a id="([^"]+)"', there))
+            if anchor not in anchors:
+                broken.append(link)
+    assert broken == []
