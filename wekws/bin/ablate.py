@@ -19,9 +19,10 @@ from tqdm import tqdm
 from wekws.bin.run_variant import score
 from wekws.files import atomic_path, file_sha256
 from wekws.log import run
-from wekws.plot.variants import plot_comparison, plot_sweep
+from wekws.plot.variants import Variant, plot_comparison, plot_sweep
 from wekws.report.comparison import (
     Group,
+    GroupFigures,
     compare_groups,
     comparison_table,
     keyword_table,
@@ -114,15 +115,16 @@ def write_comparison(
     groups = [*teachers, *(Group(*pair) for pair in dirs.items())]
     figures = compare_groups(groups, budgets, compare_to)
     label = budgets[-1].label
+    variants = [_variant(group, label) for group in figures]
     out_dir.mkdir(parents=True, exist_ok=True)
     plot = out_dir / "plot.png"
     axis = next(iter(plan.axes.values()))
     if len(plan.axes) == 1 and axis.is_numeric:
-        points = [(float(f.name), f) for f in figures if f.name in axis.choices]
-        others = [f for f in figures if f.name not in axis.choices]
-        plot_sweep(points, others, plot, title=plan.question, key=axis.key, label=label)
+        points = [(float(v.name), v) for v in variants if v.name in axis.choices]
+        others = [v for v in variants if v.name not in axis.choices]
+        plot_sweep(points, others, plot, title=plan.question, key=axis.key, budget=label)
     else:
-        plot_comparison(figures, plot, title=plan.question, label=label, compare_to=compare_to)
+        plot_comparison(variants, plot, title=plan.question, budget=label, compare_to=compare_to)
     blocks: list[Block] = [
         Heading(plan.question, 1),
         comparison_table(figures, compare_to),
@@ -141,6 +143,15 @@ def write_comparison(
     }
     write_json(out_dir / "figures.json", record)
     print(to_markdown(blocks[:2], out_dir))
+
+
+def _variant(figures: GroupFigures, label: str) -> Variant:
+    return Variant(
+        name=figures.name,
+        frr=figures.frr[label],
+        frr_of_runs=figures.frr_of_runs[label],
+        losses=figures.losses_end,
+    )
 
 
 _EXPLANATION = (

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.errors import DataError
+from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.report.comparison import Group, compare_groups, comparison_table, keyword_table
 from wekws.report.document import to_markdown
@@ -16,16 +16,26 @@ from wekws.score.det import parse_budgets
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print two Markdown tables, one row a group."""
+    """Print Markdown tables: one of all figures, one per budget by keyword."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--groups", nargs="+", required=True, metavar="NAME=DIR,DIR", help="runs by what they share"
+        "--groups",
+        nargs="+",
+        required=True,
+        metavar="NAME=DIR,DIR",
+        help="runs of each group, which differ in the seed alone",
     )
     parser.add_argument(
-        "--result", default="", help="result folder in each run, test_avg_30 [DIR is that folder]"
+        "--result",
+        default="",
+        help="result folder inside each DIR, such as test_avg_30 [DIR itself is the result folder]",
     )
-    parser.add_argument("--budgets", default="0.5,1", help="false alarms per hour [%(default)s]")
-    parser.add_argument("--compare_to", help="group that the others are held against [the first]")
+    parser.add_argument(
+        "--budgets",
+        default="0.5,1",
+        help="false alarms per hour, separated by commas [%(default)s]",
+    )
+    parser.add_argument("--compare_to", help="reference group for differences [the first one]")
     args = parser.parse_args(argv)
     groups = [_parse_group(text, args.result) for text in args.groups]
     compare_to = args.compare_to or groups[0].name
@@ -42,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse_group(text: str, result: str) -> Group:
     name, equals, dirs = text.partition("=")
     if not equals or not dirs:
-        raise DataError(f"--groups {text}: expected NAME=DIR,DIR")
+        raise ConfigError(f"--groups {text}: expected NAME=DIR,DIR")
     return Group(name, [Path(item) / result for item in dirs.split(",")])
 
 

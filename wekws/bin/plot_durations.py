@@ -1,4 +1,4 @@
-"""Draw how long the utterances of each split are, from ``validation.json``."""
+"""Draw the durations of the utterances of each split from ``validation.json``."""
 
 import argparse
 import sys
@@ -9,10 +9,12 @@ from wekws.plot.durations import plot_durations
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the durations and write the picture."""
+    """Read the durations and write the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--validation", required=True, help="validation.json of validate_data")
-    parser.add_argument("--out", required=True, help="picture to write: .png, .pdf or .svg")
+    parser.add_argument(
+        "--validation", required=True, help="validation.json, written by validate_data"
+    )
+    parser.add_argument("--out", required=True, help="figure to write: .png, .pdf or .svg")
     args = parser.parse_args(argv)
     plot_durations(args.validation, args.out)
     print(args.out)

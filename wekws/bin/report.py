@@ -1,10 +1,11 @@
-"""Compare a teacher and its students: report.md, one self-contained report.html and the plots."""
+"""Report on a teacher and its students: report.md, a self-contained report.html and plots."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from wekws.bin.named_dirs import parse_named_dirs
 from wekws.errors import ConfigError
 from wekws.files import read_json
 from wekws.log import run
@@ -14,9 +15,9 @@ from wekws.plot.det_curves import plot_det
 from wekws.plot.durations import plot_durations
 from wekws.report.distillation_report import ReportInputs, write_report
 from wekws.report.document import to_markdown
-from wekws.report.model_folder import Model, read_model
-from wekws.report.savings import kept_blocks
-from wekws.score.results import parse_named_dirs
+from wekws.report.model_folder import TrainedModel, read_model
+from wekws.report.savings import savings_blocks
+from wekws.score.results import headline_budget
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands=args.command,
     )
     written = write_report(inputs, out_dir)
-    if kept := kept_blocks(inputs.teacher, inputs.students):
-        print(to_markdown(kept, out_dir))
+    budget = headline_budget(model.headline for model in models)
+    if savings := savings_blocks(inputs.teacher, inputs.students, budget):
+        print(to_markdown(savings, out_dir))
     for path in written:
         print(path)
     return 0
@@ -49,36 +51,51 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--teacher_dir", metavar="[NAME=]DIR", help="folder of the trained teacher, exp/X")
-    add("--student_dir", nargs="+", required=True, metavar="[NAME=]DIR")
-    add("--dataset", default="test", help="results are found in DIR/DATASET_* [%(default)s]")
+    add(
+        "--student_dir", nargs="+", required=True, metavar="[NAME=]DIR",
+        help="folders of the trained students",
+    )  # fmt: skip
+    add("--dataset", default="test", help="read results from DIR/DATASET_* [%(default)s]")
     add(
         "--result_dirs", nargs="+", default=[], metavar="NAME=DIR",
-        help="results of the models of these names instead of all that are found",
+        help="result folders to use for the model called NAME [all DIR/DATASET_*]; may be repeated",
     )  # fmt: skip
-    add("--validation", help="validation.json, for the corpus and its durations")
-    add("--out_dir", required=True)
-    add("--title", default="Teacher and student")
-    add("--note", action="append", default=[], help="shown at the top; may be repeated")
-    add("--command", action="append", default=[], help="command to repeat it; may be repeated")
+    add("--validation", help="validation.json of validate_data, for the table of the corpus")
+    add("--out_dir", required=True, help="folder to write to")
+    add("--title", default="Teacher and student", help="heading of the page [%(default)s]")
+    add(
+        "--note",
+        action="append",
+        default=[],
+        help="text shown at the top of the page; may be repeated",
+    )
+    add(
+        "--command",
+        action="append",
+        default=[],
+        help="command that reproduces the results, shown at the end; may be repeated",
+    )
     return parser
 
 
 def _result_dirs(arguments: list[str], named: dict[str, Path]) -> dict[str, list[Path]]:
-    """Return the folders named for each model; a name may occur several times.
+    """Return the result folders given for each model; a name may occur several times.
 
-    Raises: ConfigError for a name that is no model's.
+    Raises: ConfigError for a name that is not one of the models.
     """
     chosen: dict[str, list[Path]] = {}
     for argument in arguments:
         name, _, folder = argument.partition("=")
         if name not in named or not folder:
-            raise ConfigError(f"--result_dirs {argument}: expected NAME=DIR, NAME of {list(named)}")
+            raise ConfigError(
+                f"--result_dirs {argument}: expected NAME=DIR with NAME one of {list(named)}"
+            )
         chosen.setdefault(name, []).append(Path(folder))
     return chosen
 
 
-def _draw(models: list[Model], validation: str | None, out_dir: Path) -> dict[str, Path]:
-    """Draw the plots that there are data for; return their paths by name."""
+def _draw(models: list[TrainedModel], validation: str | None, out_dir: Path) -> dict[str, Path]:
+    """Draw the plots for which there is data; return their paths by name."""
     paths = {name: out_dir / f"{name}.png" for name in ("det", "confidence")}
     results = [model.headline for model in models]
     plot_det(results, paths["det"])

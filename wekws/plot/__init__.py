@@ -1,1 +1,1 @@
-"""Pictures of results: everything is drawn from result files alone."""
+"""Figures, drawn from result files or plain values."""

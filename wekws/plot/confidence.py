@@ -1,35 +1,41 @@
-"""Distributions of confidences on positives and negatives, models overlaid, with thresholds."""
+"""Figure of confidences: distributions on positives and negatives, models overlaid."""
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from wekws.plot import style
-from wekws.score.results import Result, Stats, all_keywords
+from wekws.score.results import Result, Stats, all_keywords, headline_budget
 
 _MIN_BINS, _MAX_BINS = 16, 50
 _DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 
 
 def plot_confidence(
-    results: Sequence[Result], path: str | os.PathLike[str], budgets: Sequence[str] = ("1/h",)
+    results: Sequence[Result],
+    path: str | os.PathLike[str],
+    *,
+    budgets: Sequence[str] | None = None,
 ) -> None:
     """Draw, for each keyword, positives upwards and negatives downwards on logarithmic axes.
 
-    Both come from the error rates at every threshold: a step of the FRR is a positive, a step of
-    the false alarms is an event on the negatives. Vertical lines: each model's thresholds at
-    ``budgets`` (the first that exists where none of these does).
+    Both are read from the error rates at every threshold: a step of the FRR is a positive, a step
+    of the false alarms is an event on the negatives.
+    budgets: their thresholds are drawn as vertical lines; None: the headline budget.
     """
-    keywords = all_keywords(list(results))
+    budgets = [headline_budget(results)] if budgets is None else budgets
+    keywords = all_keywords(results)
     num_rows, num_columns = style.panel_grid(len(keywords))
     width = max(6.4, 4.6 * num_columns)
     right = _right_limit(results)
-    with style.saved_figure(path, width, 4.5 * num_rows + 0.6) as figure:
+    height = 4.5 * num_rows + 0.6
+    with style.saved_figure(path, width, height, h_pad=0.05, hspace=0.0) as figure:
         axes = figure.subplots(2 * num_rows, num_columns, squeeze=False)
         for index in range(num_rows * num_columns):
             row, column = divmod(index, num_columns)
@@ -39,7 +45,6 @@ def plot_confidence(
                 pair[1].set_axis_off()
                 continue
             _draw_pair(pair, keywords[index], results, right, budgets)
-        figure.get_layout_engine().set(h_pad=0.05, hspace=0.0)
         style.legend_below(figure, _legend(results, budgets), width)
 
 
@@ -54,7 +59,7 @@ def _right_limit(results: Sequence[Result]) -> float:
 
 
 def _draw_pair(
-    pair: tuple[Any, Any],
+    pair: tuple[Axes, Axes],
     keyword: str,
     results: Sequence[Result],
     right: float,
@@ -81,14 +86,14 @@ def _draw_pair(
 
 
 def _edges(results: Sequence[Result], keyword: str, right: float) -> np.ndarray:
-    """Return bin edges: fewer bins for few positives, whose histogram would be a comb."""
+    """Return bin edges: fewer bins for few positives, so that the histogram has no gaps."""
     counts = [result.entry(keyword).get("positives") or 600 for result in results]
     num_bins = int(np.clip(2 * np.sqrt(min(counts)), _MIN_BINS, _MAX_BINS))
     return np.linspace(0, right, num_bins + 1)
 
 
 def _shares(result: Result, keyword: str, unit: str) -> tuple[np.ndarray, float]:
-    """Return the percentage at each threshold and what a single one of them weighs."""
+    """Return the percentage at each threshold, and the percentage of a single utterance."""
     stats: Stats = result.stats[keyword]
     entry = result.entry(keyword)
     if unit == "positives":
@@ -102,7 +107,7 @@ def _shares(result: Result, keyword: str, unit: str) -> tuple[np.ndarray, float]
 
 
 def _draw_histogram(
-    axis: Any, result: Result, keyword: str, unit: str, edges: np.ndarray, index: int, fill: bool
+    axis: Axes, result: Result, keyword: str, unit: str, edges: np.ndarray, index: int, fill: bool
 ) -> float:
     """Draw one model's histogram; return the height of a single utterance in percent."""
     values, single = _shares(result, keyword, unit)
@@ -122,7 +127,7 @@ def _draw_histogram(
 
 
 def _draw_thresholds(
-    axis: Any, result: Result, keyword: str, budgets: Sequence[str], index: int
+    axis: Axes, result: Result, keyword: str, budgets: Sequence[str], index: int
 ) -> None:
     for budget, dash in zip(budgets, _DASHES, strict=False):
         point = result.operating_point(keyword, budget)
@@ -131,7 +136,7 @@ def _draw_thresholds(
             axis.axvline(point["threshold"], color=colour, linewidth=1.5, linestyle=dash)
 
 
-def _format_axis(axis: Any, unit: str, lowest: float, right: float) -> None:
+def _format_axis(axis: Axes, unit: str, lowest: float, right: float) -> None:
     axis.set_yscale("log")
     axis.set_ylim(lowest / 2, 100)
     axis.set_xlim(0, right)
@@ -141,8 +146,8 @@ def _format_axis(axis: Any, unit: str, lowest: float, right: float) -> None:
     axis.set_ylabel(f"% of {unit}")
 
 
-def _legend(results: Sequence[Result], budgets: Sequence[str]) -> list[Any]:
-    handles: list[Any] = [
+def _legend(results: Sequence[Result], budgets: Sequence[str]) -> list[Artist]:
+    handles: list[Artist] = [
         Patch(facecolor=style.PALETTE[i % len(style.PALETTE)], alpha=0.8, label=label)
         for i, label in enumerate(style.readable(result.name, 40) for result in results)
     ]

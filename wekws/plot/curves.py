@@ -1,26 +1,33 @@
-"""Training curves of one or several runs: losses and accuracies by epoch."""
+"""Figure of training curves: losses and accuracies by epoch, runs overlaid."""
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from wekws.errors import DataError
 from wekws.plot import style
-from wekws.runlog.fields import BEFORE_FIRST_STEP
+from wekws.runlog.fields import BEFORE_FIRST_STEP, Row
 from wekws.runlog.metrics_reader import read_cv_rows, series
 
 
 @dataclass(frozen=True)
 class _Panel:
+    """One panel of the figure."""
+
     title: str
+    """Title."""
     solid: str
+    """Field of the cv rows that is drawn as a solid line."""
     dashed: str
+    """Field that is drawn dashed; empty for none."""
     note: str
+    """Explanation under the title."""
     is_percent: bool = False
+    """Whether the fields are shares, shown in percent."""
 
 
 _PANELS = (
@@ -40,15 +47,15 @@ def plot_curves(
     *,
     mark_ends: bool = False,
 ) -> None:
-    """Draw ``metrics.jsonl`` of the runs (name -> folder). A quantity that no run has is left out.
+    """Draw ``metrics.jsonl`` of the runs (name -> folder); a field that no run has is left out.
 
-    mark_ends: a dotted line across the first panel where each run's cv loss ended.
+    mark_ends: draw a dotted line in the first panel at each run's last cv loss.
     Raises: DataError if a run has no metrics.
     """
     runs = {name: read_cv_rows(folder) for name, folder in model_dirs.items()}
     panels = [panel for panel in _PANELS if _has_values(panel, runs)]
     if not panels:
-        raise DataError(f"{', '.join(runs)}: cv rows without any number to draw")
+        raise DataError(f"{', '.join(runs)}: no cv row has a figure to draw")
     last_epoch = max(int(rows[-1]["epoch"]) for rows in runs.values())
     num_columns = 3 if len(panels) == 3 else min(2, len(panels))
     num_rows = -(-len(panels) // num_columns)
@@ -64,14 +71,12 @@ def plot_curves(
         style.legend_below(figure, _legend(list(runs)), width)
 
 
-def _has_values(panel: _Panel, runs: Mapping[str, list[dict[str, Any]]]) -> bool:
-    """Say whether a run has the quantity; one that is 0 throughout was not in use."""
+def _has_values(panel: _Panel, runs: Mapping[str, list[Row]]) -> bool:
+    """Say whether any run has the field; a term that is 0 throughout was not in use."""
     return any(any(series(rows, panel.solid)[1]) for rows in runs.values())
 
 
-def _draw_panel(
-    axis: Any, panel: _Panel, runs: Mapping[str, list[dict[str, Any]]], last_epoch: int
-) -> None:
+def _draw_panel(axis: Axes, panel: _Panel, runs: Mapping[str, list[Row]], last_epoch: int) -> None:
     shown: list[float] = []
     for index, rows in enumerate(runs.values()):
         colour = style.PALETTE[index % len(style.PALETTE)]
@@ -86,14 +91,11 @@ def _draw_panel(
                 axis.plot(epochs, values, color=colour, marker="o", markerfacecolor="white")
             shown += values
     axis.set_title(panel.title, loc="left", pad=20)
-    axis.annotate(
-        panel.note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
-        fontsize=8.5, color="#666666",
-    )  # fmt: skip
+    style.note_above(axis, panel.note)
     _format_axes(axis, shown, last_epoch, panel.is_percent)
 
 
-def _mark_ends(axis: Any, runs: Mapping[str, list[dict[str, Any]]]) -> None:
+def _mark_ends(axis: Axes, runs: Mapping[str, list[Row]]) -> None:
     for index, rows in enumerate(runs.values()):
         _, losses = series(rows, "cv_loss")
         colour = style.PALETTE[index % len(style.PALETTE)]
@@ -101,7 +103,7 @@ def _mark_ends(axis: Any, runs: Mapping[str, list[dict[str, Any]]]) -> None:
             axis.axhline(losses[-1], color=colour, linestyle=":", linewidth=1.0)
 
 
-def _format_axes(axis: Any, shown: Sequence[float], last_epoch: int, is_percent: bool) -> None:
+def _format_axes(axis: Axes, shown: Sequence[float], last_epoch: int, is_percent: bool) -> None:
     axis.set_xlim(BEFORE_FIRST_STEP - 0.4, max(last_epoch, 1) + 0.6)
     inner = MaxNLocator(integer=True, nbins=7, min_n_ticks=1).tick_values(0, max(last_epoch, 1))
     ticks = [tick for tick in inner if 0 <= tick <= max(last_epoch, 1)]

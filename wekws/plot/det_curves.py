@@ -1,4 +1,4 @@
-"""DET curves: FRR against false alarms per hour, a panel a keyword, models overlaid."""
+"""Figure of DET curves: FRR against false alarms per hour, one panel per keyword."""
 
 import logging
 import os
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
@@ -14,21 +16,21 @@ from wekws.plot import style
 from wekws.score.intervals import wilson
 from wekws.score.results import Result, all_keywords
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _MARKERS = ("o", "s", "D", "^", "v")
 _TICKS = np.array([m * 10.0**e for e in range(-4, 5) for m in (1, 2, 5)])
-# Above this the panel switches to a square-root scale, so that 1 % and 60 % can both be read.
+# Above this the panel switches to a square-root scale, on which 1 % and 60 % are both legible.
 _LINEAR_UP_TO_PERCENT = 20.0
 
 
 def plot_det(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
-    """Draw the DET curves of several models into one picture.
+    """Draw the DET curves of several models into one figure.
 
-    Bands are 95 % Wilson intervals of the FRR and need the number of positives from
-    ``summary.json``; operating points come from there too.
+    Bands are 95 % Wilson intervals of the FRR. They need the number of positives from
+    ``summary.json``, as do the operating points.
     """
-    keywords = all_keywords(list(results))
+    keywords = all_keywords(results)
     num_rows, num_columns = style.panel_grid(len(keywords))
     width = max(6.4, 4.6 * num_columns)
     budgets = _budgets(results)
@@ -44,7 +46,7 @@ def plot_det(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
 
 
 class _XRange:
-    """The axis of false alarms: logarithmic, with a strip at the left for none at all."""
+    """The axis of false alarms: logarithmic, with a strip at the left for 0."""
 
     def __init__(self, results: Sequence[Result]) -> None:
         rates = np.concatenate([s.fa_per_hour for r in results for s in r.stats.values()])
@@ -56,7 +58,7 @@ class _XRange:
         self.right = max(10.0, 5 * smallest, 1.5 * max(reached, default=0.0))
 
     def place(self, fa_per_hour: Any) -> Any:
-        """Return where rates are drawn: none at all in the strip."""
+        """Return the positions of rates on the axis; 0 lies in the strip."""
         return np.where(np.asarray(fa_per_hour) > 0, fa_per_hour, self.zero)
 
     def ticks(self) -> list[float]:
@@ -78,7 +80,7 @@ def _budgets(results: Sequence[Result]) -> list[str]:
 
 
 def _curve(result: Result, keyword: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return rates of false alarms, FRR in percent and, with positives known, its band (2, M)."""
+    """Return rates of false alarms, FRR in percent and, if positives are known, its band (2, M)."""
     rates, frr = result.stats[keyword].det_curve()
     positives = result.entry(keyword).get("positives")
     if not positives:
@@ -88,16 +90,16 @@ def _curve(result: Result, keyword: str) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _frr_range(results: Sequence[Result], x_range: _XRange) -> tuple[float, float]:
-    """Return the lowest and highest FRR in sight of all curves, in percent, bands included."""
+    """Return the lowest and highest visible FRR of all curves, in percent, bands included."""
     lowest, highest = 100.0, 2.0
     for result in results:
         for keyword in result.keywords:
             if _nothing_to_draw(result, keyword):
                 continue
             rates, frr, band = _curve(result, keyword)
-            in_sight = rates <= x_range.right
-            shown = (frr if band is None else band[1])[in_sight]
-            lowest = min(lowest, float(frr[in_sight].min(initial=100.0)))
+            is_visible = rates <= x_range.right
+            shown = (frr if band is None else band[1])[is_visible]
+            lowest = min(lowest, float(frr[is_visible].min(initial=100.0)))
             highest = max(highest, float(shown.max(initial=0.0)))
     return lowest, min(highest * 1.08, 106.0)
 
@@ -107,12 +109,12 @@ def _nothing_to_draw(result: Result, keyword: str) -> str | None:
     if entry.get("positives") == 0:
         return "no utterance with this keyword"
     if entry.get("negative_hours") == 0:
-        return "no negatives: no false alarms to count"
+        return "no negatives, so no false alarms"
     return None
 
 
 def _draw_panel(
-    axis: Any,
+    axis: Axes,
     keyword: str,
     results: Sequence[Result],
     x_range: _XRange,
@@ -133,12 +135,14 @@ def _draw_panel(
             _draw_points(axis, result, keyword, x_range, budgets, index)
     for result in results:
         if keyword not in result.stats:
-            _logger.warning("%s has no scores of %s: not drawn", result.name, keyword)
+            logger.warning(
+                "%s has no scores for %s and is not drawn in that panel", result.name, keyword
+            )
 
 
-def _draw_curve(axis: Any, result: Result, keyword: str, x_range: _XRange, index: int) -> None:
+def _draw_curve(axis: Axes, result: Result, keyword: str, x_range: _XRange, index: int) -> None:
     colour = style.PALETTE[index % len(style.PALETTE)]
-    # Earlier curves are wider, so that one that coincides with a later one still shows.
+    # Earlier curves are wider, so that one below an identical later one stays visible.
     width = max(3.2 - 0.7 * index, 1.6)
     rates, frr, band = _curve(result, keyword)
     places = np.append(x_range.place(rates), 10 * max(rates[-1], x_range.right))
@@ -149,7 +153,7 @@ def _draw_curve(axis: Any, result: Result, keyword: str, x_range: _XRange, index
 
 
 def _draw_points(
-    axis: Any, result: Result, keyword: str, x_range: _XRange, budgets: list[str], index: int
+    axis: Axes, result: Result, keyword: str, x_range: _XRange, budgets: list[str], index: int
 ) -> None:
     for budget in budgets:
         point = result.operating_point(keyword, budget)
@@ -168,7 +172,7 @@ def _draw_points(
         )
 
 
-def _draw_budget_lines(axis: Any, budgets: list[str], x_range: _XRange) -> None:
+def _draw_budget_lines(axis: Axes, budgets: list[str], x_range: _XRange) -> None:
     named = sorted(float(b.removesuffix("/h")) for b in budgets if b.endswith("/h")) or [0.5, 1.0]
     for i, rate in enumerate(named):
         if not x_range.first <= rate <= x_range.right:
@@ -185,7 +189,7 @@ def _draw_budget_lines(axis: Any, budgets: list[str], x_range: _XRange) -> None:
         )
 
 
-def _format_axes(axis: Any, x_range: _XRange, frr_range: tuple[float, float]) -> None:
+def _format_axes(axis: Axes, x_range: _XRange, frr_range: tuple[float, float]) -> None:
     lowest, top = frr_range
     axis.set_xscale("log")
     axis.set_xlim(x_range.left, x_range.right)
@@ -218,8 +222,8 @@ def _signed_square(values: Any) -> Any:
     return np.sign(values) * np.square(values)
 
 
-def _legend(results: Sequence[Result], budgets: list[str]) -> list[Any]:
-    handles: list[Any] = [
+def _legend(results: Sequence[Result], budgets: list[str]) -> list[Artist]:
+    handles: list[Artist] = [
         Line2D([], [], color=style.PALETTE[i % len(style.PALETTE)], linewidth=2.4, label=label)
         for i, label in enumerate(style.readable(result.name, 40) for result in results)
     ]

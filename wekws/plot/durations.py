@@ -1,10 +1,11 @@
-"""How long the utterances of each split are."""
+"""Figure of durations: a histogram per split."""
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from wekws.errors import DataError
@@ -15,13 +16,16 @@ _NUM_BINS = 60
 
 
 def plot_durations(validation_path: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Draw a histogram for every split of ``validation.json``, under each other on one axis.
+    """Draw a histogram for every split of ``validation.json``, one below the other.
 
-    Raises: DataError if the file names no splits.
+    Raises: DataError if the file has no splits.
     """
     splits = read_json(validation_path).get("splits")
     if not isinstance(splits, Mapping) or not splits:
-        raise DataError(f"{validation_path}: expected durations under `splits`")
+        raise DataError(
+            f"{validation_path}: no `splits` with durations; expected a validation.json as "
+            "validate_data writes it"
+        )
     durations = {name: _durations(split) for name, split in splits.items()}
     everything = np.concatenate(list(durations.values()))
     edges, is_log = _edges(everything)
@@ -49,7 +53,7 @@ def _edges(durations: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _draw_split(
-    axis: Any,
+    axis: Axes,
     name: str,
     durations: np.ndarray,
     hours: float | None,
@@ -62,11 +66,11 @@ def _draw_split(
         axis.set_title("no utterances", loc="right", fontsize=9, fontweight="normal")
         axis.set_yticks([])
         return
-    axis.hist(durations, bins=edges, color=style.PALETTE[0], alpha=0.85)
+    axis.hist(durations, bins=edges.tolist(), color=style.PALETTE[0], alpha=0.85)
     middle = float(np.median(durations))
     axis.axvline(middle, color=style.PALETTE[1], linewidth=1.6)
     if is_log:
-        # A single long recording must show beside thousands of short ones.
+        # A single long recording must be visible beside thousands of short ones.
         axis.set_yscale("log")
         axis.set_ylim(bottom=0.6)
         axis.yaxis.set_minor_locator(NullLocator())
@@ -83,7 +87,7 @@ def _draw_split(
     )
 
 
-def _format_axis(axis: Any, edges: np.ndarray, is_log: bool) -> None:
+def _format_axis(axis: Axes, edges: np.ndarray, is_log: bool) -> None:
     axis.set_xlim(edges[0], edges[-1])
     axis.set_xlabel("Duration (s)   orange line: median")
     if is_log:

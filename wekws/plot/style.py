@@ -1,32 +1,36 @@
-"""What all pictures share: colours, fonts that can show the names, size, saving."""
+"""Style of all figures: colours, fonts that can show Chinese names, size, saving."""
 
 import functools
 import logging
 import os
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style as mpl_style
 from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from wekws.errors import DataError
 from wekws.files import atomic_path
 from wekws.score.pinyin import has_cjk, pinyin
 
-# Most fonts for Chinese have no bold; the plain one that is taken instead needs no warning.
+# Most Chinese fonts have no bold face; falling back to the regular one needs no warning.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
-# Okabe and Ito, Color Universal Design (2008): told apart by readers with any colour vision.
+# Okabe and Ito, Color Universal Design (2008): distinguishable with any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = "#222222"
 GUIDE = "#8a8a8a"
 FAINT = "#e4e4e4"
+NOTE = "#666666"
 
 _CJK_FONT = re.compile(
     r"cjk|han ?sans|han ?serif|wqy|wenquanyi|simhei|simsun|yahei|pingfang|heiti|songti|hiragino"
@@ -38,9 +42,9 @@ _CJK_PROBE = "嗨小问你好"
 
 @functools.cache
 def cjk_font() -> str | None:
-    """Return the family name of an installed font that can write Chinese, None without one.
+    """Return the family name of an installed font with Chinese characters, None without one.
 
-    Looks at the files too, since matplotlib's list of fonts is older than a font installed today.
+    Font files are searched too: matplotlib's cached list lacks fonts that were installed later.
     """
     known = {entry.fname: entry.name for entry in font_manager.fontManager.ttflist}
     candidates = [path for path, name in known.items() if _CJK_FONT.search(f"{name} {path}")]
@@ -62,9 +66,9 @@ def _covers(path: str, text: str) -> bool:
 
 
 def readable(text: str, width: int | None = None) -> str:
-    """Return the text so that the fonts of this machine can show it, wrapped to a width.
+    """Return the text such that the fonts of this machine can show it, wrapped to a width.
 
-    With a font for Chinese that is the text itself, otherwise Chinese turns into pinyin.
+    Chinese becomes pinyin unless there is a font for it.
     """
     if has_cjk(text) and cjk_font() is None:
         text = pinyin(text)
@@ -95,15 +99,25 @@ def _settings() -> dict[str, Any]:
 
 
 @contextmanager
-def saved_figure(path: str | os.PathLike[str], width_in: float, height_in: float) -> Iterator[Any]:
-    """Yield an empty figure and write it to the path (png, pdf or svg by its name) at the end."""
+def saved_figure(
+    path: str | os.PathLike[str],
+    width_in: float,
+    height_in: float,
+    *,
+    h_pad: float = 0.08,
+    hspace: float = 0.04,
+) -> Iterator[Figure]:
+    """Yield an empty figure and save it at the end, as png, pdf or svg by the path's suffix.
+
+    h_pad: space around panels, in inches. hspace: space between rows, as a share of the panels.
+    """
     file_format = Path(path).suffix[1:].lower()
     if file_format not in ("png", "pdf", "svg"):
-        raise DataError(f"{path}: expected a name that ends in .png, .pdf or .svg")
-    with matplotlib.rc_context(_settings()):
-        figure = Figure(figsize=(width_in, height_in), dpi=150, layout="constrained")
+        raise DataError(f"{path}: expected a file name that ends in .png, .pdf or .svg")
+    with mpl_style.context(_settings()):
+        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=h_pad, hspace=hspace, wspace=0.04)
+        figure = Figure(figsize=(width_in, height_in), dpi=150, layout=layout)
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, hspace=0.04, wspace=0.04)
         yield figure
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=file_format)
@@ -115,15 +129,23 @@ def panel_grid(num_panels: int) -> tuple[int, int]:
     return -(-num_panels // num_columns), num_columns
 
 
-def legend_below(figure: Figure, handles: list[Any], width_in: float) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist], width_in: float) -> None:
     """Put a legend under all panels, in as many columns as the longest label leaves room for."""
-    longest = max(len(line) for handle in handles for line in handle.get_label().split("\n"))
+    longest = max(len(line) for handle in handles for line in str(handle.get_label()).split("\n"))
     num_columns = max(1, min(len(handles), int(width_in / (0.6 + 0.085 * longest))))
     figure.legend(handles=handles, loc="outside lower center", ncols=num_columns, fontsize=9)
 
 
-def empty_panel(axes: Any, message: str) -> None:
-    """Say in an empty panel why it is empty."""
+def note_above(axes: Axes, text: str) -> None:
+    """Write a small explanation between a panel and its title."""
+    axes.annotate(
+        text, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
+        fontsize=8.5, color=NOTE,
+    )  # fmt: skip
+
+
+def empty_panel(axes: Axes, message: str) -> None:
+    """Write the reason into a panel without data."""
     axes.grid(False)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -1,48 +1,64 @@
-"""What came of the variants of a plan: each run a dot, each variant's mean with its interval."""
+"""Figures of grids of runs: every run a dot, every variant's mean with its interval."""
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from wekws.plot import style
-from wekws.report.comparison import GroupFigures
 from wekws.score.paired import Estimate
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Figures of the runs of one variant; FRR is a mean over keywords at one budget."""
+
+    name: str
+    """Name of the variant."""
+    frr: Estimate
+    """FRR, mean over the runs."""
+    frr_of_runs: Sequence[float]
+    """FRR of each run."""
+    losses: Sequence[float]
+    """Cv loss of each run at the end of training; empty if there is no log."""
+
+
 def plot_comparison(
-    figures: Sequence[GroupFigures],
+    variants: Sequence[Variant],
     path: str | os.PathLike[str],
     *,
     title: str,
-    label: str,
+    budget: str,
     compare_to: str,
 ) -> None:
-    """Draw a line a variant: FRR at the budget ``label``, and cv loss at the end of training."""
-    height = 1.9 + 0.34 * len(figures)
+    """Draw one line per variant: FRR at the budget, and cv loss at the end of training.
+
+    compare_to: name of the reference variant, drawn in another colour.
+    """
+    height = 1.9 + 0.34 * len(variants)
     with style.saved_figure(path, 12.0, height) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         figure.suptitle(style.readable(title, 100), x=0.01, ha="left", fontsize=12)
-        for place, group in enumerate(figures):
-            colour = style.PALETTE[1 if group.name == compare_to else 0]
-            runs = [100 * rate for rate in group.frr_of_runs[label]]
-            _dots(left, place, runs, colour)
-            _mean(left, place, group.frr[label], colour)
-            if group.losses_end:
-                _dots(right, place, group.losses_end, colour)
-                mean = sum(group.losses_end) / len(group.losses_end)
-                right.plot([mean], [place], "D", color=colour, markersize=6)
-        basis = next(group for group in figures if group.name == compare_to)
-        left.axvline(100 * basis.frr[label].value, color=style.GUIDE, linewidth=0.9, linestyle=":")
-        left.set_yticks(range(len(figures)), [style.readable(g.name, 46) for g in figures])
-        left.set_ylim(len(figures) - 0.5, -0.5)
-        left.set_xlabel(f"FRR % at {label} of its own curve; bar: 95 % interval")
-        right.set_xlabel("cv loss at the end, CTC in nats an utterance")
-        _set_rates(left, [100 * group.frr[label].value for group in figures])
+        for row, variant in enumerate(variants):
+            colour = style.PALETTE[1 if variant.name == compare_to else 0]
+            _dots(left, row, [100 * rate for rate in variant.frr_of_runs], colour)
+            _mean(left, row, variant.frr, colour)
+            if variant.losses:
+                _dots(right, row, variant.losses, colour)
+                mean = sum(variant.losses) / len(variant.losses)
+                right.plot([mean], [row], "D", color=colour, markersize=6)
+        reference = next(variant for variant in variants if variant.name == compare_to)
+        left.axvline(100 * reference.frr.value, color=style.GUIDE, linewidth=0.9, linestyle=":")
+        left.set_yticks(range(len(variants)), [style.readable(v.name, 46) for v in variants])
+        left.set_ylim(len(variants) - 0.5, -0.5)
+        left.set_xlabel(f"FRR % at {budget} of its own curve; bar: 95 % interval")
+        right.set_xlabel("cv loss at the end, CTC in nats per utterance")
+        _set_rates(left, [100 * variant.frr.value for variant in variants])
 
 
-def _set_rates(axis: Any, rates: Sequence[float]) -> None:
+def _set_rates(axis: Axes, rates: Sequence[float]) -> None:
     """Begin the axis at 0, or make it logarithmic where one variant dwarfs the others."""
     lowest = min(rates)
     if not lowest > 0.0 or max(rates) < 8.0 * lowest:
@@ -55,62 +71,64 @@ def _set_rates(axis: Any, rates: Sequence[float]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _dots(axis: Any, place: int, values: Sequence[float], colour: str) -> None:
-    axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.35, markersize=4.5)
+def _dots(axis: Axes, row: int, values: Sequence[float], colour: str) -> None:
+    axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.35, markersize=4.5)
 
 
-def _mean(axis: Any, place: int, found: Estimate, colour: str) -> None:
+def _mean(axis: Axes, row: int, found: Estimate, colour: str) -> None:
     low, high = 100 * (found.value - found.low), 100 * (found.high - found.value)
     axis.errorbar(
-        [100 * found.value], [place], xerr=[[max(0.0, low)], [max(0.0, high)]], fmt="D",
+        [100 * found.value], [row], xerr=[[max(0.0, low)], [max(0.0, high)]], fmt="D",
         color=colour, markersize=6, elinewidth=1.6, capsize=0,
     )  # fmt: skip
 
 
 def plot_sweep(
-    points: Sequence[tuple[float, GroupFigures]],
-    references: Sequence[GroupFigures],
+    points: Sequence[tuple[float, Variant]],
+    references: Sequence[Variant],
     path: str | os.PathLike[str],
     *,
     title: str,
     key: str,
-    label: str,
+    budget: str,
 ) -> None:
     """Draw FRR and cv loss against the values of one setting and mark where each is lowest.
 
-    references: groups that do not have the setting, such as the teacher: lines across.
+    points: value of the setting, and the variant with it.
+    references: variants without the setting, such as the teacher: horizontal lines.
+    key: name of the setting.
     """
     ordered = sorted(points, key=lambda point: point[0])
     values = [value for value, _ in ordered]
     with style.saved_figure(path, 11.0, 4.2) as figure:
         left, right = figure.subplots(1, 2)
         figure.suptitle(style.readable(title, 100), x=0.01, ha="left", fontsize=12)
-        rates = [[100 * rate for rate in group.frr_of_runs[label]] for _, group in ordered]
-        low = [100 * group.frr[label].low for _, group in ordered]
-        high = [100 * group.frr[label].high for _, group in ordered]
+        rates = [[100 * rate for rate in variant.frr_of_runs] for _, variant in ordered]
+        low = [100 * variant.frr.low for _, variant in ordered]
+        high = [100 * variant.frr.high for _, variant in ordered]
         left.fill_between(values, low, high, color=style.PALETTE[0], alpha=0.15, linewidth=0)
-        losses = [list(group.losses_end) for _, group in ordered]
         _line(left, values, rates, "{:.2f} %".format)
-        _line(right, values, losses, "{:.2f}".format)
-        for style_index, group in enumerate(references):
-            line = {"linestyle": (":", "--", "-.")[style_index % 3], "color": style.GUIDE}
-            left.axhline(100 * group.frr[label].value, label=group.name, **line)
-            if group.losses_end:
-                mean = sum(group.losses_end) / len(group.losses_end)
-                right.axhline(mean, label=group.name, **line)
+        _line(right, values, [variant.losses for _, variant in ordered], "{:.2f}".format)
+        for index, variant in enumerate(references):
+            dashes = (":", "--", "-.")[index % 3]
+            levels = [(left, 100 * variant.frr.value)]
+            if variant.losses:
+                levels.append((right, sum(variant.losses) / len(variant.losses)))
+            for axis, level in levels:
+                axis.axhline(level, label=variant.name, linestyle=dashes, color=style.GUIDE)
         if references:
             style.legend_below(figure, left.get_legend_handles_labels()[0], 11.0)
-        left.set_ylabel(f"FRR % at {label} of its own curve")
-        right.set_ylabel("cv loss at the end (CTC, nats)")
+        left.set_ylabel(f"FRR % at {budget} of its own curve")
+        right.set_ylabel("cv loss at the end (CTC, nats per utterance)")
         for axis in (left, right):
             axis.set_xlabel(key)
 
 
 def _line(
-    axis: Any,
+    axis: Axes,
     values: Sequence[float],
     runs: Sequence[Sequence[float]],
-    name: Callable[[float], str],
+    as_text: Callable[[float], str],
 ) -> None:
     means = [sum(row) / len(row) for row in runs]
     axis.plot(values, means, "-o", color=style.PALETTE[0], linewidth=1.8)
@@ -121,7 +139,7 @@ def _line(
     side = {0: "left", len(means) - 1: "right"}.get(best, "center")
     axis.plot([values[best]], [means[best]], "o", color=style.PALETTE[1], markersize=9)
     axis.annotate(
-        f"lowest: {name(means[best])} at {values[best]:g}", (values[best], means[best]),
+        f"lowest: {as_text(means[best])} at {values[best]:g}", (values[best], means[best]),
         xytext=(0, -18), textcoords="offset points", color=style.PALETTE[1], ha=side,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
     )  # fmt: skip

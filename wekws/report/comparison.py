@@ -1,4 +1,4 @@
-"""Groups of runs that differ in the seed alone, side by side."""
+"""Comparison of groups of runs; the runs of a group differ in the seed alone."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wekws.errors import DataError
+from wekws.errors import ConfigError
 from wekws.report.document import Table
+from wekws.runlog.fields import METRICS_NAME
 from wekws.runlog.metrics_reader import read_cv_rows
 from wekws.score.det import Budget
 from wekws.score.intervals import wilson
@@ -19,35 +20,40 @@ from wekws.score.results import Result, read_result
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one kind. result_dirs: the scored test set of each; the run is the folder above."""
+    """Runs of one kind."""
 
     name: str
+    """Name of the group in tables."""
     result_dirs: Sequence[Path]
+    """The scored test set of each run; the run is the folder above it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupFigures:
-    """What came of a group.
-
-    losses_start, losses_end: cv loss of each run before the first step and after the last epoch;
-    empty where a run has no record of its training.
-    frr, difference: by budget label, the mean over keywords, and that less the mean of
-    the group it is held against (None for that group itself).
-    frr_by_keyword: by budget label and keyword. frr_of_runs: by budget label, a value a run.
-    dev_frr, dev_alarms: at the thresholds that dev chose for the budget, means over keywords.
-    """
+    """Figures of a group of runs; FRR is a mean over keywords where nothing else is said."""
 
     name: str
+    """Name of the group."""
     num_runs: int
+    """Number of runs."""
     params: int | None
+    """Trainable parameters of its first run."""
     losses_start: Sequence[float] = ()
+    """Cv loss of each run before the first step; runs without a log are left out."""
     losses_end: Sequence[float] = ()
+    """Cv loss of each run after the last epoch; runs without a log are left out."""
     frr: Mapping[str, Estimate]
+    """FRR by budget label, mean over the runs."""
     difference: Mapping[str, Estimate | None]
+    """FRR minus that of the reference group, by budget label; None for that group itself."""
     frr_by_keyword: Mapping[str, Mapping[str, Estimate]]
+    """FRR by budget label and keyword."""
     frr_of_runs: Mapping[str, Sequence[float]]
+    """FRR by budget label, one value per run."""
     dev_frr: Mapping[str, float] = field(default_factory=dict)
+    """FRR by budget label at the thresholds that were chosen on dev."""
     dev_alarms: Mapping[str, float] = field(default_factory=dict)
+    """False alarms per hour by budget label at the thresholds that were chosen on dev."""
 
 
 def compare_groups(
@@ -55,13 +61,17 @@ def compare_groups(
 ) -> list[GroupFigures]:
     """Return the figures of each group, in order.
 
-    budgets: false alarms an hour on the test set itself, each model at its own threshold.
-    compare_to: name of the group that the others are held against.
-    Raises: DataError if a result is missing or of another test set.
+    budgets: false alarms per hour on the test set itself, each model at its own threshold.
+    compare_to: name of the reference group.
+    Raises: ConfigError if two groups have the same name or none is called ``compare_to``;
+    DataError if a result is missing or was scored on another test set.
     """
+    names = [group.name for group in groups]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{twice[0]}: two groups have this name; give each its own")
+    if compare_to not in names:
+        raise ConfigError(f"{compare_to}: no such group; expected one of {', '.join(names)}")
     trials = {g.name: [read_trials(path) for path in g.result_dirs] for g in groups}
-    if compare_to not in trials:
-        raise DataError(f"{compare_to}: no such group; expected one of {', '.join(trials)}")
     bootstrap = Bootstrap(trials[compare_to][0].keys)
     return [_figures(group, trials, bootstrap, budgets, compare_to) for group in groups]
 
@@ -73,14 +83,13 @@ def _figures(
     budgets: Sequence[Budget],
     compare_to: str,
 ) -> GroupFigures:
-    runs, basis = trials[group.name], trials[compare_to]
+    runs, reference = trials[group.name], trials[compare_to]
     results = [read_result(group.name, path) for path in group.result_dirs]
-    logs = [_losses(path.parent) for path in group.result_dirs]
-    logs = [log for log in logs if log]
+    logs = [log for path in group.result_dirs if (log := _losses(path.parent))]
     sizes = {k: len(trials.positives) for k, trials in runs[0].by_keyword.items()}
     overall = {b.label: bootstrap.frr(runs, None, b) for b in budgets}
-    theirs = {b.label: bootstrap.frr(basis, None, b) for b in budgets}
-    is_basis = group.name == compare_to
+    reference_frr = {b.label: bootstrap.frr(reference, None, b) for b in budgets}
+    is_reference = group.name == compare_to
     return GroupFigures(
         name=group.name,
         num_runs=len(runs),
@@ -89,7 +98,7 @@ def _figures(
         losses_end=[log[-1] for log in logs],
         frr={label: _frr(values, sum(sizes.values())) for label, values in overall.items()},
         difference={
-            label: None if is_basis else estimate(values - theirs[label])
+            label: None if is_reference else estimate(values - reference_frr[label])
             for label, values in overall.items()
         },
         frr_by_keyword={
@@ -107,15 +116,16 @@ def _figures(
 def _frr(values: np.ndarray, num_positives: int) -> Estimate:
     """Return FRR with an interval that is never narrower than Wilson's for as many positives.
 
-    Where nothing is missed every resample misses nothing, which is no proof that nothing can be.
+    Where no positive is missed, none is missed in any resample either, and the bootstrap's
+    interval would be 0 wide.
     """
     found = estimate(values)
     low, high = wilson(round(found.value * num_positives), num_positives)
-    return Estimate(found.value, min(found.low, low), max(found.high, high))
+    return Estimate(found.value, min(found.low, float(low)), max(found.high, float(high)))
 
 
 def _losses(run_dir: Path) -> list[float]:
-    if not (run_dir / "metrics.jsonl").exists():
+    if not (run_dir / METRICS_NAME).exists():
         return []
     return [row["cv_loss"] for row in read_cv_rows(run_dir)]
 
@@ -125,21 +135,22 @@ def _at_dev(
 ) -> dict[str, float]:
     means = {}
     for budget in budgets:
-        points = [r.operating_point(k, budget.label) for r in results for k in r.keywords]
-        if points and all(p and p.get("chosen_on") == "dev" for p in points):
+        found = [r.operating_point(k, budget.label) for r in results for k in r.keywords]
+        points = [point for point in found if point and point.get("chosen_on") == "dev"]
+        if points and len(points) == len(found):
             means[budget.label] = statistics.fmean(point[kind][name] for point in points)
     return means
 
 
 def comparison_table(figures: Sequence[GroupFigures], compare_to: str) -> Table:
-    """Return one row a group: mean ± standard deviation over its runs, (95 % interval)."""
+    """Return one row per group: mean ± standard deviation over its runs (95 % interval)."""
     budgets = list(figures[0].frr)
     header = ["variant", "n", "parameters", "cv loss before step 1", "cv loss at the end"]
     for label in budgets:
-        header += [f"FRR % at {label}", f"less that of {compare_to}"]
+        header += [f"FRR % at {label}", f"minus that of {compare_to}"]
     with_dev = budgets[-1] if all(budgets[-1] in f.dev_frr for f in figures) else ""
     if with_dev:
-        header.append(f"FRR % (false alarms/h) at dev's threshold for {with_dev}")
+        header.append(f"FRR % (false alarms/h) at the dev threshold for {with_dev}")
     return Table(header, [_row(group, budgets, with_dev) for group in figures])
 
 
@@ -172,7 +183,7 @@ def keyword_table(figures: Sequence[GroupFigures], label: str) -> Table:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return mean ± standard deviation, the mean alone of one value, ``-`` of none."""
+    """Return mean ± standard deviation; of one value the mean alone, of none ``-``."""
     if not values:
         return "-"
     mean = f"{statistics.fmean(values):.2f}"

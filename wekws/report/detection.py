@@ -1,22 +1,24 @@
-"""The report's part on detection: error rates, confidences, confusions."""
+"""Detection figures of a report: error rates, confidences, confusions."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from wekws.report.document import Block, Bullets, Heading, Paragraph, Table
-from wekws.report.model_folder import Model, checkpoint_label, is_average
-from wekws.report.next_step import BUDGET, percent, worst_keyword
+from wekws.report.format import percent
+from wekws.report.model_folder import TrainedModel, checkpoint_label, is_average
+from wekws.report.next_step import worst_keyword
+from wekws.score.det import budget_from_label
 from wekws.score.intervals import poisson_exact
 from wekws.score.pinyin import with_pinyin
 from wekws.score.results import Result, all_keywords
 
 
-def at_a_glance(models: Sequence[Model]) -> Table:
-    """Return one row a model: size and the worst keyword's FRR."""
+def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
+    """Return one row per model: size and the worst keyword's FRR at the budget."""
     reference = models[0].params
     rows = []
     for model in models:
-        worst = worst_keyword(model)
+        worst = worst_keyword(model, budget)
         share = f"{model.params / reference:.0%}" if model.params and reference else "-"
         cost = model.cost or {}
         rows.append(
@@ -31,30 +33,25 @@ def at_a_glance(models: Sequence[Model]) -> Table:
             ]
         )
     header = [
-        "Model", f"FRR at {BUDGET} (95 %)", "Parameters", f"of {models[0].name}", "MACs per second",
+        "Model", f"FRR at {budget} (95 %)", "Parameters", f"of {models[0].name}", "MACs per second",
         "Worst keyword", "Checkpoint",
     ]  # fmt: skip
     return Table(header, rows, text_columns=(5, 6))
 
 
-def caution_blocks(models: Sequence[Model]) -> list[Block]:
-    """Return what a reader must know before believing the figures."""
+def caution_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
+    """Return the limits of the figures that a reader must know."""
     texts = []
     entries = [model.headline.entry(k) for model in models for k in model.headline.keywords]
     points = [point for entry in entries for point in entry.get("operating_points") or []]
     if any(point.get("chosen_on", "dev") != "dev" for point in points):
         texts.append(
-            "Thresholds were chosen on the set that they are reported on, for want of dev scores: "
-            "these figures are a little better than a detector in use would show."
+            "There are no dev scores, so thresholds were chosen on the test set itself: these "
+            "figures are a little better than those of a detector in use."
         )
     hours = [entry["negative_hours"] for entry in entries if entry.get("negative_hours")]
     if hours and min(hours) < 1:
-        _, highest = poisson_exact(0, min(hours))
-        texts.append(
-            f"The negatives last {min(hours):.2f} h: a single false alarm is "
-            f"{1 / min(hours):.1f}/h, so the budget {BUDGET} allows none at all, and no false "
-            f"alarm heard is compatible with up to {highest:.1f}/h (95 %)."
-        )
+        texts.append(_short_negatives(min(hours), budget))
     if not any(is_average(model.headline) for model in models):
         texts.append("No averaged checkpoint was evaluated: the figures are of single epochs.")
     for model in models:
@@ -64,18 +61,29 @@ def caution_blocks(models: Sequence[Model]) -> list[Block]:
     return [Paragraph(text, "note") for text in texts]
 
 
-def detection_blocks(models: Sequence[Model]) -> list[Block]:
-    """Return, for each keyword, a table of all checkpoints and budgets and what they say."""
+def _short_negatives(hours: float, budget: str) -> str:
+    _, highest = poisson_exact(0, hours)
+    allowed = budget_from_label(budget).allowed(hours)
+    alarms = "no false alarm" if not allowed else f"{allowed} false alarm{'s' * (allowed > 1)}"
+    return (
+        f"The negatives last {hours:.2f} h: a single false alarm is {1 / hours:.1f}/h, the budget "
+        f"{budget} allows {alarms}, and a count of 0 is compatible with up to {highest:.1f}/h "
+        "(95 %)."
+    )
+
+
+def detection_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
+    """Return a table of all checkpoints and budgets per keyword, and comparisons at the budget."""
     blocks: list[Block] = []
     for keyword in all_keywords([model.headline for model in models]):
         blocks += [Heading(with_pinyin(keyword), 3), _keyword_table(models, keyword)]
-        verdicts = [_comparison(models[0], student, keyword) for student in models[1:]]
-        said = [text for text in [*verdicts, *_notes(models, keyword)] if text]
-        blocks += [Bullets(said)] if said else []
+        comparisons = [_comparison(models[0], other, keyword, budget) for other in models[1:]]
+        texts = [text for text in [*comparisons, *_notes(models, keyword)] if text]
+        blocks += [Bullets(texts)] if texts else []
     return blocks
 
 
-def _keyword_table(models: Sequence[Model], keyword: str) -> Table:
+def _keyword_table(models: Sequence[TrainedModel], keyword: str) -> Table:
     points = [
         (model, result, point)
         for model in models
@@ -92,8 +100,8 @@ def _keyword_table(models: Sequence[Model], keyword: str) -> Table:
     return Table(header, rows, _set_size(models, keyword), text_columns=(1,))
 
 
-def _notes(models: Sequence[Model], keyword: str) -> list[str]:
-    """Return what scoring had to remark on this keyword."""
+def _notes(models: Sequence[TrainedModel], keyword: str) -> list[str]:
+    """Return the notes of ``summary.json`` on this keyword."""
     return [
         f"{model.name}: {note}."
         for model in models
@@ -101,7 +109,7 @@ def _notes(models: Sequence[Model], keyword: str) -> list[str]:
     ]
 
 
-def _set_size(models: Sequence[Model], keyword: str) -> str:
+def _set_size(models: Sequence[TrainedModel], keyword: str) -> str:
     sizes = {
         (entry.get("positives"), entry.get("negative_hours"), entry.get("negatives"))
         for model in models
@@ -109,13 +117,13 @@ def _set_size(models: Sequence[Model], keyword: str) -> str:
     }
     texts = []
     for positives, hours, negatives in sorted(sizes, key=str):
-        hours_text = "unknown" if hours is None else f"{hours:.2f} h"
+        hours_text = "unknown hours" if hours is None else f"{hours:.2f} h"
         of = f" in {negatives:,} utterances" if negatives is not None else ""
         texts.append(f"{positives or 0:,} positives, {hours_text} of negatives{of}")
-    return " | ".join(texts) + ("" if len(texts) < 2 else " (the models heard different sets)")
+    return " | ".join(texts) + ("" if len(texts) < 2 else " (the models were scored on other sets)")
 
 
-def _point_row(model: Model, result: Result, point: dict[str, Any]) -> list[str]:
+def _point_row(model: TrainedModel, result: Result, point: dict[str, Any]) -> list[str]:
     row = [str(point.get("budget")), f"{model.name}, {checkpoint_label(result)}"]
     if point.get("threshold") is None or not point.get("misses"):
         return [*row, *["-"] * 5, str(point.get("chosen_on") or "-")]
@@ -136,25 +144,27 @@ def _rate(misses: dict[str, Any]) -> str:
     return f"{percent(misses['rate'])} ({low:.2f}-{high:.2f})"
 
 
-def _comparison(teacher: Model, student: Model, keyword: str) -> str:
-    """Return whether the intervals of two models overlap at the budget, in a sentence."""
-    points = [model.headline.operating_point(keyword, BUDGET) for model in (teacher, student)]
-    if not all(point and point.get("misses") for point in points):
+def _comparison(first: TrainedModel, second: TrainedModel, keyword: str, budget: str) -> str:
+    """Say whether the FRR intervals of two models overlap at the budget."""
+    points = [model.headline.operating_point(keyword, budget) for model in (first, second)]
+    misses = [point["misses"] for point in points if point and point.get("misses")]
+    if len(misses) < 2:
         return ""
-    theirs, ours = (point["misses"] for point in points if point)
     figures = (
-        f"At {BUDGET}, {teacher.name} misses {percent(theirs['rate'])} and {student.name} "
-        f"{percent(ours['rate'])}"
+        f"At {budget}, the FRR of {first.name} is {percent(misses[0]['rate'])} and that of "
+        f"{second.name} {percent(misses[1]['rate'])}"
     )
-    if ours["low"] <= theirs["high"] and theirs["low"] <= ours["high"]:
-        verdict = "**overlap**, so this set is too small to tell them apart"
-        return f"{figures}: the 95 % intervals {verdict}."
-    better = student.name if ours["rate"] < theirs["rate"] else teacher.name
+    if misses[1]["low"] <= misses[0]["high"] and misses[0]["low"] <= misses[1]["high"]:
+        return (
+            f"{figures}: the 95 % intervals **overlap**, so this set is too small to show a "
+            "difference."
+        )
+    better = second.name if misses[1]["rate"] < misses[0]["rate"] else first.name
     return f"{figures}: the 95 % intervals **do not overlap**; {better} is better."
 
 
-def confidence_table(models: Sequence[Model]) -> Table:
-    """Return the middle of the positives and the upper end of the negatives for each model."""
+def confidence_table(models: Sequence[TrainedModel], budget: str) -> Table:
+    """Return the median of positives and the upper tail of negatives for each model."""
     rows = []
     for keyword in all_keywords([model.headline for model in models]):
         for model in models:
@@ -163,7 +173,7 @@ def confidence_table(models: Sequence[Model]) -> Table:
                 continue
             entry = model.headline.entry(keyword)
             high = stats.negative_quantile(0.99)
-            point = model.headline.operating_point(keyword, BUDGET) or {}
+            point = model.headline.operating_point(keyword, budget) or {}
             threshold = point.get("threshold")
             rows.append(
                 [
@@ -176,18 +186,18 @@ def confidence_table(models: Sequence[Model]) -> Table:
             )
     header = [
         "Keyword", "Model", "Median of positives", "99th percentile of events on negatives",
-        f"Threshold for {BUDGET}",
+        f"Threshold for {budget}",
     ]  # fmt: skip
     return Table(header, rows, text_columns=(1,))
 
 
-def confusion_table(models: Sequence[Model]) -> list[Block]:
-    """Return how often utterances of another keyword set one off, apart from false alarms."""
+def confusion_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
+    """Return detections on utterances of another keyword, counted apart from false alarms."""
     rows = []
     for keyword in all_keywords([model.headline for model in models]):
         for model in models:
             others = model.headline.entry(keyword).get("confusions") or {}
-            point = model.headline.operating_point(keyword, BUDGET) or {}
+            point = model.headline.operating_point(keyword, budget) or {}
             found = point.get("confusions")
             if not others.get("utterances") or not found:
                 continue
@@ -203,8 +213,8 @@ def confusion_table(models: Sequence[Model]) -> list[Block]:
     if not rows:
         return []
     caption = (
-        f"Utterances of another keyword that set this one off, at the threshold for {BUDGET}. They "
-        "are not among the false alarms."
+        "Detections of a keyword on utterances of another keyword, at the threshold for "
+        f"{budget}. They are not counted as false alarms."
     )
     header = ["Keyword", "Model", "Confusions", "Utterances", "Hours"]
     return [Heading("Confusions"), Table(header, rows, caption, text_columns=(1,))]

@@ -1,6 +1,7 @@
-"""The diagnosis: why runs ended where they did, from their own files."""
+"""Diagnosis of runs from their own files: convergence, start, accuracy, health, confidences."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wekws.distill.distill_rules import ALL_RULES
@@ -8,33 +9,35 @@ from wekws.errors import ConfigError
 from wekws.report import diagnosis_detection as detection
 from wekws.report import diagnosis_terms as terms
 from wekws.report import diagnosis_training as training
-from wekws.report.diagnosis_subject import MOVING, Subject, tail_slope
+from wekws.report.diagnosis_run import MOVING, DiagnosedRun, tail_slope
 from wekws.report.document import Block, Bullets, Figure, Heading, Paragraph, Table, write_document
-from wekws.report.model_folder import Model, read_model
+from wekws.report.model_folder import TrainedModel, read_model
 from wekws.report.next_step import next_step
 from wekws.runlog.health import problem_history, with_health_rows
 from wekws.runlog.metrics_reader import read_metrics
+from wekws.score.results import headline_budget
 
 _STARTS = {
     "teacher": "from the teacher",
-    "checkpoint": "from weights of its size",
+    "checkpoint": "from a checkpoint of its size",
     "random": "random",
 }
 CURVES_CAPTION = (
     "Training curves; `start` is the cv pass before the first step. Dotted lines in the first "
-    "panel: where each run ended, for the epoch at which another one was there."
+    "panel mark the last cv loss of each run."
 )
 CONFIDENCE_CAPTION = (
     "Share of positives (upwards) and of events on negatives (downwards) by confidence; dashed: "
-    "each model's threshold."
+    "the threshold of each model."
 )
 
 
-def read_subject(name: str, exp_dir: Path, dataset: str) -> Subject:
+def read_run(name: str, exp_dir: Path, dataset: str) -> DiagnosedRun:
     """Read a run's folder, with or without results, finished or not.
 
-    A run that did not watch itself gets the problems that its rows show today.
-    Raises: ConfigError if there is neither a log nor a result in it; DataError if a file is broken.
+    The health rules are applied now to a run that was trained without them.
+    Raises: ConfigError if the folder has neither a log nor a result; DataError if a file is
+    damaged.
     """
     model = read_model(name, exp_dir, dataset, needs_results=False)
     rows = read_metrics(exp_dir)
@@ -44,72 +47,72 @@ def read_subject(name: str, exp_dir: Path, dataset: str) -> Subject:
             "of a run"
         )
     if not any(row.get("kind") == "layers" for row in rows):
-        model = model.with_problems(problem_history(with_health_rows(rows, ALL_RULES), ALL_RULES))
-    return Subject(model=model, rows=rows)
+        problems = problem_history(with_health_rows(rows, ALL_RULES), ALL_RULES)
+        model = dataclasses.replace(model, problems=problems)
+    return DiagnosedRun(model=model, rows=rows)
 
 
-def find_teacher(subjects: Sequence[Subject]) -> Subject | None:
-    """Return the run among them that the others name as their teacher."""
-    for subject in subjects:
-        folder = subject.model.exp_dir.resolve()
-        for other in subjects:
+def find_teacher(runs: Sequence[DiagnosedRun]) -> DiagnosedRun | None:
+    """Return the run among them that another one names as its teacher."""
+    for run in runs:
+        folder = run.model.exp_dir.resolve()
+        for other in runs:
             checkpoint = other.teacher_checkpoint
-            if checkpoint is None or other is subject:
+            if checkpoint is None or other is run:
                 continue
-            # The last two names: both folders may have moved since.
+            # The last two names: both folders may have been moved since.
             if checkpoint.parent.parts[-2:] == folder.parts[-2:]:
-                return subject
+                return run
     return None
 
 
 def write_diagnosis(
-    subjects: Sequence[Subject],
-    teacher: Subject | None,
+    runs: Sequence[DiagnosedRun],
+    teacher: DiagnosedRun | None,
     figures: Mapping[str, Path],
     out_dir: Path,
 ) -> tuple[Path, Path]:
     """Write ``diagnosis.md`` and ``diagnosis.html``; return their paths.
 
-    subjects: all runs, the teacher among them. figures: ``curves``, ``confidence``; may be missing.
+    runs: all runs, the teacher among them.
+    figures: paths of the figures ``curves`` and ``confidence``; either may be missing.
     """
-    return write_document(build_diagnosis(subjects, teacher, figures), out_dir, "diagnosis")
+    return write_document(build_diagnosis(runs, teacher, figures), out_dir, "diagnosis")
 
 
 def build_diagnosis(
-    subjects: Sequence[Subject], teacher: Subject | None, figures: Mapping[str, Path]
+    runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None, figures: Mapping[str, Path]
 ) -> list[Block]:
-    """Return the diagnosis's blocks in order."""
-    blocks: list[Block] = [Heading(_title(subjects), 1), _overview(subjects, teacher)]
-    blocks += [Paragraph(text, "warning") for text in _cautions(subjects)]
-    blocks += [Heading("What to do next"), Bullets(advice(subjects, teacher))]
-    blocks += training.health(subjects)
-    blocks += training.convergence(subjects)
+    """Return the blocks of the diagnosis, in order."""
+    budget = headline_budget(model.headline for model in scored_models(runs))
+    blocks: list[Block] = [Heading(_title(runs), 1), _overview(runs, teacher)]
+    blocks += [Paragraph(text, "warning") for text in _warnings(runs)]
+    blocks += [Heading("What to do next"), Bullets(advice(runs, teacher, budget))]
+    blocks += training.health(runs)
+    blocks += training.convergence(runs)
     if "curves" in figures:
         blocks.append(Figure(figures["curves"], CURVES_CAPTION))
-    for part in (
-        training.start_gap,
-        training.accuracy,
-        terms.task_and_teacher,
-        terms.stages,
-    ):
-        blocks += part(subjects)
-    blocks += detection.confidences(subjects, teacher)
+    blocks += training.start_gap(runs)
+    blocks += training.accuracy(runs)
+    blocks += terms.ctc_and_kd(runs)
+    blocks += terms.stages(runs)
+    blocks += detection.confidences(runs, teacher, budget)
     if "confidence" in figures:
         blocks.append(Figure(figures["confidence"], CONFIDENCE_CAPTION))
-    return blocks + detection.error_rates(subjects)
+    return blocks + detection.error_rates(runs, budget)
 
 
-def _title(subjects: Sequence[Subject]) -> str:
-    names = [subject.name for subject in subjects]
+def _title(runs: Sequence[DiagnosedRun]) -> str:
+    names = [run.name for run in runs]
     return f"Diagnosis of {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}"
 
 
-def _overview(subjects: Sequence[Subject], teacher: Subject | None) -> Table:
-    header = ["Run", "Role", "Parameters", "Outputs", "Epochs", "Start", "Results"]
+def _overview(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None) -> Table:
+    header = ["Run", "Role", "Parameters", "Outputs", "Epochs", "Initialised", "Results"]
     rows = []
-    for subject in subjects:
-        model = subject.model
-        role = "teacher" if subject is teacher else "student" if _is_student(subject) else "alone"
+    for run in runs:
+        model = run.model
+        role = "teacher" if run is teacher else "student" if _is_student(run) else "no teacher"
         of = f" of {model.max_epoch}" if model.max_epoch else ""
         start = _STARTS.get(model.run.get("start", ""), "-")
         rows.append(
@@ -126,54 +129,57 @@ def _overview(subjects: Sequence[Subject], teacher: Subject | None) -> Table:
     return Table(header, rows, text_columns=(1, 5, 6))
 
 
-def _is_student(subject: Subject) -> bool:
-    return subject.teacher_checkpoint is not None or bool(subject.newest("teacher"))
+def _is_student(run: DiagnosedRun) -> bool:
+    return run.teacher_checkpoint is not None or bool(run.newest("teacher"))
 
 
-def _cautions(subjects: Sequence[Subject]) -> list[str]:
+def _warnings(runs: Sequence[DiagnosedRun]) -> list[str]:
     found = [
-        f"{model.name} has done {model.num_epochs} of {model.max_epoch} epochs: what is said of "
-        "its end is said of where it stands."
-        for model in (subject.model for subject in subjects)
+        f"{model.name} has finished {model.num_epochs} of {model.max_epoch} epochs: figures at "
+        "the end are figures of its last epoch so far."
+        for model in (run.model for run in runs)
         if model.cv_rows and model.max_epoch and model.num_epochs < model.max_epoch
     ]
-    lists = {subject.model.run.get("cv_data") for subject in subjects} - {None}
+    lists = _distinct(run.model.run.get("cv_data") for run in runs)
     if len(lists) > 1:
         found.append(
-            f"The runs were measured on {len(lists)} dev lists ({', '.join(sorted(lists))}): cv "
-            "losses compare within a list only."
+            f"The runs were measured on {len(lists)} dev lists ({', '.join(lists)}): compare cv "
+            "losses only within one list."
         )
-    sets = {r.summary.get("dataset") for s in subjects for r in s.model.results} - {None}
+    sets = _distinct(result.summary.get("dataset") for run in runs for result in run.model.results)
     if len(sets) > 1:
         found.append(
-            f"Results are of {len(sets)} sets ({', '.join(sorted(sets))}): error rates compare "
-            "within a set only."
+            f"The results come from {len(sets)} test sets ({', '.join(sets)}): compare error "
+            "rates only within one set."
         )
     return found
 
 
-def advice(subjects: Sequence[Subject], teacher: Subject | None) -> list[str]:
-    """Return the next steps: the recipe's rule first, then what training showed."""
-    judged = [s for s in subjects if s is not teacher] or list(subjects)
-    said = []
-    for subject in judged:
-        if subject.model.results:
-            has_scores = teacher is not None and teacher.model.results
-            said += next_step(subject.model, teacher.model if has_scores else None)
+def _distinct(names: Iterable[str | None]) -> list[str]:
+    return sorted({name for name in names if name is not None})
+
+
+def advice(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None, budget: str) -> list[str]:
+    """Return the next steps: first by FRR at the budget, then by what training showed."""
+    teacher_model = teacher.model if teacher is not None and teacher.model.results else None
+    texts = []
+    for run in [run for run in runs if run is not teacher] or list(runs):
+        if run.model.results:
+            texts += next_step(run.model, teacher_model, budget)
         else:
-            said.append(f"**{subject.name}** has no results: evaluate it (`bash evaluate.sh`).")
-    for subject in subjects:
-        ongoing = [problem for problem in subject.model.problems if problem.end_epoch is None]
-        said += [f"**{subject.name}**: {p.finding}" for p in ongoing]
-        moved = tail_slope(subject.trained)
+            texts.append(f"**{run.name}** has no results: evaluate it (`bash evaluate.sh`).")
+    for run in runs:
+        ongoing = [problem for problem in run.model.problems if problem.end_epoch is None]
+        texts += [f"**{run.name}**: {problem.finding}" for problem in ongoing]
+        moved = tail_slope(run.trained_losses)
         if moved and moved[1] < -MOVING:
-            said.append(
-                f"**{subject.name}** was still getting better, by {-100 * moved[1]:.2f} % of its "
-                "cv loss an epoch: more epochs come before a larger model."
+            texts.append(
+                f"**{run.name}** was still improving, by {-100 * moved[1]:.2f} % of its cv loss "
+                "per epoch: train more epochs before trying a larger model."
             )
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(texts))
 
 
-def scored(subjects: Sequence[Subject]) -> list[Model]:
+def scored_models(runs: Sequence[DiagnosedRun]) -> list[TrainedModel]:
     """Return the models that have results."""
-    return [subject.model for subject in subjects if subject.model.results]
+    return [run.model for run in runs if run.model.results]

@@ -1,44 +1,44 @@
-"""The diagnosis's part on detection: confidences and why they differ, and error rates."""
+"""Diagnosis of detection: confidences and why they differ, and error rates."""
 
 from collections.abc import Sequence
 
 from wekws.report.detection import detection_blocks
-from wekws.report.diagnosis_subject import Subject
+from wekws.report.diagnosis_run import DiagnosedRun
 from wekws.report.document import Block, Bullets, Heading, Table
-from wekws.report.next_step import BUDGET
 from wekws.score.pinyin import with_pinyin
-from wekws.score.results import all_keywords
+from wekws.score.results import Stats, all_keywords
 
-# Ratios within this factor of each other are called alike.
-ALIKE = 1.25
+# Two ratios within this factor of each other count as similar.
+SIMILAR = 1.25
 
 
-def confidences(subjects: Sequence[Subject], teacher: Subject | None) -> list[Block]:
-    """Return where each model's confidences lie, and why a student's are not its teacher's."""
-    shown = [subject for subject in subjects if subject.model.results]
+def confidences(
+    runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None, budget: str
+) -> list[Block]:
+    """Return each model's confidences, and why a student's differ from its teacher's."""
+    shown = [run for run in runs if run.model.results]
     blocks: list[Block] = []
-    for keyword in all_keywords([subject.model.headline for subject in shown]):
-        rows = [_row(s, keyword) for s in shown if keyword in s.model.headline.stats]
-        header = ["Run", "positives: 5 %", "median", "negatives: 99 %", f"threshold at {BUDGET}",
-                  "median / threshold"]  # fmt: skip
-        caption = (
-            "Confidence that the given share of positives, or of events on negatives, is under."
-        )
+    for keyword in all_keywords([run.model.headline for run in shown]):
+        rows = [_row(run, keyword, budget) for run in shown if keyword in run.model.headline.stats]
+        header = ["Run", "5 % of positives", "50 % of positives", "99 % of negatives",
+                  f"threshold at {budget}", "median / threshold"]  # fmt: skip
+        caption = "Confidence below which the given share of positives, or of events on negatives, "
+        caption += "lies."
         blocks += [Heading(with_pinyin(keyword), 3), Table(header, rows, caption)]
-    said = _dev_confidences(subjects)
+    texts = _dev_confidences(runs)
     if teacher is not None and teacher.model.results:
-        said += [text for s in shown if s is not teacher for text in _reasons(s, teacher)]
-    blocks += [Bullets(said)] if said else []
+        texts += [text for run in shown if run is not teacher for text in _separation(run, teacher)]
+    blocks += [Bullets(texts)] if texts else []
     return [Heading("Confidences"), *blocks] if blocks else []
 
 
-def _row(subject: Subject, keyword: str) -> list[str]:
-    stats = subject.model.headline.stats[keyword]
+def _row(run: DiagnosedRun, keyword: str, budget: str) -> list[str]:
+    stats = run.model.headline.stats[keyword]
     median, alarm = stats.positive_quantile(0.5), stats.negative_quantile(0.99)
-    point = subject.model.headline.operating_point(keyword, BUDGET) or {}
+    point = run.model.headline.operating_point(keyword, budget) or {}
     threshold = point.get("threshold")
     return [
-        subject.name,
+        run.name,
         f"{stats.positive_quantile(0.05):.4f}",
         f"{median:.4f}",
         "-" if alarm is None else f"{alarm:.4f}",
@@ -47,83 +47,97 @@ def _row(subject: Subject, keyword: str) -> list[str]:
     ]
 
 
-def _dev_confidences(subjects: Sequence[Subject]) -> list[str]:
-    """Return what the check before training said of each teacher, once."""
-    said = []
-    for subject in subjects:
-        name = subject.teacher_checkpoint or f"that of {subject.name}"
-        for keyword, found in (subject.newest("teacher").get("confidences") or {}).items():
+def _dev_confidences(runs: Sequence[DiagnosedRun]) -> list[str]:
+    """Return the figures of each teacher's check on dev before training, once per teacher."""
+    texts = []
+    for run in runs:
+        name = run.teacher_checkpoint or f"that of {run.name}"
+        for keyword, found in (run.newest("teacher").get("confidences") or {}).items():
             text = (
                 f"The teacher, {name}, on dev, {with_pinyin(keyword)}: median confidence "
-                f"{found['median']:.3g} of {found['positives']:,} positives"
+                f"{found['median']:.3g} on {found['positives']:,} positives"
             )
             if "separation" in found:
                 text += (
-                    f", {found['negative_median']:.3g} of {found['negatives']:,} negatives; a "
-                    f"positive is above a negative in {100 * found['separation']:.1f} % of pairs"
+                    f" and {found['negative_median']:.3g} on {found['negatives']:,} negatives; a "
+                    f"positive scores above a negative in {100 * found['separation']:.1f} % of the "
+                    "pairs"
                 )
-            said.append(text + ".")
-    return list(dict.fromkeys(said))
+            texts.append(text + ".")
+    return list(dict.fromkeys(texts))
 
 
-def _reasons(student: Subject, teacher: Subject) -> list[str]:
-    """Return how far confidences lie apart, the teacher's too, and what differs with that."""
-    ours, theirs = student.model.headline.stats, teacher.model.headline.stats
-    said = []
-    for keyword in (keyword for keyword in ours if keyword in theirs):
-        lows = [stats[keyword].positive_quantile(0.05) for stats in (ours, theirs)]
-        highs = [stats[keyword].negative_quantile(0.99) for stats in (ours, theirs)]
-        if not all(lows) or not all(highs):
+def _separation(student: DiagnosedRun, teacher: DiagnosedRun) -> list[str]:
+    """Return the ratio of positives to negatives, student against teacher, and what else differs.
+
+    The ratio is that of the confidence of the lowest 5 % of positives to that of the highest 1 %
+    of events on negatives.
+    """
+    texts = []
+    student_stats, teacher_stats = student.model.headline.stats, teacher.model.headline.stats
+    for keyword in (keyword for keyword in student_stats if keyword in teacher_stats):
+        found = [_tails(stats[keyword]) for stats in (student_stats, teacher_stats)]
+        (low, high), (teacher_low, teacher_high) = found
+        if not (low and high and teacher_low and teacher_high):
             continue
-        own, other = (low / high for low, high in zip(lows, highs, strict=True))
+        ratio, teacher_ratio = low / high, teacher_low / teacher_high
         text = (
-            f"{student.name}, {with_pinyin(keyword)}: the lowest 5 % of positives end at "
-            f"{lows[0]:.3f}, the highest 1 % of events on negatives begin at {highs[0]:.3f}, a "
-            f"ratio of {own:.1f}; with the teacher {lows[1]:.3f} and {highs[1]:.3f}, {other:.1f}"
+            f"{student.name}, {with_pinyin(keyword)}: the lowest 5 % of positives lie below "
+            f"{low:.3f}, the highest 1 % of events on negatives above {high:.3f}, a ratio of "
+            f"{ratio:.1f}; for the teacher {teacher_low:.3f} and {teacher_high:.3f}, "
+            f"{teacher_ratio:.1f}"
         )
-        if max(own, other) / min(own, other) <= ALIKE:
-            said.append(f"{text}: alike.")
+        if max(ratio, teacher_ratio) / min(ratio, teacher_ratio) <= SIMILAR:
+            texts.append(f"{text}: similar.")
         else:
-            how = "less" if own < other else "more"
-            said.append(f"{text}: it tells them apart **{how}** clearly.")
-    return [*said, *_causes(student, teacher)] if said else []
+            how = "less" if ratio < teacher_ratio else "more"
+            texts.append(f"{text}: it separates them **{how}** clearly.")
+    return [*texts, *_differences(student, teacher)] if texts else []
 
 
-def _causes(student: Subject, teacher: Subject) -> list[str]:
-    """Return what else is not the same: outputs, how well training fits, what it was taught."""
+def _tails(stats: Stats) -> tuple[float, float | None]:
+    return stats.positive_quantile(0.05), stats.negative_quantile(0.99)
+
+
+def _differences(student: DiagnosedRun, teacher: DiagnosedRun) -> list[str]:
+    """Return what may explain other confidences: outputs, fit to the labels, temperature."""
     found = []
     small, large = student.model.num_outputs, teacher.model.num_outputs
     if small and large and small == large:
-        found.append(f"both choose among {small} outputs, so that is no reason for a difference")
+        found.append(f"both have {small} outputs, so that does not explain a difference")
     elif small and large:
         found.append(
-            f"they choose among {small} and {large} outputs, and what the other tokens take from "
-            "a keyword's differs with that"
+            f"they have {small} and {large} outputs, and the probability that other tokens take "
+            "from a keyword's tokens differs with that"
         )
-    fits = [_fit(subject) for subject in (student, teacher)]
-    if None not in fits:
-        (own, own_cv), (other, other_cv) = fits
-        how = "less" if own > other else "more"
+    student_fit, teacher_fit = _fit(student), _fit(teacher)
+    if student_fit and teacher_fit:
+        how = "worse" if student_fit[0] > teacher_fit[0] else "better"
         found.append(
-            f"it fits the labels {how} sharply (CTC {own:.2f} in training and {own_cv:.2f} on "
-            f"dev, the teacher {other:.2f} and {other_cv:.2f})"
+            f"the student fits the labels {how} (CTC {student_fit[0]:.2f} in training and "
+            f"{student_fit[1]:.2f} on dev, the teacher {teacher_fit[0]:.2f} and "
+            f"{teacher_fit[1]:.2f})"
         )
     temperature = student.newest("step").get("temperature")
     if temperature:
-        found.append(f"it was taught by posteriors softened at T = {temperature:g}")
+        found.append(f"its targets were softened at a temperature of {temperature:g}")
     if not found:
         return []
-    return [f"{student.name} and its teacher: {'; '.join(found)}. A threshold belongs to a model."]
+    return [
+        f"{student.name} and its teacher: {'; '.join(found)}. A threshold is valid for one model "
+        "only."
+    ]
 
 
-def _fit(subject: Subject) -> tuple[float, float] | None:
-    row = subject.newest("cv")
+def _fit(run: DiagnosedRun) -> tuple[float, float] | None:
+    """Return CTC in training and on dev after the last epoch."""
+    row = run.newest("cv")
     if "train_ctc" not in row or "cv_loss" not in row:
         return None
     return row["train_ctc"], row["cv_loss"]
 
 
-def error_rates(subjects: Sequence[Subject]) -> list[Block]:
+def error_rates(runs: Sequence[DiagnosedRun], budget: str) -> list[Block]:
     """Return FRR at every budget, with intervals, of the runs that have results."""
-    models = [subject.model for subject in subjects if subject.model.results]
-    return [Heading("FRR at the budgets"), *detection_blocks(models)] if models else []
+    models = [run.model for run in runs if run.model.results]
+    return [Heading("FRR at the budgets"), *detection_blocks(models, budget)] if models else []

@@ -1,51 +1,52 @@
-"""The diagnosis's part on training: convergence, the start, accuracy, health."""
+"""Diagnosis of training: convergence, initialisation, accuracy, health."""
 
 from collections.abc import Sequence
 
-from wekws.report.diagnosis_subject import (
+from wekws.report.diagnosis_run import (
     MOVING,
     TAIL,
-    Subject,
+    DiagnosedRun,
     are_comparable,
     epochs_to,
+    relative_change,
     tail_slope,
 )
 from wekws.report.document import Block, Bullets, Heading, Paragraph, Table
 from wekws.runlog.fields import BEFORE_FIRST_STEP
 from wekws.runlog.metrics_reader import series
 
-# Below this share of its peak a learning rate has come to its end.
+# A learning rate below this share of its peak no longer changes the model much.
 SPENT_RATE = 0.05
 
 
-def convergence(subjects: Sequence[Subject]) -> list[Block]:
-    """Return how far each run came, whether it still moved, and who reached whose end when."""
-    shown = [subject for subject in subjects if subject.trained]
+def convergence(runs: Sequence[DiagnosedRun]) -> list[Block]:
+    """Return losses and slopes of each run, and when each reached the final loss of the others."""
+    shown = [run for run in runs if run.trained_losses]
     if not shown:
         return []
     header = ["Run", "Epochs", "cv loss: start", "after epoch 0", "best (epoch)", "end",
               f"slope, last {TAIL} epochs", "Learning rate: peak", "end"]  # fmt: skip
     caption = "cv loss: CTC, nats per utterance of dev; slope: least squares, per epoch."
     blocks: list[Block] = [Heading("Convergence")]
-    blocks.append(Table(header, [_convergence_row(s) for s in shown], caption))
+    blocks.append(Table(header, [_convergence_row(run) for run in shown], caption))
     if len(shown) > 1:
-        names = [f"{s.name}'s end ({s.trained[-1]:.2f})" for s in shown]
-        rows = [[a.name, *(_reached(a, b) for b in shown)] for a in shown]
-        caption = "After how many epochs a run (row) was where another one (column) ended."
+        names = [f"final loss of {run.name} ({run.trained_losses[-1]:.2f})" for run in shown]
+        rows = [[a.name, *(_epochs_needed(a, b) for b in shown)] for a in shown]
+        caption = "Epochs that a run (row) needed to reach the final loss of another (column)."
         blocks.append(Table(["Run", *names], rows, caption))
-    said = [_moving(s) for s in shown]
-    said += [text for a in shown for b in shown if (text := _faster(a, b))]
-    return [*blocks, Bullets(said)]
+    texts = [_convergence_sentence(run) for run in shown]
+    texts += [text for a in shown for b in shown if (text := _speed_sentence(a, b))]
+    return [*blocks, Bullets(texts)]
 
 
-def _convergence_row(subject: Subject) -> list[str]:
-    losses, trained = subject.losses, subject.trained
+def _convergence_row(run: DiagnosedRun) -> list[str]:
+    losses, trained = run.losses, run.trained_losses
     best = min(losses, key=losses.__getitem__)
     moved = tail_slope(trained)
-    rates = series(list(subject.model.cv_rows), "lr")[1]
-    of = f" of {subject.model.max_epoch}" if subject.model.max_epoch else ""
+    rates = series(run.model.cv_rows, "lr")[1]
+    of = f" of {run.model.max_epoch}" if run.model.max_epoch else ""
     return [
-        subject.name,
+        run.name,
         f"{len(trained)}{of}",
         f"{losses[BEFORE_FIRST_STEP]:.2f}" if BEFORE_FIRST_STEP in losses else "-",
         f"{trained[0]:.2f}",
@@ -57,131 +58,144 @@ def _convergence_row(subject: Subject) -> list[str]:
     ]
 
 
-def _reached(first: Subject, second: Subject) -> str:
+def _epochs_needed(first: DiagnosedRun, second: DiagnosedRun) -> str:
     if first is second:
         return "-"
     if not are_comparable(first, second):
         return "another dev set"
-    found = epochs_to(first.trained, second.trained[-1])
-    return "not reached" if found is None else f"{found} of {len(first.trained)}"
+    found = epochs_to(first.trained_losses, second.trained_losses[-1])
+    return "not reached" if found is None else f"{found} of {len(first.trained_losses)}"
 
 
-def _moving(subject: Subject) -> str:
-    """Return whether the cv loss still moved at the end, and whether it could."""
-    moved = tail_slope(subject.trained)
+def _convergence_sentence(run: DiagnosedRun) -> str:
+    """Say whether the cv loss still changed at the end, and what follows."""
+    losses = run.trained_losses
+    moved = tail_slope(losses)
     if moved is None:
-        return f"{subject.name}: {len(subject.trained)} epochs are too few for a slope."
+        return f"{run.name}: {len(losses)} epochs are too few for a slope."
     change, share = moved
-    num = len(subject.trained[-TAIL:])
-    text = f"{subject.name}: over its last {num} epochs the cv loss went by {change:+.3f} an epoch"
-    text += f", {100 * share:+.2f} % of itself: "
+    text = (
+        f"{run.name}: over the last {len(losses[-TAIL:])} epochs the cv loss changed by "
+        f"{change:+.3f} per epoch ({100 * share:+.2f} %): "
+    )
     if abs(share) < MOVING:
-        return text + f"within {100 * MOVING:.0f} %, it has converged."
+        return text + f"less than {100 * MOVING:.0f} %, so it has converged."
     if share > 0:
-        return text + "**it rises**; an earlier epoch, or an average around the best, is better."
-    rates = series(list(subject.model.cv_rows), "lr")[1]
+        return text + "**it rises**; use an earlier epoch, or an average around the best one."
+    rates = series(run.model.cv_rows, "lr")[1]
     if rates and rates[-1] < SPENT_RATE * max(rates):
-        return text + "it still falls, though its learning rate is spent: a longer schedule."
-    return text + "**it still falls**: more epochs."
+        return text + (
+            "it still falls although the learning rate is close to 0: use a longer schedule."
+        )
+    return text + "**it still falls**: train more epochs."
 
 
-def _faster(first: Subject, second: Subject) -> str:
-    """Return how much sooner the first run was where the second ended, if it was."""
+def _speed_sentence(first: DiagnosedRun, second: DiagnosedRun) -> str:
+    """Say how much sooner the first run reached the final loss of the second, if it did."""
     if first is second or not are_comparable(first, second):
         return ""
-    found = epochs_to(first.trained, second.trained[-1])
-    if found is None or found >= len(second.trained):
+    goal, num_epochs = second.trained_losses[-1], len(second.trained_losses)
+    found = epochs_to(first.trained_losses, goal)
+    if found is None or found >= num_epochs:
         return ""
-    ratio, epochs = len(second.trained) / found, "epoch" if found == 1 else "epochs"
+    epochs = "epoch" if found == 1 else "epochs"
     return (
-        f"{first.name} needed {found} {epochs} for the {second.trained[-1]:.2f} that {second.name} "
-        f"ended with after {len(second.trained)}: {ratio:.1f} times as fast."
+        f"{first.name} reached the final loss of {second.name}, {goal:.2f}, after {found} {epochs} "
+        f"instead of {num_epochs}: {num_epochs / found:.1f} times as fast."
     )
 
 
-def start_gap(subjects: Sequence[Subject]) -> list[Block]:
-    """Return how far from its teacher each student began and ended."""
-    rows, said = [], []
-    for subject in subjects:
-        teacher, losses = subject.newest("teacher").get("cv_loss"), subject.losses
-        if teacher is None or BEFORE_FIRST_STEP not in losses or not subject.trained:
+def start_gap(runs: Sequence[DiagnosedRun]) -> list[Block]:
+    """Return each student's cv loss before and after training, against its teacher's."""
+    rows, texts = [], []
+    for run in runs:
+        teacher, losses = run.newest("teacher").get("cv_loss"), run.losses
+        if not teacher or BEFORE_FIRST_STEP not in losses or not run.trained_losses:
             continue
-        begun, ended = losses[BEFORE_FIRST_STEP], subject.trained[-1]
-        found = subject.newest("start")
-        random, closed = found.get("random"), found.get("gap_closed")
+        start, end = losses[BEFORE_FIRST_STEP], run.trained_losses[-1]
+        transplant = run.newest("start")
+        random, closed = transplant.get("random"), transplant.get("gap_closed")
         rows.append(
             [
-                subject.name,
+                run.name,
                 f"{teacher:.2f}",
                 "-" if random is None else f"{random:.2f}",
-                f"{begun:.2f}",
+                f"{start:.2f}",
                 "-" if closed is None else f"{100 * closed:.1f} %",
-                f"{ended:.2f}",
-                f"{ended - teacher:+.2f} ({100 * (ended / teacher - 1):+.1f} %)",
+                f"{end:.2f}",
+                f"{end - teacher:+.2f} ({100 * relative_change(teacher, end):+.1f} %)",
             ]
         )
-        said.append(_gap_sentence(subject, teacher, begun, ended, closed))
+        texts.append(_gap_sentence(run, teacher, start, end, closed))
     if not rows:
         return []
     header = ["Student", "teacher", "random", "start", "gap closed", "end", "end against teacher"]
     caption = "cv loss. Gap closed: (random - start) / (random - teacher), before the first step."
-    return [Heading("The start, and the teacher"), Table(header, rows, caption), Bullets(said)]
+    return [
+        Heading("Initialisation, and the teacher"),
+        Table(header, rows, caption),
+        Bullets(texts),
+    ]
 
 
 def _gap_sentence(
-    subject: Subject, teacher: float, begun: float, ended: float, closed: float | None
+    run: DiagnosedRun, teacher: float, start: float, end: float, closed: float | None
 ) -> str:
-    text = f"{subject.name} began at {begun / teacher:.1f} times its teacher's cv loss"
+    text = f"{run.name} began at {start / teacher:.1f} times its teacher's cv loss"
     if closed is not None:
-        text += f", with {100 * closed:.1f} % of the gap from a random start closed,"
-    if ended <= teacher:
-        return f"{text} and ended {100 * (1 - ended / teacher):.1f} % below it."
-    won = (begun - ended) / (begun - teacher) if begun > teacher else 0.0
-    tail = f"; training closed {100 * won:.1f} % of its distance" if won > 0 else ""
-    return f"{text} and ended {100 * (ended / teacher - 1):.1f} % above it{tail}."
+        text += f", with {100 * closed:.1f} % of the gap from random weights closed,"
+    if end <= teacher:
+        return f"{text} and ended {100 * (1 - end / teacher):.1f} % below it."
+    won = (start - end) / (start - teacher) if start > teacher else 0.0
+    tail = f"; training closed {100 * won:.1f} % of the distance" if won > 0 else ""
+    return f"{text} and ended {100 * (end / teacher - 1):.1f} % above it{tail}."
 
 
-def accuracy(subjects: Sequence[Subject]) -> list[Block]:
-    """Return how the accuracies went, and whether they still rose."""
-    rows, said = [], []
-    for subject in subjects:
-        for key, of in (("cv_accuracy", "all"), ("cv_keyword_accuracy", "with a keyword")):
-            epochs, values = series(list(subject.model.cv_rows), key)
+def accuracy(runs: Sequence[DiagnosedRun]) -> list[Block]:
+    """Return the accuracies over training, against the teacher's."""
+    rows, texts = [], []
+    for run in runs:
+        for key, subset in (("cv_accuracy", "all"), ("cv_keyword_accuracy", "with a keyword")):
+            epochs, values = series(run.model.cv_rows, key)
             values = [v for e, v in zip(epochs, values, strict=True) if e > BEFORE_FIRST_STEP]
             if not values:
                 continue
             moved = tail_slope(values)
-            taught = subject.newest("teacher").get(key)
+            teacher = run.newest("teacher").get(key)
             third = values[(len(values) - 1) // 3]
             points = [f"{100 * value:.1f} %" for value in (values[0], third, values[-1])]
             best = max(values)
             rows.append(
                 [
-                    subject.name,
-                    of,
+                    run.name,
+                    subset,
                     *points,
                     f"{100 * best:.1f} % ({values.index(best)})",
                     f"{100 * moved[0]:+.2f}" if moved else "-",
-                    "-" if taught is None else f"{100 * taught:.1f} %",
+                    "-" if teacher is None else f"{100 * teacher:.1f} %",
                 ]
             )
-            if taught is not None:
-                how = "below" if values[-1] < taught else "above"
-                said.append(
-                    f"{subject.name}, {of}: {100 * values[-1]:.1f} % at the end, "
-                    f"{100 * abs(values[-1] - taught):.1f} points {how} its teacher."
+            if teacher is not None:
+                side = "below" if values[-1] < teacher else "above"
+                texts.append(
+                    f"{run.name}, {_SUBSETS[subset]}: {100 * values[-1]:.1f} % at the end, "
+                    f"{100 * abs(values[-1] - teacher):.1f} points {side} its teacher."
                 )
     if not rows:
         return []
     header = ["Run", "cv utterances", "after epoch 0", "after a third", "end", "best (epoch)",
-              f"points an epoch, last {TAIL}", "its teacher"]  # fmt: skip
-    table = Table(header, rows, "1 - token errors / tokens, greedy.", text_columns=(1,))
-    return [Heading("Accuracy"), table, *([Bullets(said)] if said else [])]
+              f"points per epoch, last {TAIL}", "its teacher"]  # fmt: skip
+    caption = "Greedy decoding; accuracy: 1 - token errors / tokens."
+    table = Table(header, rows, caption, text_columns=(1,))
+    return [Heading("Accuracy"), table, *([Bullets(texts)] if texts else [])]
 
 
-def health(subjects: Sequence[Subject]) -> list[Block]:
-    """Return what went wrong, or that nothing did."""
-    told = [f"**{s.name}**: {p.sentence()}" for s in subjects for p in s.model.problems]
-    if told:
-        return [Heading("Health"), Bullets(told)]
-    return [Heading("Health"), Paragraph("The health checks found nothing in any of these runs.")]
+_SUBSETS = {"all": "all utterances", "with a keyword": "utterances with a keyword"}
+
+
+def health(runs: Sequence[DiagnosedRun]) -> list[Block]:
+    """Return the problems in training, or that there were none."""
+    found = [f"**{run.name}**: {p.sentence()}" for run in runs for p in run.model.problems]
+    if found:
+        return [Heading("Health"), Bullets(found)]
+    return [Heading("Health"), Paragraph("The health checks found no problem in these runs.")]

@@ -1,4 +1,4 @@
-"""The report: what came of a teacher and its students, as blocks of a document."""
+"""Report on a teacher and its students: figures, training, size, corpus, next step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from wekws.report.detection import (
     at_a_glance,
     caution_blocks,
     confidence_table,
-    confusion_table,
+    confusion_blocks,
     detection_blocks,
 )
 from wekws.report.document import (
@@ -22,32 +22,37 @@ from wekws.report.document import (
     Table,
     write_document,
 )
-from wekws.report.model_folder import Model
-from wekws.report.next_step import next_step, percent
-from wekws.report.savings import kept_blocks
+from wekws.report.format import count, duration, number, percent
+from wekws.report.model_folder import TrainedModel
+from wekws.report.next_step import next_step
+from wekws.report.savings import savings_blocks
 from wekws.runlog.fields import BEFORE_FIRST_STEP
 from wekws.runlog.metrics_reader import series
 from wekws.score.pinyin import with_pinyin
+from wekws.score.results import headline_budget
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportInputs:
-    """Everything a report speaks of. models: the teacher first if there is one.
-
-    figures: path of each picture by ``det``, ``confidence``, ``curves``, ``durations``; any may be
-    missing. validation: content of ``validation.json``. notes: texts shown at the top.
-    """
+    """Content of a report."""
 
     title: str
-    teacher: Model | None
-    students: Sequence[Model]
+    """Heading of the page."""
+    teacher: TrainedModel | None
+    """The model that the students are compared with."""
+    students: Sequence[TrainedModel]
+    """One or more models."""
     figures: Mapping[str, Path] = field(default_factory=dict)
+    """Paths of ``det``, ``confidence``, ``curves``, ``durations``; any may be missing."""
     validation: Mapping[str, Any] = field(default_factory=dict)
+    """Content of ``validation.json``."""
     notes: Sequence[str] = ()
+    """Texts shown at the top."""
     commands: Sequence[str] = ()
+    """Commands that reproduce the results, shown at the end."""
 
     @property
-    def models(self) -> list[Model]:
+    def models(self) -> list[TrainedModel]:
         """The teacher, then the students."""
         return [*([self.teacher] if self.teacher else []), *self.students]
 
@@ -58,18 +63,19 @@ def write_report(inputs: ReportInputs, out_dir: Path) -> tuple[Path, Path]:
 
 
 def build_report(inputs: ReportInputs) -> list[Block]:
-    """Return the report's blocks in order."""
-    models = inputs.models
-    advice = [text for student in inputs.students for text in next_step(student, inputs.teacher)]
+    """Return the blocks of the report, in order."""
+    models, teacher = inputs.models, inputs.teacher
+    budget = headline_budget(model.headline for model in models)
+    advice = [text for student in inputs.students for text in next_step(student, teacher, budget)]
     blocks: list[Block] = [Heading(inputs.title, 1)]
     blocks += [Paragraph(note, "warning") for note in [*inputs.notes, *_short_runs(models)]]
-    blocks += [at_a_glance(models), *caution_blocks(models)]
-    blocks += kept_blocks(inputs.teacher, inputs.students)
+    blocks += [at_a_glance(models, budget), *caution_blocks(models, budget)]
+    blocks += savings_blocks(teacher, inputs.students, budget)
     blocks += [Heading("What to do next"), Bullets(list(dict.fromkeys(advice)))]
     blocks += [Heading("Detection"), *_figure(inputs, "det", _DET_CAPTION)]
-    blocks += detection_blocks(models)
+    blocks += detection_blocks(models, budget)
     blocks += [Heading("Confidences"), *_figure(inputs, "confidence", _CONFIDENCE_CAPTION)]
-    blocks += [confidence_table(models), *confusion_table(models)]
+    blocks += [confidence_table(models, budget), *confusion_blocks(models, budget)]
     blocks += (
         _training_blocks(inputs)
         + health_blocks(models)
@@ -81,12 +87,12 @@ def build_report(inputs: ReportInputs) -> list[Block]:
 
 _DET_CAPTION = (
     "FRR against false alarms per hour on the utterances without a keyword; lower and further left "
-    "is better. The shaded strip at the left is no false alarm at all; bands are 95 % intervals."
+    "is better. The shaded strip at the left stands for 0 false alarms; bands are 95 % intervals."
 )
 _CONFIDENCE_CAPTION = (
     "Share of positives (upwards) and of events on negatives (downwards) by confidence, on "
-    "logarithmic axes that show single utterances; dashed lines are each model's threshold. A "
-    "threshold belongs to its model: confidences of two models do not compare."
+    "logarithmic axes that show single utterances; dashed lines are the thresholds. A threshold is "
+    "valid for one model only: confidences of two models cannot be compared."
 )
 _CURVES_CAPTION = "Training curves; `start` is the cv pass before the first step."
 _DURATIONS_CAPTION = "Durations of the utterances of each split."
@@ -97,7 +103,7 @@ def _figure(inputs: ReportInputs, name: str, caption: str) -> list[Block]:
     return [Figure(Path(path), caption)] if path else []
 
 
-def _short_runs(models: Sequence[Model]) -> list[str]:
+def _short_runs(models: Sequence[TrainedModel]) -> list[str]:
     return [
         f"{model.name} was trained for {model.num_epochs} of the {model.max_epoch} epochs of its "
         "configuration: its figures are those of an unfinished run."
@@ -112,7 +118,7 @@ def _training_blocks(inputs: ReportInputs) -> list[Block]:
         return []
     header = [
         "Model", "cv loss before the first step", "after epoch 0", "at the end", "best (epoch)",
-        "cv accuracy", "of keyword utterances", "Epochs", "Time",
+        "cv accuracy", "on keyword utterances", "Epochs", "Time",
     ]  # fmt: skip
     caption = "cv loss: CTC, nats per utterance. Accuracies: 1 - token errors / tokens, at the end."
     table = Table(header, [_training_row(model) for model in trained], caption)
@@ -122,27 +128,27 @@ def _training_blocks(inputs: ReportInputs) -> list[Block]:
         for model in inputs.students
         if model.cv_rows
     ]
-    said = [Paragraph("; ".join(starts) + ".")] if starts else []
-    return [Heading("Training"), table, *said, *_figure(inputs, "curves", _CURVES_CAPTION)]
+    texts = [Paragraph("; ".join(starts) + ".")] if starts else []
+    return [Heading("Training"), table, *texts, *_figure(inputs, "curves", _CURVES_CAPTION)]
 
 
-def health_blocks(models: Sequence[Model]) -> list[Block]:
-    """Return what went wrong while training, nothing if all was well."""
-    told = [f"**{model.name}**: {p.sentence()}" for model in models for p in model.problems]
-    return [Heading("Health"), Bullets(told)] if told else []
+def health_blocks(models: Sequence[TrainedModel]) -> list[Block]:
+    """Return the problems that occurred in training; nothing if there were none."""
+    found = [f"**{model.name}**: {p.sentence()}" for model in models for p in model.problems]
+    return [Heading("Health"), Bullets(found)] if found else []
 
 
-def _training_row(model: Model) -> list[str]:
-    epochs, losses = series(list(model.cv_rows), "cv_loss")
+def _training_row(model: TrainedModel) -> list[str]:
+    epochs, losses = series(model.cv_rows, "cv_loss")
     by_epoch = dict(zip(epochs, losses, strict=True))
     best = min(by_epoch, key=by_epoch.__getitem__, default=None)
     seconds = model.train_seconds
     last = model.cv_rows[-1]
     return [
         model.name,
-        _number(by_epoch.get(BEFORE_FIRST_STEP)),
-        _number(by_epoch.get(0)),
-        _number(losses[-1] if losses else None),
+        number(by_epoch.get(BEFORE_FIRST_STEP)),
+        number(by_epoch.get(0)),
+        number(losses[-1] if losses else None),
         "-" if best is None else f"{by_epoch[best]:.2f} ({'start' if best < 0 else best})",
         _share(last.get("cv_accuracy")),
         _share(last.get("cv_keyword_accuracy")),
@@ -151,29 +157,11 @@ def _training_row(model: Model) -> list[str]:
     ]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
 def _share(value: float | None) -> str:
     return "-" if value is None else percent(value)
 
 
-def duration(seconds: float) -> str:
-    """Return a time as people say it: ``42 s``, ``7 min 05 s``, ``3 h 12 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _size_blocks(models: Sequence[Model]) -> list[Block]:
+def _size_blocks(models: Sequence[TrainedModel]) -> list[Block]:
     costed = [model for model in models if model.cost]
     if not costed:
         return []
@@ -212,15 +200,15 @@ def _corpus_blocks(inputs: ReportInputs) -> list[Block]:
         rows.append(
             [
                 name,
-                _count(num_utterances),
-                _count(split.get("num_speakers") or None),
-                _number(hours),
-                *(_count(counts[name].get(keyword, 0)) for keyword in keywords),
-                _count(split.get("negatives")),
+                count(num_utterances),
+                count(split.get("num_speakers") or None),
+                number(hours),
+                *(count(counts[name].get(keyword, 0)) for keyword in keywords),
+                count(split.get("negatives")),
             ]
         )
-    words = [f"with {with_pinyin(keyword)}" for keyword in keywords]
-    header = ["Split", "Utterances", "Speakers", "Hours", *words, "without keyword"]
+    per_keyword = [f"with {with_pinyin(keyword)}" for keyword in keywords]
+    header = ["Split", "Utterances", "Speakers", "Hours", *per_keyword, "without keyword"]
     table = Table(header, rows)
     return [Heading("Corpus"), table, *figure]
 
@@ -228,4 +216,8 @@ def _corpus_blocks(inputs: ReportInputs) -> list[Block]:
 def _command_blocks(inputs: ReportInputs) -> list[Block]:
     commands = [*inputs.commands]
     commands += [f"# {model.name}\n{model.command}" for model in inputs.models if model.command]
-    return [Heading("Commands that made this"), Code("\n".join(commands))] if commands else []
+    return (
+        [Heading("Commands that produced these results"), Code("\n".join(commands))]
+        if commands
+        else []
+    )

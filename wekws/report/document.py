@@ -1,6 +1,6 @@
-"""A small document (headings, paragraphs, lists, tables, figures, code) as Markdown and HTML.
+"""Documents of headings, paragraphs, lists, tables, figures and code, as Markdown and HTML.
 
-In texts, `code` and **bold** mean what they mean in Markdown; everything else is literal.
+In texts, `code` and **bold** have their Markdown meaning; everything else is literal.
 """
 
 import base64
@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from wekws.files import atomic_path
 
@@ -43,18 +44,22 @@ pre code{background:none;padding:0;overflow-wrap:normal}
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading; level 1 is the title."""
+    """A heading."""
 
     text: str
+    """The heading."""
     level: int = 2
+    """1 is the title."""
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text; kind ``note`` and ``warning`` stand out."""
+    """Running text."""
 
     text: str
-    kind: str = ""
+    """One paragraph."""
+    kind: Literal["", "note", "warning"] = ""
+    """Notes and warnings stand out by a coloured bar."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +67,31 @@ class Bullets:
     """A list of short texts."""
 
     items: Sequence[str]
+    """One text per bullet."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts; the first column names the row. text_columns hold words, not numbers."""
+    """A table; its first column holds the names of the rows."""
 
     header: Sequence[str]
+    """One name per column."""
     rows: Sequence[Sequence[str]]
+    """Cells as texts."""
     caption: str = ""
+    """Text above the table."""
     text_columns: Sequence[int] = ()
+    """Further columns that hold words, not numbers: they are aligned left."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG picture with a caption; the caption is its text for readers who cannot see it."""
+    """A PNG picture."""
 
     path: Path
+    """The file; HTML pages embed it."""
     caption: str
+    """Text below it, also read out to readers who cannot see it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Code:
     """Commands or other literal text."""
 
     text: str
+    """One or more lines."""
 
 
 Block = Heading | Paragraph | Bullets | Table | Figure | Code
@@ -134,7 +147,7 @@ def _table_markdown(table: Table) -> str:
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """Return the document as one HTML page that needs no other file: pictures are inside."""
+    """Return the document as one HTML page with the pictures embedded."""
     title = next((block.text for block in blocks if isinstance(block, Heading)), "Report")
     body = "\n".join(_block_html(block) for block in blocks)
     return (

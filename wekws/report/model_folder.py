@@ -1,10 +1,10 @@
-"""What a model's folder says about it: size, training, results."""
+"""A trained model as its folder describes it: size, training, results."""
 
 import logging
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +13,49 @@ from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.distill.distill_rules import ALL_RULES
 from wekws.errors import DataError
 from wekws.files import read_json, read_yaml
+from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
+from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import ModelConfig
-from wekws.runlog.fields import BEFORE_FIRST_STEP, METRICS_NAME
+from wekws.runlog.fields import BEFORE_FIRST_STEP, METRICS_NAME, Row
 from wekws.runlog.health import HealthProblem, problem_history
 from wekws.runlog.metrics_reader import read_cv_rows, read_metrics
 from wekws.score.results import Result, read_result
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """One trained model. What its folder lacks is empty or None.
-
-    cv_rows: one an epoch, the state before the first step first. cost: as ``model_cost`` gives it.
-    results: averaged checkpoints first; the first of them stands for the model.
-    speed: a student's, against its teacher, as ``wekws.bin.measure_speed`` wrote it.
-    problems: what went wrong in training. num_outputs: tokens it chooses among.
-    """
+class TrainedModel:
+    """One trained model. What its folder lacks is empty or None."""
 
     name: str
+    """Name in tables and legends."""
     exp_dir: Path
-    cv_rows: Sequence[dict[str, Any]]
+    """The run's folder, ``exp/X``."""
+    cv_rows: Sequence[Row]
+    """One row per epoch; the state before the first step comes first."""
     run: dict[str, Any]
+    """Content of ``run.json``."""
     max_epoch: int | None
+    """Epochs of its configuration."""
+    backbone: FSMNConfig | None
+    """Sizes of the network."""
+    num_outputs: int | None
+    """Tokens of its output layer."""
     cost: dict[str, Any] | None
+    """Parameters, MACs, bytes and look-ahead, as ``model_cost`` returns them."""
     results: Sequence[Result]
-    speed: dict[str, Any] = field(default_factory=dict)
-    problems: Sequence[HealthProblem] = ()
-    num_outputs: int | None = None
+    """Averaged checkpoints first; the first one stands for the model."""
+    speed: dict[str, Any]
+    """Content of ``speed.json``, written by ``wekws.bin.measure_speed``."""
+    problems: Sequence[HealthProblem]
+    """Problems in training."""
 
     @property
     def headline(self) -> Result:
-        """The result that the model is judged by."""
+        """The result that stands for the model."""
         return self.results[0]
-
-    def with_problems(self, problems: Sequence[HealthProblem]) -> "Model":
-        """Return the same model with other problems."""
-        return replace(self, problems=problems)
 
     @property
     def params(self) -> int | None:
@@ -62,12 +66,12 @@ class Model:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs trained."""
+        """Number of finished epochs."""
         return sum(row["epoch"] > BEFORE_FIRST_STEP for row in self.cv_rows)
 
     @property
     def train_seconds(self) -> float | None:
-        """Time of all epochs, cv passes included; None if it was not recorded."""
+        """Seconds of all epochs, cv passes included; None if they were not recorded."""
         times = [row.get("seconds") for row in self.cv_rows if row["epoch"] > BEFORE_FIRST_STEP]
         known = [time for time in times if time is not None]
         return sum(known) if known and len(known) == len(times) else None
@@ -91,48 +95,56 @@ def read_model(
     result_dirs: Sequence[Path] | None = None,
     *,
     needs_results: bool = True,
-) -> Model:
-    """Read a model's folder and its results: ``exp_dir/DATASET_*`` unless they are named.
+) -> TrainedModel:
+    """Read a model's folder and its results.
 
-    Raises: DataError if there are no results but they are needed, or a file is broken.
+    result_dirs: result folders; None: all that match ``exp_dir/DATASET_*``.
+    Raises: DataError if there are no results and they are needed, or a file is damaged.
     """
     if result_dirs is None:
         result_dirs = [p.parent for p in exp_dir.glob(f"{dataset}_*/summary.json")]
     if needs_results and not result_dirs:
-        raise DataError(f"{exp_dir}: no results in {dataset}_*/summary.json; evaluate it first")
+        raise DataError(
+            f"{exp_dir}: no results in {dataset}_*/summary.json; evaluate the model first"
+        )
     results = [read_result(name, path) for path in result_dirs]
     metrics_path, config_path = exp_dir / METRICS_NAME, exp_dir / "config.yaml"
     config = read_yaml(config_path) if config_path.exists() else {}
     for path in (metrics_path, config_path, exp_dir / "run.json"):
         if not path.exists():
-            _logger.warning("%s: missing; the report leaves out what it would say", path)
+            logger.warning("%s: missing; the report leaves out what depends on it", path)
+    model = _model_config(config, config_path)
     run_path, speed_path = exp_dir / "run.json", exp_dir / "speed.json"
-    return Model(
+    rows = read_metrics(exp_dir)
+    return TrainedModel(
         name=name,
         exp_dir=exp_dir,
         cv_rows=read_cv_rows(exp_dir) if metrics_path.exists() else [],
         run=read_json(run_path) if run_path.exists() else {},
         max_epoch=(config.get("training_config") or {}).get("max_epoch"),
-        cost=_cost(config, config_path),
+        backbone=model.backbone if model else None,
+        num_outputs=(config.get("model") or {}).get("output_dim"),
+        cost=model_cost(model, _front_end(config, config_path)) if model else None,
         results=sorted(results, key=_rank),
         speed=read_json(speed_path) if speed_path.exists() else {},
-        problems=problem_history(read_metrics(exp_dir), ALL_RULES),
-        num_outputs=(config.get("model") or {}).get("output_dim"),
+        problems=problem_history(rows, ALL_RULES),
     )
 
 
-def _cost(config: dict[str, Any], config_path: Path) -> dict[str, Any] | None:
+def _model_config(config: dict[str, Any], config_path: Path) -> ModelConfig | None:
     section = config.get("model") or {}
     if not section.get("backbone") or not section.get("output_dim"):
         return None
-    model = parse_section(ModelConfig, section, f"{config_path}: model")
-    where = f"{config_path}: dataset_conf"
-    dataset = parse_section(DatasetConfig, config.get("dataset_conf"), where)
-    return model_cost(model, dataset.front_end)
+    return parse_section(ModelConfig, section, f"{config_path}: model")
+
+
+def _front_end(config: dict[str, Any], config_path: Path) -> FrontEnd:
+    section = config.get("dataset_conf")
+    return parse_section(DatasetConfig, section, f"{config_path}: dataset_conf").front_end
 
 
 def _rank(result: Result) -> tuple[bool, bool, int, str]:
-    """Order results: the keyword decoder, averages, later checkpoints first."""
+    """Return a sort key: the keyword decoder, averages and later checkpoints come first."""
     decoder = result.summary.get("decoder") or "keyword"
     numbers = re.findall(r"\d+", checkpoint_name(result))
     last = int(numbers[-1]) if numbers else 10**9
@@ -151,7 +163,7 @@ def is_average(result: Result) -> bool:
 
 
 def checkpoint_label(result: Result) -> str:
-    """Return what the checkpoint is, for readers: ``average of 30``, ``epoch 79``."""
+    """Return the checkpoint's name for readers: ``average of 30``, ``epoch 79``."""
     stem = checkpoint_name(result)
     label = stem
     if match := re.fullmatch(r"avg_?(\d+)", stem):

@@ -106,6 +106,11 @@ def parse_budgets(text: str) -> list[Budget]:
     return [*(Budget(rate) for rate in rates), Budget(None)]
 
 
+def budget_from_label(label: str) -> Budget:
+    """Return the budget of a label such as ``0.5/h`` or ``1 in all``."""
+    return Budget(float(label.removesuffix("/h"))) if label.endswith("/h") else Budget(None)
+
+
 def operating_point(negative_scores: np.ndarray, hours: float, budget: Budget) -> float:
     """Return the lowest threshold that stays within the budget on these events.
 

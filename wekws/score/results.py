@@ -1,6 +1,7 @@
-"""Scoring results read back from a result folder: ``summary.json`` and ``stats.<keyword>.txt``."""
+"""Reader of a result folder: ``summary.json`` and ``stats.<keyword>.txt``."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import DataError
 from wekws.files import read_json
 
+DEFAULT_BUDGET = "1/h"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """One keyword's error rates at ascending thresholds; an utterance fires at score >= threshold.
-
-    thresholds, fa_per_hour (not increasing), frr (a share, not decreasing): (N,) float64.
-    """
+    """One keyword's error rates at every threshold; a detection is a confidence >= threshold."""
 
     thresholds: np.ndarray
+    """(N,) ascending confidences."""
     fa_per_hour: np.ndarray
+    """(N,) false alarms per hour, not increasing."""
     frr: np.ndarray
+    """(N,) share of positives missed, not decreasing."""
 
     def det_curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best FRR for every rate of false alarms reached: both (M,), rate ascending."""
+        """Return the rates of false alarms that occur (M,), ascending, and the best FRR at each."""
         rates, group = np.unique(self.fa_per_hour, return_inverse=True)
         best = np.full(len(rates), np.inf)
         np.minimum.at(best, group, self.frr)
@@ -33,7 +36,7 @@ class Stats:
     def positive_shares(self) -> np.ndarray:
         """Return the share of positives whose confidence lies at each threshold, (N,).
 
-        What is missing to 1 was rejected without a confidence.
+        The rest, up to 1, was rejected without a confidence.
         """
         return np.diff(self.frr, append=1.0)
 
@@ -42,27 +45,31 @@ class Stats:
         return -np.diff(self.fa_per_hour, append=0.0)
 
     def positive_quantile(self, share: float) -> float:
-        """Return the confidence that ``share`` of all positives do not exceed."""
-        index = np.searchsorted(self.frr[1:], share - 1e-12)
+        """Return the confidence at or below which ``share`` of all positives lie."""
+        index = int(np.searchsorted(self.frr[1:], share - 1e-12))
         return float(self.thresholds[min(index, len(self.thresholds) - 1)])
 
     def negative_quantile(self, share: float) -> float | None:
-        """Return the confidence that ``share`` of the events on negatives do not exceed."""
+        """Return the confidence at or below which ``share`` of the events on negatives lie."""
         rates = self.negative_rates()
         if rates.sum() <= 0:
             return None
-        index = np.searchsorted(np.cumsum(rates), share * rates.sum() * (1 - 1e-12))
+        index = int(np.searchsorted(np.cumsum(rates), share * rates.sum() * (1 - 1e-12)))
         return float(self.thresholds[min(index, len(self.thresholds) - 1)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One model's scores on one dataset. Without a ``summary.json`` the summary is empty."""
+    """One model's results on one dataset."""
 
     name: str
+    """Name of the model in tables and legends."""
     result_dir: Path
+    """Folder that the results were read from."""
     summary: dict[str, Any]
+    """Content of ``summary.json``; empty if there is none."""
     stats: dict[str, Stats]
+    """Error rates by keyword."""
 
     @property
     def keywords(self) -> list[str]:
@@ -79,11 +86,39 @@ class Result:
         points = self.entry(keyword).get("operating_points") or []
         return next((point for point in points if point.get("budget") == budget), None)
 
+    def frr(self, keyword: str, budget: str) -> float | None:
+        """Return the FRR at a budget, None if it was not measured."""
+        misses = (self.operating_point(keyword, budget) or {}).get("misses")
+        return misses["rate"] if misses else None
+
+
+def headline_budget(results: Iterable[Result]) -> str:
+    """Return the budget that reports lead with, such as ``1/h``.
+
+    That is 1/h where the summaries have it, otherwise the closest to it among the budgets per
+    hour (of the budgets that all results share, if there are any), otherwise ``1 in all``.
+    """
+    labels = [_budgets(result) for result in results]
+    labels = [found for found in labels if found]
+    if not labels:
+        return DEFAULT_BUDGET
+    shared = set.intersection(*labels) or set.union(*labels)
+    rates = {float(label.removesuffix("/h")): label for label in shared if label.endswith("/h")}
+    if not rates:
+        return min(shared)
+    return rates[min(rates, key=lambda rate: (abs(rate - 1.0), -rate))]
+
+
+def _budgets(result: Result) -> set[str]:
+    entries = [result.entry(keyword) for keyword in result.keywords]
+    points = [point for entry in entries for point in entry.get("operating_points") or []]
+    return {str(point["budget"]) for point in points if "budget" in point}
+
 
 def read_stats(path: str | os.PathLike[str]) -> Stats:
     """Read ``stats.<keyword>.txt``: threshold, false alarms per hour, FRR on each line.
 
-    Raises: DataError naming the line that is no such triple, or thresholds out of order.
+    Raises: DataError naming a line that is not such a triple, or if thresholds do not ascend.
     """
     rows = []
     with open(path, encoding="utf-8") as stream:
@@ -98,7 +133,9 @@ def read_stats(path: str | os.PathLike[str]) -> Stats:
                 ) from None
             rows.append((threshold, fa_per_hour, frr))
     if not rows:
-        raise DataError(f"{path}: no thresholds in it; compute the error rates of this set again")
+        raise DataError(
+            f"{path}: no thresholds in it; run wekws.bin.compute_det_ctc on this folder again"
+        )
     table = np.array(rows, dtype=np.float64)
     if not np.isfinite(table).all() or (np.diff(table[:, 0]) < 0).any():
         raise DataError(f"{path}: expected finite numbers with thresholds in ascending order")
@@ -108,7 +145,7 @@ def read_stats(path: str | os.PathLike[str]) -> Stats:
 def read_result(name: str, result_dir: str | os.PathLike[str]) -> Result:
     """Read a result folder; ``summary.json`` may be missing, the stats files may not.
 
-    Raises: DataError that names what is missing or unreadable.
+    Raises: DataError naming the file that is missing or unreadable.
     """
     result_dir = Path(result_dir)
     if not result_dir.is_dir():
@@ -131,22 +168,6 @@ def read_result(name: str, result_dir: str | os.PathLike[str]) -> Result:
     return Result(name=name, result_dir=result_dir, summary=summary, stats=stats)
 
 
-def all_keywords(results: list[Result]) -> list[str]:
+def all_keywords(results: Iterable[Result]) -> list[str]:
     """Return the keywords of all results, each once, in the order of the first that has it."""
     return list(dict.fromkeys(keyword for result in results for keyword in result.keywords))
-
-
-def parse_named_dirs(arguments: list[str]) -> dict[str, Path]:
-    """Read ``name=DIR`` arguments; without a name it is the folder's own.
-
-    Raises: DataError for a name given twice.
-    """
-    named: dict[str, Path] = {}
-    for argument in arguments:
-        name, equals, path = argument.rpartition("=")
-        if not equals or "/" in name:
-            name, path = Path(argument).resolve().name, argument
-        if name in named:
-            raise DataError(f"two folders are called {name!r}; name them apart: name=DIR")
-        named[name] = Path(path)
-    return named

@@ -14,7 +14,7 @@ from wekws.distill.schedule import as_schedule
 from wekws.errors import ConfigError
 from wekws.model.cost import model_cost
 from wekws.model.model import KwsModel, ModelConfig
-from wekws.report.distillation_report import duration
+from wekws.report.format import duration
 from wekws.sweep.step_time import seconds_per_utterance
 from wekws.train.train_config import ExperimentConfig, load_experiment
 

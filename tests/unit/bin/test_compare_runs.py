@@ -4,7 +4,7 @@ import pytest
 from fake_results import make_run
 
 from wekws.bin import compare_runs
-from wekws.errors import DataError
+from wekws.errors import ConfigError
 
 TEXTS = {"p1": "嗨小问", "p2": "嗨小问", "p3": "嗨小问", "p4": "嗨小问", "n1": "我们", "n2": "他们"}
 
@@ -66,19 +66,25 @@ def test_mean_and_deviation_over_the_runs_of_a_group(runs, capsys):
     assert cells["cv loss at the end"] == "5.00 ± 1.41"
     # Run 1 misses p4, run 2 p3 and p4: 25 and 50 %; b, like run 1, 25 %.
     assert cells["FRR % at 1/h"].startswith("37.50 ± 17.68 (")
-    assert cells["less that of b"].startswith("+12.50 (")
+    assert cells["minus that of b"].startswith("+12.50 (")
     # One of four: Wilson's interval at the least, 4.56 to 69.94.
     low, high = (float(x) for x in keyword_cell(out, "b").split("(")[1].rstrip(")").split(" to "))
     assert low <= 4.57 and high >= 69.93
-    assert cells["FRR % (false alarms/h) at dev's threshold for 1/h"] == "50.00 (2.00)"
+    assert cells["FRR % (false alarms/h) at the dev threshold for 1/h"] == "50.00 (2.00)"
 
 
 def test_an_unknown_group_to_compare_with_is_named(runs):
     flags = ["--groups", f"a={runs}/run1", "--result", "test_avg_2", "--compare_to", "c"]
-    with pytest.raises(DataError, match="c: no such group; expected one of a"):
+    with pytest.raises(ConfigError, match="c: no such group; expected one of a"):
         compare_runs.main(flags)
 
 
 def test_a_group_without_folders_is_refused():
-    with pytest.raises(DataError, match="expected NAME=DIR,DIR"):
+    with pytest.raises(ConfigError, match="expected NAME=DIR,DIR"):
         compare_runs.main(["--groups", "a", "--result", "test_avg_2"])
+
+
+def test_two_groups_of_one_name_are_refused(runs):
+    flags = ["--groups", f"t={runs}/run1", f"t={runs}/run2", "--result", "test_avg_2"]
+    with pytest.raises(ConfigError, match="t: two groups have this name"):
+        compare_runs.main(flags)

@@ -5,16 +5,15 @@ import pytest
 
 from wekws.bin import plot_schedules
 from wekws.distill.schedule import Shape
-from wekws.plot.schedules import alpha_schedules, temperature_schedules
 
 
 def test_the_picture_holds_every_shape_and_the_temperature(tmp_path):
     path = tmp_path / "alpha_schedule_comparison.png"
     assert plot_schedules.main(["--out", str(path)]) == 0
     assert matplotlib.image.imread(path).std() > 0.01
-    assert set(alpha_schedules()) == set(typing.get_args(Shape))
+    assert set(plot_schedules.ALPHA) == set(typing.get_args(Shape))
 
 
 def test_what_is_drawn_is_what_training_uses():
-    assert alpha_schedules()["cosine_growth"].at(0.5) == pytest.approx(0.5)
-    assert temperature_schedules()["cosine 6 to 3"].at(1.0) == pytest.approx(3.0)
+    assert plot_schedules.ALPHA["cosine_growth"].at(0.5) == pytest.approx(0.5)
+    assert plot_schedules.TEMPERATURE["cosine 6 to 3"].at(1.0) == pytest.approx(3.0)

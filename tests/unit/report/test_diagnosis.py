@@ -8,10 +8,10 @@ import yaml
 
 from wekws.bin.diagnose import main
 from wekws.errors import ConfigError
-from wekws.report.diagnosis import advice, build_diagnosis, find_teacher, read_subject
+from wekws.report.diagnosis import advice, build_diagnosis, find_teacher, read_run
 from wekws.report.diagnosis_detection import confidences
-from wekws.report.diagnosis_subject import epochs_to, slope, tail_slope
-from wekws.report.diagnosis_terms import stages, task_and_teacher
+from wekws.report.diagnosis_run import epochs_to, slope, tail_slope
+from wekws.report.diagnosis_terms import ctc_and_kd, stages
 from wekws.report.diagnosis_training import accuracy, convergence, start_gap
 from wekws.report.document import Bullets, Heading, Table, to_markdown
 
@@ -38,8 +38,8 @@ def write_run(
     return exp_dir
 
 
-def subject(exp_dir):
-    return read_subject(exp_dir.name, exp_dir, "test")
+def run_of(exp_dir):
+    return read_run(exp_dir.name, exp_dir, "test")
 
 
 def table_of(blocks):
@@ -68,7 +68,7 @@ def test_convergence_says_who_still_moves_and_who_was_where_sooner(tmp_path):
         tmp_path / "slow", [20.0, 12.0, 11.0, 10.0, 9.0, 8.0],
         max_epoch=9, lr=[1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 5e-4],
     )  # fmt: skip
-    blocks = convergence([subject(fast), subject(slow)])
+    blocks = convergence([run_of(fast), run_of(slow)])
     first, second = (block for block in blocks if isinstance(block, Table))
     assert first.rows[0][:6] == ["fast", "7 of 7", "50.00", "10.00", "6.00 (2)", "6.00"]
     # 12 11 10 9 8: -1 an epoch, a tenth of their mean, 10.
@@ -76,21 +76,26 @@ def test_convergence_says_who_still_moves_and_who_was_where_sooner(tmp_path):
     assert first.rows[1][7:] == ["0.001", "0.0005"]
     assert second.rows == [["fast", "-", "2 of 7"], ["slow", "not reached", "-"]]
     text = said(blocks)
-    assert "fast: over its last 5 epochs the cv loss went by +0.000 an epoch" in text
-    assert "within 1 %, it has converged" in text and "**it still falls**: more epochs" in text
-    assert "fast needed 2 epochs for the 8.00 that slow ended with after 6: 3.0 times" in text
+    assert "fast: over the last 5 epochs the cv loss changed by +0.000 per epoch" in text
+    assert "less than 1 %, so it has converged" in text
+    assert "**it still falls**: train more epochs" in text
+    assert (
+        "fast reached the final loss of slow, 8.00, after 2 epochs instead of 6: 3.0 times" in text
+    )
 
 
 def test_a_spent_learning_rate_asks_for_a_longer_schedule_and_a_rise_for_an_earlier_epoch(tmp_path):
     spent = write_run(tmp_path / "a", [9.0, 8.0, 7.0], lr=[1e-3, 1e-4, 1e-5])
     rising = write_run(tmp_path / "b", [7.0, 8.0, 9.0])
-    text = said(convergence([subject(spent), subject(rising)]))
-    assert "its learning rate is spent: a longer schedule" in text and "**it rises**" in text
+    text = said(convergence([run_of(spent), run_of(rising)]))
+    assert (
+        "the learning rate is close to 0: use a longer schedule" in text and "**it rises**" in text
+    )
 
 
 def test_runs_of_two_dev_lists_are_not_compared(tmp_path):
-    one = subject(write_run(tmp_path / "one", [9.0, 8.0], cv_data="a"))
-    two = subject(write_run(tmp_path / "two", [5.0, 4.0], cv_data="b"))
+    one = run_of(write_run(tmp_path / "one", [9.0, 8.0], cv_data="a"))
+    two = run_of(write_run(tmp_path / "two", [5.0, 4.0], cv_data="b"))
     tables = [block for block in convergence([one, two]) if isinstance(block, Table)]
     assert tables[1].rows == [["one", "-", "another dev set"], ["two", "another dev set", "-"]]
     blocks = build_diagnosis([one, two], None, {})
@@ -103,27 +108,27 @@ START = {"kind": "start", "epoch": -1, "random": 100.0, "gap_closed": 0.75}
 
 def test_the_start_is_held_against_the_teacher(tmp_path):
     run = write_run(tmp_path / "s", [20.0, 12.0], start=50.0, more=[TEACHER, START])
-    blocks = start_gap([subject(run)])
+    blocks = start_gap([run_of(run)])
     row = ["s", "10.00", "100.00", "50.00", "75.0 %", "12.00", "+2.00 (+20.0 %)"]
     assert table_of(blocks).rows == [row]
     # From 50 to 12 of the way from 50 to 10: 38 of 40.
     assert said(blocks) == (
-        "s began at 5.0 times its teacher's cv loss, with 75.0 % of the gap from a random start "
-        "closed, and ended 20.0 % above it; training closed 95.0 % of its distance."
+        "s began at 5.0 times its teacher's cv loss, with 75.0 % of the gap from random weights "
+        "closed, and ended 20.0 % above it; training closed 95.0 % of the distance."
     )
     better = write_run(tmp_path / "t", [20.0, 9.0], more=[TEACHER])
-    assert "and ended 10.0 % below it" in said(start_gap([subject(better)]))
-    assert start_gap([subject(write_run(tmp_path / "u", [3.0]))]) == []
+    assert "and ended 10.0 % below it" in said(start_gap([run_of(better)]))
+    assert start_gap([run_of(write_run(tmp_path / "u", [3.0]))]) == []
 
 
 def test_accuracy_is_held_against_the_teacher(tmp_path):
     values = [0.1, 0.3, 0.5, 0.7, 0.6]
     run = write_run(tmp_path / "s", [5, 4, 3, 2, 1], more=[TEACHER], cv_accuracy=values)
-    blocks = accuracy([subject(run)])
+    blocks = accuracy([run_of(run)])
     # Slope of 10 30 50 70 60: (-2 10 - 30 + 70 + 2 60) / 10 = 14.
     expected = ["s", "all", "10.0 %", "30.0 %", "60.0 %", "70.0 % (3)", "+14.00", "80.0 %"]
     assert table_of(blocks).rows == [expected]
-    assert said(blocks) == "s, all: 60.0 % at the end, 20.0 points below its teacher."
+    assert said(blocks) == "s, all utterances: 60.0 % at the end, 20.0 points below its teacher."
 
 
 def kd_run(folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True, cosines=()):
@@ -132,28 +137,29 @@ def kd_run(folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True
         for i, c in enumerate(cosines)
     ]
     trained = {"train_ctc": list(losses), "train_loss": [x + weighed for x in losses]}
-    return subject(write_run(folder, list(losses), more=rows, cv_kd=kd, **trained))
+    return run_of(write_run(folder, list(losses), more=rows, cv_kd=kd, **trained))
 
 
 def test_kd_that_falls_alone_shows_with_the_angle(tmp_path):
     run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16], cosines=[0.5, 0.3, -0.1, -0.2])
-    blocks = task_and_teacher([run])
+    blocks = ctc_and_kd([run])
     # The last third begins after epoch 3: 20 to 16 is -20 %, 10 to 10 none.
     assert table_of(blocks).rows == [
         ["s", "20.00 to 10.00", "40.00 to 16.00", "-50.0 %", "-60.0 %", "+0.0 %", "-20.0 %",
          "+0.12", "50 %"]
     ]  # fmt: skip
     text = said(blocks)
-    assert "KD went by -20.0 %, CTC by +0.0 %: **what the teacher teaches no longer" in text
-    assert "went from +0.50 to -0.20" in text and "apart in 50 % of the looks" in text
+    assert "KD changed by -20.0 %, CTC by +0.0 %: **KD still falls but CTC does not**" in text
+    assert "went from +0.50 in the first third to -0.20 in the last" in text
+    assert "opposed in 50 % of the probes" in text
 
 
 def test_kd_that_only_was_measured_is_said_so(tmp_path):
     run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 60], weighed=False)
-    assert "weighed nothing in its loss; it went by +50.0 %" in said(task_and_teacher([run]))
+    assert "had no weight in the loss; it changed by +50.0 %" in said(ctc_and_kd([run]))
     still = kd_run(tmp_path / "t", [40, 30, 24, 20, 20, 20])
-    assert "both stand still. Gradients were not compared" in said(task_and_teacher([still]))
-    assert task_and_teacher([subject(write_run(tmp_path / "u", [3.0, 2.0]))]) == []
+    assert "neither changes any more. Gradients were not compared" in said(ctc_and_kd([still]))
+    assert ctc_and_kd([run_of(write_run(tmp_path / "u", [3.0, 2.0]))]) == []
 
 
 def test_stages_are_held_against_what_they_began_with(tmp_path):
@@ -161,45 +167,45 @@ def test_stages_are_held_against_what_they_began_with(tmp_path):
         tmp_path / "s", [25.0, 20.0, 10.0, 11.0], start=50.0,
         stage=["task", "task", "kd", "tail"], cv_accuracy=[0.1, 0.2, 0.5, 0.4],
     )  # fmt: skip
-    blocks = stages([subject(run)])
+    blocks = stages([run_of(run)])
     assert table_of(blocks).rows == [
         ["s", "task", "0 to 1", "50.00", "20.00", "-60.0 %", "-"],
         ["s", "kd", "2 to 2", "20.00", "10.00", "-50.0 %", "+30.0"],
         ["s", "tail", "3 to 3", "10.00", "11.00", "+10.0 %", "-10.0"],
     ]
-    assert "stage tail did least for the cv loss, +10.0 %; **it made it worse**" in said(blocks)
-    assert stages([subject(write_run(tmp_path / "plain", [3.0]))]) == []
+    assert "stage tail improved the cv loss least, +10.0 %; **it made it worse**" in said(blocks)
+    assert stages([run_of(write_run(tmp_path / "plain", [3.0]))]) == []
 
 
 def test_the_teacher_is_the_run_that_the_others_name(tmp_path):
     teacher = write_run(tmp_path / "exp" / "teacher", [3.0])
     run = {"teachers": ["/moved/since/exp/teacher/avg_5.pt"], "start": "teacher"}
     student = write_run(tmp_path / "exp" / "student", [4.0], run=run)
-    runs = [subject(student), subject(teacher)]
+    runs = [run_of(student), run_of(teacher)]
     assert find_teacher(runs).name == "teacher"
     assert find_teacher(runs[:1]) is None and find_teacher(runs[1:]) is None
     other = write_run(tmp_path / "other" / "teacher", [3.0])
-    assert find_teacher([subject(student), subject(other)]) is None
+    assert find_teacher([run_of(student), run_of(other)]) is None
     assert runs[0].model.was_initialised
 
 
 def test_advice_follows_rule_health_and_slope(tmp_path):
     student = tmp_path / "student"
     write_run(student, [12.0, 11.0, 10.0, 9.0, 8.0])
-    assert advice([subject(student)], None)[0].startswith("**student** has no results")
+    assert advice([run_of(student)], None, "1/h")[0].startswith("**student** has no results")
     fake.make_result(student / "test_avg_5", KEYWORDS, quality=1.0)
-    first, *others = advice([subject(student)], None)
+    first, *others = advice([run_of(student)], None, "1/h")
     assert "above 15 %: **initialise it from the teacher**" in first
     # -1 an epoch on a mean of 10.
-    assert others[-1].startswith("**student** was still getting better, by 10.00 %")
+    assert others[-1].startswith("**student** was still improving, by 10.00 %")
 
 
 def test_a_run_that_did_not_watch_itself_is_watched_now(tmp_path):
     rows = [9.0, 6.0, 5.0, 5.3, 5.5, 5.8, 6.1]
-    ill = subject(write_run(tmp_path / "ill", rows))
+    ill = run_of(write_run(tmp_path / "ill", rows))
     (problem,) = ill.model.problems
     assert (problem.name, problem.first_epoch) == ("loss_rising", 6)
-    assert "Average checkpoints around the best epoch" in "\n".join(advice([ill], None))
+    assert "Average checkpoints around the best epoch" in "\n".join(advice([ill], None, "1/h"))
     blocks = build_diagnosis([ill], None, {})
     (told,) = [b for a, b in zip(blocks, blocks[1:], strict=False) if a == Heading("Health")]
     assert told.items[0].startswith("**ill**: From epoch 6 on: cv loss 6.10, above its best, 5.00")
@@ -218,9 +224,9 @@ def test_the_command_writes_a_page_for_whatever_there_is(tmp_path, capsys, has_r
     markdown, page = (out / f"diagnosis.{kind}" for kind in ("md", "html"))
     assert capsys.readouterr().out.split() == [str(markdown), str(page)]
     text = markdown.read_text(encoding="utf-8")
-    assert "student has done 5 of 9 epochs" in text and "(curves.png)" in text
+    assert "student has finished 5 of 9 epochs" in text and "(curves.png)" in text
     assert ("## FRR at the budgets" in text) == has_results
-    assert ("it tells them apart **less** clearly" in text) == has_results
+    assert ("it separates them **less** clearly" in text) == has_results
     assert ("student** has no results" in text) == (not has_results)
     assert "data:image/png;base64," in page.read_text(encoding="utf-8")
 
@@ -237,8 +243,25 @@ def test_what_the_check_said_of_one_teacher_is_said_once(tmp_path):
     heard = {"positives": 9, "negatives": 5, "median": 0.8, "negative_median": 0.01}
     row = {**TEACHER, "confidences": {"A": {**heard, "separation": 0.975}}}
     run = {"teachers": ["exp/t/avg_5.pt"]}
-    runs = [subject(write_run(tmp_path / name, [5.0], more=[row], run=run)) for name in "ab"]
-    assert said(confidences(runs, None)) == (
-        "The teacher, exp/t/avg_5.pt, on dev, A: median confidence 0.8 of 9 positives, 0.01 of 5 "
-        "negatives; a positive is above a negative in 97.5 % of pairs."
+    runs = [run_of(write_run(tmp_path / name, [5.0], more=[row], run=run)) for name in "ab"]
+    assert said(confidences(runs, None, "1/h")) == (
+        "The teacher, exp/t/avg_5.pt, on dev, A: median confidence 0.8 on 9 positives and 0.01 on "
+        "5 negatives; a positive scores above a negative in 97.5 % of the pairs."
     )
+
+
+def test_an_accuracy_that_stays_0_is_diagnosed(tmp_path):
+    run = write_run(tmp_path / "s", [30.0, 29.0, 28.0, 27.0], cv_accuracy=[0.0] * 4)
+    assert main([str(run), "--out_dir", str(tmp_path / "out")]) == 0
+    assert "| s | all | 0.0 % | 0.0 % | 0.0 % |" in (tmp_path / "out/diagnosis.md").read_text()
+
+
+def test_a_health_problem_of_another_version_is_reported_without_a_remedy(tmp_path):
+    rows = [
+        {"kind": "layers", "epoch": 0, "gradient": {}},
+        {"kind": "health", "epoch": 1, "problem": "too_quiet", "state": "began", "text": "hush"},
+    ]
+    run = write_run(tmp_path / "s", [9.0, 8.0], more=rows)
+    assert main([str(run), "--out_dir", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/diagnosis.md").read_text()
+    assert "- **s**: hush." in text and "**s**: From epoch 1 on: hush." in text

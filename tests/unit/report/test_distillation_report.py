@@ -1,13 +1,16 @@
 import json
 import re
+from pathlib import Path
 
 import fake_results as fake
 import numpy as np
 import pytest
 
+from wekws.bin.named_dirs import parse_named_dirs
 from wekws.bin.report import main
+from wekws.config import load_yaml_with_base
 from wekws.errors import ConfigError, DataError
-from wekws.report.distillation_report import ReportInputs, build_report, duration
+from wekws.report.distillation_report import ReportInputs, build_report
 from wekws.report.document import (
     Bullets,
     Code,
@@ -18,11 +21,12 @@ from wekws.report.document import (
     to_html,
     to_markdown,
 )
+from wekws.report.format import duration
 from wekws.report.model_folder import read_model
-from wekws.report.next_step import next_step
+from wekws.report.next_step import MID_CONFIG, MID_SIZES, next_step
 from wekws.runlog.metrics_reader import read_cv_rows, read_metrics, series
 from wekws.score.pinyin import pinyin, with_pinyin
-from wekws.score.results import parse_named_dirs, read_result, read_stats
+from wekws.score.results import headline_budget, read_result, read_stats
 
 KEYWORDS = ["嗨小问", "你好问问"]
 FSMN = {
@@ -91,7 +95,7 @@ def test_named_dirs():
         "a": "x/y",
         "student": "exp/student",
     }
-    with pytest.raises(DataError, match="two folders"):
+    with pytest.raises(ConfigError, match="two folders"):
         parse_named_dirs(["a/x", "b/x"])
 
 
@@ -116,10 +120,16 @@ def test_metrics_keep_the_last_row_of_an_epoch_and_drop_a_torn_line(tmp_path):
         read_cv_rows(tmp_path)
 
 
-def model(tmp_path, name, frr, *, init=False, params=135636, positives=1000):
+MID = {
+    **FSMN, "input_affine_dim": 112, "num_layers": 4, "linear_dim": 192, "proj_dim": 96,
+    "output_affine_dim": 112,
+}  # fmt: skip
+
+
+def model(tmp_path, name, frr, *, init=False, params=135636, positives=1000, sizes=None):
     """A model of one keyword whose FRR at 1/h is exactly ``frr``."""
     start = "teacher" if init else "random"
-    exp_dir = fake.make_run(tmp_path / name, params=params, start_from=start)
+    exp_dir = fake.make_run(tmp_path / name, params=params, start_from=start, model=sizes)
     folder = fake.make_result(exp_dir / "test_avg_3", ["A"], positives=positives, params=params)
     summary = json.loads((folder / "summary.json").read_text())
     misses = round(frr * positives)
@@ -132,30 +142,43 @@ def model(tmp_path, name, frr, *, init=False, params=135636, positives=1000):
 
 
 @pytest.mark.parametrize(
-    ("frr", "init", "params", "expected"),
+    ("frr", "init", "backbone", "expected"),
     [
-        (0.02, False, 135636, "**done**"),
-        (0.049, True, 135636, "**done**"),
-        (0.05, False, 135636, "initialise the student from the teacher and retrain"),
-        (0.10, True, 135636, "train longer"),
-        (0.15, False, 135636, "initialise it from the teacher"),
-        (0.30, False, 135636, "conf/fsmn_ctc_student_mid.yaml"),
-        (0.30, True, 135636, "**train the mid student**"),
-        (0.30, True, 243316, "look at the data"),
+        (0.02, False, FSMN, "**done**"),
+        (0.049, True, FSMN, "**done**"),
+        (0.05, False, FSMN, "initialise the student from the teacher and retrain"),
+        (0.10, True, FSMN, "train longer"),
+        (0.15, False, FSMN, "initialise it from the teacher"),
+        (0.30, False, FSMN, "conf/fsmn_ctc_student_mid.yaml"),
+        (0.30, True, FSMN, "**train the mid student**"),
+        (0.30, True, MID, "check the data"),
     ],
 )
-def test_next_step_follows_the_rule(tmp_path, frr, init, params, expected):
-    student = model(tmp_path, "student", frr, init=init, params=params)
-    assert expected in next_step(student, None)[0]
+def test_next_step_follows_the_rule(tmp_path, frr, init, backbone, expected):
+    sizes = {**MODEL, "backbone": backbone}
+    student = model(tmp_path, "student", frr, init=init, sizes=sizes)
+    assert expected in next_step(student, None, "1/h")[0]
+
+
+def test_a_mini_student_with_many_outputs_is_not_of_the_mid_size(tmp_path):
+    # 385,799 parameters, more than the mid student's 243,316, by its 2,599 outputs alone.
+    sizes = {**MODEL, "output_dim": 2599}
+    student = model(tmp_path, "student", 0.30, init=True, params=385_799, sizes=sizes)
+    assert "**train the mid student**" in next_step(student, None, "1/h")[0]
+
+
+def test_the_mid_sizes_are_those_of_the_shipped_configuration():
+    shipped = load_yaml_with_base(Path(__file__).parents[3] / MID_CONFIG)["model"]["backbone"]
+    assert {name: shipped[name] for name in MID_SIZES} == MID_SIZES
 
 
 def test_next_step_mends_a_bad_teacher_first_and_doubts_a_wide_interval(tmp_path):
     student = model(tmp_path, "student", 0.10, positives=40)
     teacher = model(tmp_path, "teacher", 0.08)
-    said = " ".join(next_step(student, teacher))
-    assert "reaches across 5 % and 15 %" in said
-    assert "The teacher itself misses 8.00 %" in said
-    assert len(next_step(model(tmp_path, "s2", 0.10), model(tmp_path, "t2", 0.01))) == 1
+    said = " ".join(next_step(student, teacher, "1/h"))
+    assert "contains 5 % and 15 %" in said
+    assert "The teacher itself has an FRR of 8.00 % on A" in said
+    assert len(next_step(model(tmp_path, "s2", 0.10), model(tmp_path, "t2", 0.01), "1/h")) == 1
 
 
 @pytest.mark.parametrize(("teacher_frr", "overlaps"), [(0.03, True), (0.005, False)])
@@ -179,7 +202,7 @@ def test_results_are_ordered_averages_first(tmp_path):
         "test_9",
     ]
     assert found.train_seconds == 20 * 21.5 and found.num_epochs == 20
-    with pytest.raises(DataError, match="evaluate it first"):
+    with pytest.raises(DataError, match="evaluate the model first"):
         read_model("student", exp_dir, "dev")
 
 
@@ -278,3 +301,36 @@ def test_the_report_tells_of_problems_and_says_nothing_when_all_is_well(tmp_path
     assert second.startswith("**ill**: From epoch 8 on: up. Average checkpoints")
     blocks = build_report(ReportInputs(title="x", teacher=None, students=[well]))
     assert Heading("Health") not in blocks
+
+
+def with_budgets(folder, renamed):
+    """Rename the budgets of a summary as ``--budgets`` of another choice would."""
+    summary = json.loads((folder / "summary.json").read_text())
+    for entry in summary["keywords"]:
+        points = [p for p in entry["operating_points"] if p["budget"] in renamed]
+        entry["operating_points"] = [{**p, "budget": renamed[p["budget"]]} for p in points]
+    fake.write_json(folder / "summary.json", summary)
+
+
+def test_a_report_of_other_budgets_has_a_headline_and_a_next_step(tmp_path):
+    for name in ("teacher", "student"):
+        exp_dir = fake.make_run(tmp_path / name)
+        folder = fake.make_result(exp_dir / "test_avg_3", ["A"], quality=1.5)
+        with_budgets(folder, {"0.5/h": "0.1/h", "1/h": "0.2/h"})
+    arguments = ["--teacher_dir", f"{tmp_path}/teacher", "--student_dir", f"{tmp_path}/student"]
+    assert main([*arguments, "--out_dir", f"{tmp_path}/out"]) == 0
+    text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| student |"))
+    assert "FRR at 0.2/h (95 %)" in text and row.split("|")[2].strip() != "-"
+    assert "**student**: its worst keyword, A, has an FRR of" in text and "1/h (" not in text
+    assert "Quality kept, A" in text
+
+
+def test_the_headline_budget_is_the_one_closest_to_one_an_hour(tmp_path):
+    folder = fake.make_result(tmp_path / "a", ["A"])
+    assert headline_budget([read_result("a", folder)]) == "1/h"
+    with_budgets(folder, {"0.5/h": "5/h", "1/h": "2/h"})
+    assert headline_budget([read_result("a", folder)]) == "2/h"
+    with_budgets(folder, {})
+    assert headline_budget([read_result("a", folder)]) == "1/h"
+    assert headline_budget([]) == "1/h"

@@ -1,4 +1,4 @@
-"""A run under diagnosis, and the slope of what it measured."""
+"""A run under diagnosis, and the slopes of its cv loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,34 +6,36 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wekws.report.model_folder import Model
-from wekws.runlog.fields import BEFORE_FIRST_STEP
+from wekws.report.model_folder import TrainedModel
+from wekws.runlog.fields import BEFORE_FIRST_STEP, Row
 from wekws.runlog.metrics_reader import series
 
-# Epochs that a slope is fitted to, and the share of the loss an epoch that counts as moving: runs
-# of the examples that had come to their end moved by 0.2 to 0.9 %, noise of the dev set included.
+# Epochs that a slope is fitted to, and the share of the loss per epoch above which a run still
+# moves: converged runs of the examples moved by 0.2 to 0.9 %, noise of the dev set included.
 TAIL, MOVING = 5, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A run under diagnosis: its folder, and all rows of its ``metrics.jsonl``."""
+class DiagnosedRun:
+    """A run under diagnosis."""
 
-    model: Model
-    rows: Sequence[dict[str, Any]]
+    model: TrainedModel
+    """The run's folder."""
+    rows: Sequence[Row]
+    """All rows of its ``metrics.jsonl``."""
 
     @property
     def name(self) -> str:
-        """The name it goes by."""
+        """Name in tables and legends."""
         return self.model.name
 
     @property
     def losses(self) -> dict[int, float]:
         """Cv loss by epoch; -1 is the state before the first step."""
-        return dict(zip(*series(list(self.model.cv_rows), "cv_loss"), strict=True))
+        return dict(zip(*series(self.model.cv_rows, "cv_loss"), strict=True))
 
     @property
-    def trained(self) -> list[float]:
+    def trained_losses(self) -> list[float]:
         """Cv loss after each epoch."""
         return [loss for epoch, loss in self.losses.items() if epoch > BEFORE_FIRST_STEP]
 
@@ -48,27 +50,35 @@ class Subject:
 
 
 def slope(values: Sequence[float]) -> float:
-    """Return the least-squares slope of values that follow one another, per step."""
+    """Return the least-squares slope of consecutive values, per step."""
     middle = (len(values) - 1) / 2
     spread = sum((i - middle) ** 2 for i in range(len(values)))
     return sum((i - middle) * value for i, value in enumerate(values)) / spread
 
 
 def tail_slope(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the slope over the last epochs, and as a share of their mean; None if too few."""
+    """Return the slope over the last epochs, and as a share of their mean; None if too few.
+
+    The share is 0 where the mean is 0, as of an accuracy that never left 0.
+    """
     tail = values[-TAIL:]
     if len(tail) < 3:
         return None
-    found = slope(tail)
-    return found, found / fmean(tail)
+    found, mean = slope(tail), fmean(tail)
+    return found, found / mean if mean else 0.0
+
+
+def relative_change(before: float, after: float) -> float:
+    """Return the change as a share of the value before; 0 where that is 0."""
+    return after / before - 1.0 if before else 0.0
 
 
 def epochs_to(losses: Sequence[float], goal: float) -> int | None:
-    """Return after how many epochs a loss first was at the goal or below; None: never."""
+    """Return the number of epochs until a loss was first at the goal or below; None: never."""
     return next((i + 1 for i, loss in enumerate(losses) if loss <= goal), None)
 
 
-def are_comparable(first: Subject, second: Subject) -> bool:
-    """Whether two runs were measured on the same dev list, as far as their files say."""
-    lists = [subject.model.run.get("cv_data") for subject in (first, second)]
+def are_comparable(first: DiagnosedRun, second: DiagnosedRun) -> bool:
+    """Say whether two runs were measured on the same dev list, as far as their files tell."""
+    lists = [run.model.run.get("cv_data") for run in (first, second)]
     return None in lists or lists[0] == lists[1]
