@@ -146,8 +146,13 @@ class Step:
         def view(is_masked: bool) -> tuple[torch.Tensor, torch.Tensor]:
             shown = feats
             if is_masked:
-                config, neutral = SpecAugConfig(), torch.zeros(80)
-                shown = spec_augment(feats, lengths, config, self.generator, neutral)
+                shown = spec_augment(
+                    feats,
+                    lengths,
+                    config=SpecAugConfig(),
+                    generator=self.generator,
+                    fill=torch.zeros(80),
+                )
             return expand_context(shown, lengths, DatasetConfig().front_end)
 
         student, frame_lengths = view(True)

@@ -1,4 +1,4 @@
-"""Extract the features of a training list and write their CMVN statistics."""
+"""Extract the features of a training list into the cache; write their CMVN statistics."""
 
 import argparse
 import sys
@@ -9,17 +9,24 @@ from wekws.train.train_config import load_experiment
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
+    """Write the statistics and print their size."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="YAML with a dataset_conf section")
-    parser.add_argument("--overlay", action="append", default=[], help="YAML laid over it")
+    parser.add_argument("--config", required=True, help="config whose dataset_conf is used")
+    parser.add_argument(
+        "--overlay", action="append", default=[],
+        help="YAML merged over --config, as in training; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--data_list", required=True, help="training data.list")
-    parser.add_argument("--cache_dir", required=True, help="where feature caches are kept")
-    parser.add_argument("--cmvn_file", required=True, help="statistics to write (JSON)")
-    parser.add_argument("--num_workers", type=int, default=2, help="extracting processes")
+    parser.add_argument("--cache_dir", required=True, help="folder of the feature caches")
+    parser.add_argument("--cmvn_file", required=True, help="CMVN file to write (JSON)")
+    parser.add_argument(
+        "--num_workers", type=int, default=2, help="processes that extract features [2]"
+    )
     args = parser.parse_args(argv)
     config = load_experiment(args.config, overlays=args.overlay).dataset_conf
-    stats = compute_cmvn(args.data_list, config, args.cache_dir, args.num_workers)
+    stats = compute_cmvn(
+        args.data_list, config, cache_dir=args.cache_dir, num_workers=args.num_workers
+    )
     write_cmvn(args.cmvn_file, stats)
     print(f"{args.cmvn_file}: {stats.frame_num} frames, {len(stats.mean)} bins")
     return 0

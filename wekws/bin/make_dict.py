@@ -1,4 +1,4 @@
-"""Choose the label tokens from training text and keywords; write ``dict.txt``."""
+"""Select the label tokens from training text and keywords; write ``dict.txt``."""
 
 import argparse
 import logging
@@ -6,42 +6,39 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wekws.dataset.manifest import kaldi_rows
-from wekws.dataset.vocabulary import (
-    Selection,
-    Tokenizer,
-    parse_keywords,
-    select_tokens,
-    write_keywords,
-)
+from wekws.dataset.token_selection import Selection, make_dict
+from wekws.dataset.vocabulary import parse_keywords
 from wekws.errors import ConfigError
 from wekws.log import run
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _MAX_SHOWN = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the dictionary (and the keywords) and print what was chosen."""
+    """Write the dictionary (and the keywords) and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--text", type=Path, required=True, help="training `id transcript` lines")
-    parser.add_argument("--keywords", required=True, help='such as "JARVIS,SMART MIRROR"')
-    parser.add_argument("--lexicon", type=Path, help="`word unit unit ...` lines")
-    parser.add_argument("--num_tokens", default="all", help="dictionary size, or `all`")
+    parser.add_argument("--text", type=Path, required=True, help="training text, `id transcript`")
+    parser.add_argument("--keywords", required=True, help='keywords, such as "JARVIS,SMART MIRROR"')
+    parser.add_argument("--lexicon", type=Path, help="pronunciations, `WORD unit unit ...`")
+    parser.add_argument(
+        "--num_tokens", default="all", help="size of the dictionary, or `all` tokens of the text"
+    )
     parser.add_argument("--dict", type=Path, required=True, help="dictionary to write")
-    parser.add_argument("--keywords_file", type=Path, help="keywords to write, one a line")
+    parser.add_argument("--keywords_file", type=Path, help="file to write the keywords to")
     args = parser.parse_args(argv)
-    keywords = parse_keywords(args.keywords)
-    tokenizer = Tokenizer(args.lexicon)
-    texts = (row.value for row in kaldi_rows(args.text))
-    selection = select_tokens(texts, keywords, _num_tokens(args.num_tokens), tokenizer)
-    selection.vocabulary.save(args.dict)
-    if args.keywords_file:
-        write_keywords(args.keywords_file, keywords)
-    if tokenizer.dropped:
-        log.warning("not tokens, left out: %s", _counts(tokenizer.dropped.most_common()))
-    _print_summary(selection, keywords, tokenizer, args.dict)
+    selection = make_dict(
+        args.text,
+        parse_keywords(args.keywords),
+        dict_path=args.dict,
+        num_tokens=_num_tokens(args.num_tokens),
+        lexicon=args.lexicon,
+        keywords_path=args.keywords_file,
+    )
+    if selection.ignored:
+        logger.warning("characters without a token: %s", _counts(selection.ignored.most_common()))
+    _print_summary(selection, args.dict)
     return 0
 
 
@@ -53,15 +50,13 @@ def _num_tokens(text: str) -> int | None:
     return int(text)
 
 
-def _print_summary(
-    selection: Selection, keywords: Sequence[str], tokenizer: Tokenizer, path: Path
-) -> None:
-    for keyword in keywords:
-        print(f"{keyword}: {' '.join(tokenizer.tokenise(keyword))}")
+def _print_summary(selection: Selection, path: Path) -> None:
+    for keyword, tokens in selection.keyword_tokens.items():
+        print(f"{keyword}: {' '.join(tokens)}")
     size = selection.vocabulary.size
     print(f"{path}: {size} tokens, {selection.coverage:.2%} of the training tokens")
-    if selection.dropped:
-        print(f"now filler: {_counts(selection.dropped.most_common())}")
+    if selection.unselected:
+        print(f"tokens that become filler: {_counts(selection.unselected.most_common())}")
 
 
 def _counts(pairs: Sequence[tuple[str, int]]) -> str:

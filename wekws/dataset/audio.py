@@ -1,15 +1,15 @@
-"""Audio files as mono float32 samples, and what can be wrong with them.
+"""Audio files as mono float32 samples, with a clear error for every file that cannot be used.
 
-Whatever libsndfile reads is accepted (WAV of any sample format, FLAC, Ogg, ...), at any sample
-rate and channel count. libsndfile hides a truncated WAV by believing the file's length and a
-truncated Ogg by stopping at the last whole page, so both are checked here.
+All formats that libsndfile reads are accepted (WAV of any sample format, FLAC, Ogg, ...), with
+any number of channels. libsndfile does not report a truncated WAV (it takes the length of the
+file) or a truncated Ogg (it stops at the last whole page), so both are checked here.
 """
 
 import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -18,9 +18,9 @@ import torchaudio
 
 from wekws.errors import DataError
 
-Flaw = Literal["missing", "empty", "truncated", "unreadable"]
+AudioDefect = Literal["missing", "empty", "truncated", "unreadable"]
 
-# A streaming writer that cannot go back leaves a size near one of these in the header.
+# A writer that streams cannot go back to the header; it leaves a size near 2 or 4 GiB there.
 _STREAMED_WAV_BYTES = 0x7FFFF000
 _MAX_OGG_PAGE_BYTES = 65307
 _OGG_END_OF_STREAM = 4
@@ -28,27 +28,32 @@ _UNKNOWN_NUM_FRAMES = 2**62
 
 
 class AudioError(DataError):
-    """An audio file that cannot be used; ``kind`` says in which way, ``found`` shows it."""
+    """An audio file that cannot be used: the kind of defect and what was found."""
 
-    def __init__(self, path: str | os.PathLike[str], kind: Flaw, found: str, advice: str):
-        """Keep the arguments as they are: an exception that crosses processes needs them."""
+    def __init__(
+        self, path: str | os.PathLike[str], kind: AudioDefect, found: str, advice: str
+    ) -> None:
+        """Pass all arguments on: pickle needs them to send the exception to another process."""
         super().__init__(path, kind, found, advice)
         self.kind = kind
         self.found = found
 
     def __str__(self) -> str:
-        """Where, what was found, what to do."""
+        """Return one line: file, what was found, what to do."""
         path, _, found, advice = self.args
         return f"{path}: {found}; {advice}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioInfo:
-    """What the header of an audio file says."""
+    """The header of an audio file."""
 
     sample_rate_hz: int
+    """Sample rate of the file."""
     num_channels: int
+    """Number of channels, >= 1."""
     num_frames: int
+    """Samples per channel, > 0."""
 
     @property
     def duration_s(self) -> float:
@@ -56,7 +61,7 @@ class AudioInfo:
         return self.num_frames / self.sample_rate_hz
 
     def conversion(self, sample_rate_hz: int) -> str:
-        """What ``read_audio`` does to reach mono at ``sample_rate_hz``; empty if nothing."""
+        """Describe how ``read_audio`` makes mono at ``sample_rate_hz``; empty if unchanged."""
         steps = []
         if self.num_channels > 1:
             steps.append(f"mixed down from {self.num_channels} channels")
@@ -66,7 +71,7 @@ class AudioInfo:
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read a header and check that the file is as long as it promises; no sample is decoded.
+    """Read a header and check that the file has the length it states; no sample is decoded.
 
     Raises: AudioError.
     """
@@ -114,7 +119,7 @@ def _info(stream: soundfile.SoundFile) -> AudioInfo:
 
 
 def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
-    """Open a file whose header is sound: it has samples, and as many bytes as it promises."""
+    """Open a file after checking that it exists, has samples and is not truncated."""
     path = Path(path)
     if path.name.endswith("|"):
         raise AudioError(path, "missing", "a command, not a file", "run it and list its output")
@@ -123,8 +128,8 @@ def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
             raise AudioError(path, "missing", "no such file", "correct the path in wav.scp")
         if path.stat().st_size == 0:
             raise AudioError(path, "empty", "0 bytes", "record it again or remove it")
-        if cut := _truncation(path):
-            raise AudioError(path, "truncated", cut, "copy the file again")
+        if found := _truncation(path):
+            raise AudioError(path, "truncated", found, "copy the file again")
     except OSError as error:
         raise AudioError(path, "unreadable", str(error), "check its permissions") from None
     try:
@@ -141,6 +146,7 @@ def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
 
 
 def _truncation(path: Path) -> str:
+    """Describe how a WAV or Ogg file is cut off; empty if it is whole or of another format."""
     with open(path, "rb") as stream:
         start = stream.read(12)
         num_bytes = os.fstat(stream.fileno()).st_size
@@ -152,7 +158,7 @@ def _truncation(path: Path) -> str:
     return ""
 
 
-def _wav_truncation(stream, num_bytes: int) -> str:
+def _wav_truncation(stream: BinaryIO, num_bytes: int) -> str:
     """Compare the size in a WAV's data chunk with the bytes that follow it."""
     while len(header := stream.read(8)) == 8:
         size = int.from_bytes(header[4:], "little")
@@ -165,7 +171,7 @@ def _wav_truncation(stream, num_bytes: int) -> str:
 
 
 def _ogg_truncation(tail: bytes) -> str:
-    """Ask the last page of an Ogg file whether it is whole and ends the stream (RFC 3533)."""
+    """Check that the last page of an Ogg file is whole and ends the stream (RFC 3533)."""
     page = tail[max(0, tail.rfind(b"OggS")) :]
     num_segments = page[26] if len(page) > 26 else 256
     body = sum(page[27 : 27 + num_segments])
@@ -176,5 +182,5 @@ def _ogg_truncation(tail: bytes) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _resampler(source_rate_hz: int, target_rate_hz: int) -> torchaudio.transforms.Resample:
-    """One filter per pair of rates: computing it costs as much as applying it."""
+    """Return the filter for a pair of rates, cached: computing it costs as much as applying it."""
     return torchaudio.transforms.Resample(source_rate_hz, target_rate_hz)

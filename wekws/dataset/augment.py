@@ -1,7 +1,7 @@
 """Augmentation of waveforms (speed, room, noise, gain) and of features (SpecAugment).
 
-Axes: B batch, T frames, F features. Waveforms are float32 (N,) in [-1, 1]. Every draw comes
-from the generator that the caller hands in, so the same generator state gives the same bytes.
+Axes: B batch, T frames, F features. Waveforms are float32 (N,) in [-1, 1]. All random numbers
+come from the generator that the caller passes, so the same generator state gives the same bytes.
 """
 
 import functools
@@ -18,10 +18,11 @@ import torchaudio.functional
 from wekws.errors import ConfigError
 
 NoisePool = Callable[[int, np.random.Generator], np.ndarray]
-"""(number of samples, generator) -> that many samples of noise, at any level."""
+"""Function (number of samples, generator) -> that many samples of noise, at any level."""
 
 _EXPONENTS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
-# 20 Hz at 16 kHz: below, the spectrum is flat, or brown noise would spend its power unheard.
+# 20 Hz at 16 kHz. The spectrum is flat below it; otherwise most of the power of brown noise would
+# be below the audible range.
 _LOWEST_SHAPED = 1 / 800
 
 
@@ -30,15 +31,15 @@ class SpecAugConfig:
     """SpecAugment on 10 ms frames (Park et al. 2019, arXiv:1904.08779, section 2)."""
 
     num_t_mask: int = 1
-    """Masks along time for each utterance, >= 0."""
+    """Number of time masks per utterance, >= 0."""
     num_f_mask: int = 1
-    """Masks along mel bins for each utterance, >= 0."""
+    """Number of frequency masks per utterance, >= 0."""
     max_t: int = 20
-    """Widest time mask, frames; widths are uniform from 0."""
+    """Widest time mask in frames; widths are uniform from 0."""
     max_f: int = 10
-    """Widest frequency mask, mel bins; widths are uniform from 0."""
+    """Widest frequency mask in mel bins; widths are uniform from 0."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse negative numbers."""
         for name in ("num_t_mask", "num_f_mask", "max_t", "max_f"):
             if getattr(self, name) < 0:
@@ -47,36 +48,36 @@ class SpecAugConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What happens to training waveforms before features are taken."""
+    """Random changes of training waveforms before features are computed."""
 
     copies: int = 0
-    """Augmented copies kept in the feature cache, used in turn; 0: augmented anew each epoch."""
+    """Augmented copies in the feature cache, one per epoch in turn; 0: augment in every epoch."""
     seed: int = 0
-    """Seed of the cached copies, apart from the run's, so that runs share one cache."""
+    """Seed of the cached copies; separate from the seed of a run, so that runs share one cache."""
     speeds: tuple[float, ...] = (1.0,)
-    """Factors of speed (and pitch), one drawn for each utterance; 0.5 to 2."""
+    """Factors of speed (and pitch), one drawn per utterance; 0.5 to 2."""
     gain_db: tuple[float, float] = (0.0, 0.0)
-    """Range of a random gain, dB."""
+    """Range of a random gain in dB."""
     noise_prob: float = 0.0
-    """Share of utterances that get noise, 0 to 1."""
+    """Share of utterances to which noise is added, 0 to 1."""
     noise_snr_db: tuple[float, float] = (0.0, 15.0)
-    """Range of the signal-to-noise ratio, dB."""
+    """Range of the signal-to-noise ratio in dB."""
     noise_dir: str = ""
-    """Folder of noise recordings that joins the kinds below; empty: none."""
+    """Folder of noise recordings, one more kind beside noise_kinds; empty: none."""
     noise_kinds: tuple[Literal["white", "pink", "brown", "babble"], ...] = (
         "white",
         "pink",
         "brown",
         "babble",
     )
-    """Kinds of noise, drawn with equal chances; babble is other utterances of the list."""
+    """Kinds of noise, drawn with equal probability; babble is made of other utterances."""
     reverb_prob: float = 0.0
-    """Share of utterances that get a room, 0 to 1."""
+    """Share of utterances to which reverberation is added, 0 to 1."""
     reverb_rt60_s: tuple[float, float] = (0.1, 0.6)
-    """Range of the reverberation time (60 dB), seconds."""
+    """Range of the reverberation time (60 dB) in seconds, > 0."""
 
-    def __post_init__(self):
-        """Refuse what cannot be drawn from."""
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
         if self.copies < 0:
             raise ConfigError(f"copies: found {self.copies}; expected >= 0")
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
@@ -95,7 +96,7 @@ class AugmentConfig:
 
     @property
     def is_active(self) -> bool:
-        """Whether any waveform can come out changed."""
+        """Whether these settings can change any waveform."""
         return (
             self.speeds != (1.0,)
             or self.gain_db != (0.0, 0.0)
@@ -106,16 +107,17 @@ class AugmentConfig:
 
 def augment(
     samples: np.ndarray,
-    sample_rate_hz: int,
     config: AugmentConfig,
+    *,
+    sample_rate_hz: int,
     rng: np.random.Generator,
     babble_pool: NoisePool | None = None,
     recorded_pool: NoisePool | None = None,
 ) -> np.ndarray:
-    """Return one augmented view: speed, then room, then noise, then gain.
+    """Return one augmented version: speed, then room, then noise, then gain.
 
-    babble_pool, recorded_pool: where that kind of noise comes from; a kind without a pool is
-    not drawn. The length changes with the speed alone.
+    babble_pool, recorded_pool: source of that kind of noise; None: this kind is not drawn.
+    Only the speed changes the length.
     """
     speed = config.speeds[rng.integers(len(config.speeds))]
     samples = change_speed(samples, speed, sample_rate_hz)
@@ -123,32 +125,38 @@ def augment(
         rir = room_impulse_response(rng.uniform(*config.reverb_rt60_s), sample_rate_hz, rng)
         samples = reverberate(samples, rir)
     if rng.random() < config.noise_prob:
-        noise = _draw_noise(len(samples), config, rng, babble_pool, recorded_pool)
-        if noise is not None:
+        sources = _noise_sources(config, babble_pool, recorded_pool)
+        if sources:
+            noise = sources[rng.integers(len(sources))](len(samples), rng)
             samples = mix_at_snr(samples, noise, rng.uniform(*config.noise_snr_db))
     gain = 10 ** (rng.uniform(*config.gain_db) / 20)
     return (samples * np.float32(gain)).astype(np.float32, copy=False)
 
 
-def _draw_noise(num_samples, config, rng, babble_pool, recorded_pool) -> np.ndarray | None:
-    kinds = [kind for kind in config.noise_kinds if kind != "babble" or babble_pool]
-    if recorded_pool:
-        kinds.append("recorded")
-    if not kinds:
-        return None
-    kind = kinds[rng.integers(len(kinds))]
-    if kind == "babble":
-        return babble_pool(num_samples, rng)
-    if kind == "recorded":
-        return recorded_pool(num_samples, rng)
-    return coloured_noise(num_samples, _EXPONENTS[kind], rng)
+def _noise_sources(
+    config: AugmentConfig, babble_pool: NoisePool | None, recorded_pool: NoisePool | None
+) -> list[NoisePool]:
+    """Return one source per kind of noise that can be drawn."""
+    sources: list[NoisePool] = []
+    for kind in config.noise_kinds:
+        if kind != "babble":
+            sources.append(functools.partial(_coloured_source, _EXPONENTS[kind]))
+        elif babble_pool is not None:
+            sources.append(babble_pool)
+    if recorded_pool is not None:
+        sources.append(recorded_pool)
+    return sources
+
+
+def _coloured_source(exponent: float, num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    return coloured_noise(num_samples, exponent, rng)
 
 
 def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
     """Return Gaussian noise with power ~ 1 / frequency^exponent: 0 white, 1 pink, 2 brown.
 
-    Returns: float32 (num_samples,), RMS 1, no constant part for exponent > 0; the spectrum is
-    flat below 1/800 of the sample rate.
+    Returns: float32 (num_samples,) with RMS 1 and, for exponent > 0, mean 0; the spectrum is flat
+    below 1/800 of the sample rate.
     """
     if exponent == 0:
         return _unit_rms(rng.standard_normal(num_samples, dtype=np.float32))
@@ -165,10 +173,10 @@ def _spectral_shape(size: int, exponent: float) -> np.ndarray:
 
 
 def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Return speech plus noise scaled so that mean power over the whole is ``snr_db`` apart.
+    """Return speech plus noise, scaled so that the ratio of their mean powers is ``snr_db``.
 
-    Noise of another length is repeated or cut. Silent speech or silent noise leaves the
-    speech as it is, for no ratio exists then.
+    Noise of another length is repeated or cut. If speech or noise is silent there is no such
+    ratio, and the speech is returned unchanged.
     """
     noise = np.resize(noise, len(speech)) if len(noise) != len(speech) else noise
     speech_power, noise_power = _power(speech), _power(noise)
@@ -183,21 +191,21 @@ def room_impulse_response(
 ) -> np.ndarray:
     """Return the impulse response of a random room: direct sound, then a diffuse tail.
 
-    The tail is Gaussian noise under an exponential that falls 60 dB in ``rt60_s``, 1 to 5 ms
-    after the direct sound and -3 to 9 dB below it in energy; the direct sound is sample 0 and
-    so adds no delay.
+    The tail is Gaussian noise under an exponential that falls 60 dB in ``rt60_s``. It begins 1 to
+    5 ms after the direct sound, and its energy is -3 to 9 dB below it. The direct sound is sample
+    0, so there is no delay.
     Source: Polack's statistical model, e.g. Jot, Cerveau and Warusfel 1997 (AES 103), eq. 1.
     """
     gap = round(rng.uniform(0.001, 0.005) * sample_rate_hz)
     num_tail = max(1, round(rt60_s * sample_rate_hz))
     decay = np.exp(np.arange(num_tail) * (-math.log(1000) / (rt60_s * sample_rate_hz)))
     tail = rng.standard_normal(num_tail) * decay
-    tail *= 10 ** (-rng.uniform(-3, 9) / 20) / max(np.linalg.norm(tail), 1e-12)
+    tail *= 10 ** (-rng.uniform(-3, 9) / 20) / max(float(np.linalg.norm(tail)), 1e-12)
     return np.concatenate(([1.0], np.zeros(gap), tail)).astype(np.float32)
 
 
 def reverberate(speech: np.ndarray, rir: np.ndarray) -> np.ndarray:
-    """Return ``speech`` convolved with ``rir``, cut to its own length, its power unchanged."""
+    """Return ``speech`` convolved with ``rir``, with the length and the power of ``speech``."""
     size = _fast_fft_size(len(speech) + len(rir) - 1)
     product = np.fft.rfft(speech, size) * np.fft.rfft(rir, size)
     wet = np.fft.irfft(product, size)[: len(speech)]
@@ -207,9 +215,10 @@ def reverberate(speech: np.ndarray, rir: np.ndarray) -> np.ndarray:
 
 
 def change_speed(samples: np.ndarray, factor: float, sample_rate_hz: int) -> np.ndarray:
-    """Return ``samples`` played ``factor`` times as fast, pitch and all, at the same rate.
+    """Return ``samples`` played ``factor`` times as fast, with the pitch changed too.
 
-    The new length is ceil(N / factor). Resampling by a ratio of whole numbers up to 100.
+    The new length is ceil(N / factor). The factor is rounded to a ratio of whole numbers whose
+    denominator is at most 100.
     """
     ratio = Fraction(factor).limit_denominator(100)
     if ratio == 1:
@@ -223,23 +232,25 @@ def change_speed(samples: np.ndarray, factor: float, sample_rate_hz: int) -> np.
 def spec_augment(
     feats: torch.Tensor,
     lengths: torch.Tensor,
+    *,
     config: SpecAugConfig,
     generator: torch.Generator,
     fill: torch.Tensor,
 ) -> torch.Tensor:
-    """Return features with random stretches of time and bands of mel bins made neutral.
+    """Return features with random spans of frames and of mel bins replaced by ``fill``.
 
     feats: (B, T, F) before context expansion, padded with zeros.
-    lengths: (B,), masks stay inside valid frames; like generator on the CPU, where the few
-    numbers are drawn whatever device holds the features, so that nothing waits for it.
-    fill: (F,), the neutral value (the CMVN mean); 0 is no neutral log-mel energy.
+    lengths: (B,) valid frames on the CPU; masks stay inside them.
+    generator: on the CPU; the few random numbers are drawn there whatever the device of the
+    features, so that no step waits for the device.
+    fill: (F,) neutral value, the CMVN mean; 0 is not neutral for log-mel energies.
     """
     num_frames, num_bins = feats.shape[1:]
     frame_counts = lengths.float()
     bin_counts = torch.full_like(frame_counts, num_bins)
     time = _span_mask(frame_counts, config.num_t_mask, config.max_t, num_frames, generator)
     band = _span_mask(bin_counts, config.num_f_mask, config.max_f, num_bins, generator)
-    # Masks cover a few per cent: writing those cells by index costs a tenth of torch.where.
+    # Masks cover a few per cent of the cells: writing by index costs a tenth of torch.where.
     masked, fill = feats.clone(), fill.to(feats)
     masked[_indices(time, feats.device)] = fill
     utterance, mel_bin = _indices(band, feats.device)
@@ -249,8 +260,10 @@ def spec_augment(
     return masked
 
 
-def _span_mask(counts, num_masks, max_width, size, generator) -> torch.Tensor:
-    """(B, size) bool: the union of num_masks random spans inside the first counts[b] cells."""
+def _span_mask(
+    counts: torch.Tensor, num_masks: int, max_width: int, size: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Return the union of num_masks random spans inside the first counts[b] cells, (B, size)."""
     draws = torch.rand(2, len(counts), num_masks, generator=generator)
     limit = counts[:, None].clamp(max=max_width)
     width = (draws[0] * (limit + 1)).floor()

@@ -1,4 +1,4 @@
-"""What a training step is fed: padded features and labels.
+"""Padded features and labels of one training step.
 
 Axes: B batch, T frames of 10 ms, F mel bins, L labels.
 """
@@ -15,16 +15,17 @@ class Batch:
     """Utterances of one step, or this process's share of them."""
 
     keys: list[str]
+    """B utterance ids."""
     feats: torch.Tensor
     """(B, T, F) float32, padded with 0."""
     feat_lengths: torch.Tensor
-    """(B,) int64."""
+    """(B,) int64, valid frames per utterance."""
     labels: torch.Tensor
     """(B, L) int64, padded with 0; L is at least 1."""
     label_lengths: torch.Tensor
-    """(B,) int64."""
+    """(B,) int64, valid labels per utterance."""
     is_keyword: torch.Tensor
-    """(B,) bool: the transcript holds one of the keywords."""
+    """(B,) bool: the transcript contains one of the keywords."""
     num_global: int
     """Utterances of the whole step, all processes together."""
 
@@ -33,18 +34,20 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Return the batch in page-locked memory, from where a GPU copies while it computes."""
+        """Return the batch in page-locked memory, from which a GPU copies while it computes."""
         return self._map(torch.Tensor.pin_memory)
 
     def select(self, rows: torch.Tensor) -> "Batch":
-        """Return the utterances where ``rows`` (B,) is True; ``num_global`` stays."""
+        """Return the utterances where ``rows`` (B,) is True; ``num_global`` is unchanged."""
         keys = [key for key, is_kept in zip(self.keys, rows.tolist(), strict=True) if is_kept]
         return dataclasses.replace(self._map(lambda tensor: tensor[rows]), keys=keys)
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        tensors = {
-            name: change(value)
-            for name, value in vars(self).items()
-            if isinstance(value, torch.Tensor)
-        }
-        return dataclasses.replace(self, **tensors)
+        return dataclasses.replace(
+            self,
+            feats=change(self.feats),
+            feat_lengths=change(self.feat_lengths),
+            labels=change(self.labels),
+            label_lengths=change(self.label_lengths),
+            is_keyword=change(self.is_keyword),
+        )

@@ -1,10 +1,11 @@
 """Features of a data list, extracted once and memory-mapped.
 
 A cache is a directory: ``feats.npy`` (frames of all utterances end to end, then one row of
-zeros that stands for padding), ``offsets.npy`` (first row of each utterance, then the end) and
-``meta.json``. It is rebuilt whenever anything that its features depend on has changed.
+zeros for padding), ``offsets.npy`` (first row of each utterance, then the end) and
+``meta.json``. It is rebuilt when anything that its features depend on has changed.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,54 +27,58 @@ from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 from wekws.files import file_lock
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _CHUNK = 32
 _MAX_NAMED = 10
-_ROOM = 1.1  # Free disk space wanted over the estimate.
+# Free disk space that must be there, as a multiple of the estimated size.
+_DISK_MARGIN = 1.1
 
 
 class FeatureCache:
     """Features of every utterance of one list under one view."""
 
-    def __init__(self, directory: str | os.PathLike[str]):
-        """Map a finished cache.
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Map a finished cache into memory.
 
-        Raises: DataError if its files do not belong together (a disk that was full, say).
+        Raises: DataError if its files do not fit together (after a full disk, for example).
         """
         self.directory = Path(directory)
         with open(self.directory / "meta.json", encoding="utf-8") as stream:
             self.meta: dict[str, Any] = json.load(stream)
         try:
-            # A plain view of the map: np.memmap's own indexing costs ten times as much.
+            # A plain array on the mapped memory: indexing an np.memmap costs ten times as much.
             self._feats = np.asarray(np.load(self.directory / "feats.npy", mmap_mode="r"))
             self._offsets = np.load(self.directory / "offsets.npy")
         except (ValueError, EOFError) as error:
-            raise DataError(f"{self.directory}: not a whole cache ({error}); delete it") from None
+            raise DataError(f"{self.directory}: incomplete cache ({error}); delete it") from None
         if len(self._offsets) == 0 or self._offsets[-1] + 1 != len(self._feats):
-            raise DataError(f"{self.directory}: not a whole cache; delete it")
+            raise DataError(f"{self.directory}: incomplete cache; delete it")
         self.num_frames: np.ndarray = np.diff(self._offsets)
-        """(N,) frames of each utterance, 0 for one that could not be read."""
+        """(N,) frames per utterance, 0 for one that could not be read."""
 
     @property
     def failures(self) -> dict[str, str]:
-        """Utterances that could not be read, with the cause."""
+        """Cause by key of every utterance that could not be read."""
         return self.meta["failures"]
 
     @property
     def frames(self) -> np.ndarray:
-        """(all frames, F): every frame of every utterance."""
+        """All frames of all utterances, (total frames, F)."""
         return self._feats[:-1]
 
     def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return (B, longest, F) features of the utterances at ``indices``, zero-padded."""
         index = padded_index(self._offsets, indices, padding=len(self._feats) - 1)
-        # mode="clip": "raise" would copy through a buffer; the index is right by construction.
+        # mode="clip": "raise" would copy through a buffer, and all indices are in range here.
         return self._feats.take(index, axis=0, mode="clip", out=out)
 
 
 def padded_index(offsets: np.ndarray, indices: np.ndarray, padding: int) -> np.ndarray:
-    """Return (B, longest) row numbers of runs laid end to end, ``padding`` past each end."""
+    """Return row numbers of B sequences stored end to end, (B, longest).
+
+    offsets: first row of each sequence, then the end. padding: row number past each end.
+    """
     starts, ends = offsets[indices], offsets[indices + 1]
     rows = starts[:, None] + np.arange((ends - starts).max(initial=0))
     return np.where(rows < ends[:, None], rows, padding)
@@ -83,12 +88,14 @@ def open_cache(
     directory: str | os.PathLike[str],
     utterances: Sequence[Utterance],
     view: FeatureView,
+    *,
     num_workers: int = 0,
     max_bad_fraction: float = 0.01,
 ) -> FeatureCache:
     """Return the cache in ``directory``, built first if it is missing or out of date.
 
-    Several processes may ask for the same one: the first builds, the others wait for it.
+    Several processes may open the same cache: the first one builds it, the others wait.
+    num_workers: processes that extract features; 0: this one.
     Raises: DataError if more than max_bad_fraction of the utterances cannot be read, or all.
     """
     directory = Path(directory)
@@ -99,15 +106,15 @@ def open_cache(
         if cache is None:
             with _new_directory(directory) as temporary:
                 meta = _build(temporary, utterances, view, num_workers)
-                _judge_failures(meta["failures"], len(utterances), max_bad_fraction)
+                _check_failures(meta["failures"], len(utterances), max_bad_fraction)
                 _write_meta(temporary, meta | {"fingerprint": fingerprint})
             return FeatureCache(directory)
-    _judge_failures(cache.failures, len(utterances), max_bad_fraction)
+    _check_failures(cache.failures, len(utterances), max_bad_fraction)
     return cache
 
 
 def cache_fingerprint(utterances: Sequence[Utterance], view: FeatureView) -> str:
-    """Return a hash of all that the features depend on; files count by size and time."""
+    """Return a hash of everything the features depend on; of a file, its size and time."""
     digest = hashlib.sha256(json.dumps(view.identity(), sort_keys=True).encode())
     if view.augment is not None and view.augment.noise_prob > 0 and view.augment.noise_dir:
         for path in noise_files(view.augment.noise_dir):
@@ -131,10 +138,13 @@ def _open_if_current(directory: Path, fingerprint: str) -> FeatureCache | None:
     try:
         cache = FeatureCache(directory)
     except (DataError, OSError, json.JSONDecodeError) as error:
-        log.warning("feature cache %s is damaged, building it anew: %s", directory, error)
+        logger.warning("feature cache %s is damaged and is built again: %s", directory, error)
         return None
     if cache.meta.get("fingerprint") != fingerprint:
-        log.info("feature cache %s: list, audio or settings have changed", directory)
+        logger.info(
+            "feature cache %s is built again: the list, the audio or the settings have changed",
+            directory,
+        )
         return None
     return cache
 
@@ -159,10 +169,12 @@ def _new_directory(directory: Path) -> Iterator[Path]:
 def _build(
     directory: Path, utterances: Sequence[Utterance], view: FeatureView, num_workers: int
 ) -> dict[str, Any]:
-    """Extract everything into ``directory``; returns what belongs into the meta file."""
+    """Extract all features into ``directory``; return the content of ``meta.json``."""
     _check_disk_space(directory, utterances, view)
     started = time.monotonic()
-    num_frames, failures, conversions = [], {}, {}
+    num_frames: list[int] = []
+    failures: dict[str, str] = {}
+    conversions: collections.Counter[str] = collections.Counter()
     num_bins = view.front_end.num_mel_bins
     with (
         open(directory / "feats.npy", "wb") as stream,
@@ -175,19 +187,28 @@ def _build(
             stream.write(part.feats.data)
             num_frames += part.num_frames
             failures |= part.failures
-            for kind, count in part.conversions.items():
-                conversions[kind] = conversions.get(kind, 0) + count
+            conversions += part.conversions
             bar.update(len(part.num_frames))
         stream.write(np.zeros(num_bins, np.float32).data)
         stream.seek(0)
         _write_header(stream, sum(num_frames) + 1, num_bins)
     np.save(directory / "offsets.npy", np.cumsum([0, *num_frames], dtype=np.int64))
-    _log_build(directory, len(utterances), sum(num_frames), conversions, started)
+    seconds = time.monotonic() - started
+    logger.info(
+        "feature cache %s: %d utterances, %d frames in %.0f s (%.0f utterances per second)",
+        directory.parent,
+        len(utterances),
+        sum(num_frames),
+        seconds,
+        len(utterances) / max(seconds, 1e-9),
+    )
+    for kind, count in sorted(conversions.items()):
+        logger.info("%d of %d utterances were %s", count, len(utterances), kind)
     return {"view": view.identity(), "failures": failures, "conversions": conversions}
 
 
-def _write_header(stream, num_rows: int, num_bins: int) -> None:
-    """Write a .npy header, as long for no rows as for all: numpy leaves room to grow."""
+def _write_header(stream: BinaryIO, num_rows: int, num_bins: int) -> None:
+    """Write a .npy header; numpy pads it, so it has the same size for any number of rows."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, num_bins)}
     np.lib.format.write_array_header_1_0(stream, header)
 
@@ -199,7 +220,7 @@ def _write_meta(directory: Path, meta: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Run torch on one thread: the same sums whatever the machine, and no fight for cores."""
+    """Run torch on one thread: the same sums on any machine, no competition for cores."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -211,9 +232,8 @@ def one_torch_thread() -> Iterator[None]:
 def _check_disk_space(directory: Path, utterances: Sequence[Utterance], view: FeatureView) -> None:
     slowest = min(view.augment.speeds) if view.augment is not None else 1.0
     seconds = sum(utterance.duration for utterance in utterances) / slowest
-    needed = (
-        seconds * 1000 / view.front_end.frame_shift_ms * view.front_end.num_mel_bins * 4 * _ROOM
-    )
+    num_frames = seconds * 1000 / view.front_end.frame_shift_ms
+    needed = num_frames * view.front_end.num_mel_bins * 4 * _DISK_MARGIN
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise DataError(
@@ -222,24 +242,14 @@ def _check_disk_space(directory: Path, utterances: Sequence[Utterance], view: Fe
         )
 
 
-def _log_build(directory, num_utterances, num_frames, conversions, started) -> None:
-    seconds = time.monotonic() - started
-    rate = num_utterances / max(seconds, 1e-9)
-    log.info(
-        "feature cache %s: %d utterances, %d frames in %.0f s (%.0f utt/s)",
-        *(directory.parent, num_utterances, num_frames, seconds, rate),
-    )
-    for kind, count in sorted(conversions.items()):
-        log.info("%d of %d utterances were %s", count, num_utterances, kind)
-
-
-def _judge_failures(failures: dict[str, str], num_utterances: int, max_bad_fraction: float) -> None:
+def _check_failures(failures: dict[str, str], num_utterances: int, max_bad_fraction: float) -> None:
+    """Log the utterances that could not be read; refuse too many of them."""
     if not failures:
         return
     for key, cause in list(failures.items())[:_MAX_NAMED]:
-        log.warning("utterance %s is left out: %s", key, cause)
+        logger.warning("utterance %s is left out: %s", key, cause)
     if len(failures) > _MAX_NAMED:
-        log.warning("... and %d more", len(failures) - _MAX_NAMED)
+        logger.warning("... and %d more utterances are left out", len(failures) - _MAX_NAMED)
     if len(failures) == num_utterances or len(failures) > max_bad_fraction * num_utterances:
         key, cause = next(iter(failures.items()))
         raise DataError(

@@ -1,4 +1,4 @@
-"""Mean and variance of the training features, as WeKWS's ``global_cmvn`` file."""
+"""CMVN statistics: mean and variance of the training features, in WeKWS's JSON format."""
 
 import json
 import os
@@ -18,24 +18,25 @@ from wekws.files import atomic_path
 _CHUNK_FRAMES = 1 << 15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CmvnStats:
-    """Sums over frames, float64."""
+    """Sums over frames, float64, under WeKWS's names."""
 
     mean_stat: np.ndarray
-    """(F,) sum."""
+    """(F,) sum of the features."""
     var_stat: np.ndarray
-    """(F,) sum of squares."""
+    """(F,) sum of the squared features."""
     frame_num: int
+    """Number of frames, > 0."""
 
     @property
     def mean(self) -> np.ndarray:
-        """(F,) mean."""
+        """Mean of each feature, (F,)."""
         return self.mean_stat / self.frame_num
 
     @property
     def std(self) -> np.ndarray:
-        """(F,) standard deviation."""
+        """Standard deviation of each feature, (F,)."""
         variance = self.var_stat / self.frame_num - self.mean**2
         return np.sqrt(np.maximum(variance, 0))
 
@@ -43,24 +44,30 @@ class CmvnStats:
 def compute_cmvn(
     data_list: str | os.PathLike[str],
     config: DatasetConfig,
+    *,
     cache_dir: str | os.PathLike[str],
     num_workers: int = 0,
 ) -> CmvnStats:
-    """Return the statistics of what training on a list will see.
+    """Return the statistics of the features that training on a list will use.
 
-    They are taken over the training caches (all augmented copies; without copies, the audio
-    with dither), which training then finds ready.
-    Raises: DataError as the caches do.
+    They are computed from the training caches (all augmented copies, or without copies the audio
+    with dither), which are built if needed and which training then reuses.
+    num_workers: processes that extract features; 0: this one.
+    Raises: DataError if too much audio is unreadable.
     """
     caches = open_caches(
-        *(data_list, read_data_list(data_list), config.cached_views(is_training=True)),
-        *(cache_dir, num_workers, config.max_bad_fraction),
+        data_list,
+        read_data_list(data_list),
+        views=config.cached_views(is_training=True),
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        max_bad_fraction=config.max_bad_fraction,
     )
-    return cache_stats(caches, max(1, num_workers))
+    return cache_stats(caches, num_threads=max(1, num_workers))
 
 
-def cache_stats(caches: Iterable[FeatureCache], num_threads: int = 1) -> CmvnStats:
-    """Return sums over every frame of some caches; the same whatever the number of threads.
+def cache_stats(caches: Iterable[FeatureCache], *, num_threads: int = 1) -> CmvnStats:
+    """Return sums over all frames of some caches; the number of threads does not change them.
 
     Raises: DataError if there is no frame.
     """
@@ -70,13 +77,13 @@ def cache_stats(caches: Iterable[FeatureCache], num_threads: int = 1) -> CmvnSta
         for i in range(0, len(cache.frames), _CHUNK_FRAMES)
     ]
     if not chunks:
-        raise DataError("no frames to take CMVN statistics of")
+        raise DataError("no frames to compute CMVN statistics from")
     with ThreadPoolExecutor(num_threads) as threads:
         sums = list(threads.map(_sums, chunks))
     return CmvnStats(
-        np.sum([first for first, _ in sums], axis=0),
-        np.sum([second for _, second in sums], axis=0),
-        sum(map(len, chunks)),
+        mean_stat=np.sum([first for first, _ in sums], axis=0),
+        var_stat=np.sum([second for _, second in sums], axis=0),
+        frame_num=sum(map(len, chunks)),
     )
 
 
@@ -87,7 +94,7 @@ def _sums(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_cmvn(path: str | os.PathLike[str], stats: CmvnStats) -> None:
-    """Write WeKWS's JSON: ``mean_stat``, ``var_stat`` (sums) and ``frame_num``."""
+    """Write WeKWS's JSON with ``mean_stat``, ``var_stat`` (sums) and ``frame_num``."""
     record = {
         "mean_stat": stats.mean_stat.tolist(),
         "var_stat": stats.var_stat.tolist(),

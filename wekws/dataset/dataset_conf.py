@@ -1,4 +1,4 @@
-"""The ``dataset_conf`` section: WeKWS's names, checked."""
+"""The ``dataset_conf`` section of a configuration, under WeKWS's names."""
 
 import dataclasses
 import logging
@@ -14,35 +14,35 @@ from wekws.dataset.features import ContextExpansionConfig, FbankConfig
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _WEKWS_SPEEDS = (0.9, 1.0, 1.1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig:
-    """Which utterances are left out; frames are those of the filterbank, before frame_skip."""
+    """Limits outside which utterances are left out; frames are filterbank frames."""
 
     max_length: int = 2048
-    """Most frames."""
+    """Most frames per utterance."""
     min_length: int = 0
-    """Fewest frames."""
+    """Fewest frames per utterance."""
     token_max_length: int = 200
-    """Most labels."""
+    """Most labels per utterance."""
     token_min_length: int = 0
-    """Fewest labels; noise and silence have none."""
+    """Fewest labels per utterance; noise and silence have none."""
     max_output_input_ratio: float = 1.0
-    """Most labels for each frame."""
+    """Most labels per frame."""
     min_output_input_ratio: float = 0.0
-    """Fewest labels for each frame."""
+    """Fewest labels per frame."""
     max_label_length: int = 0
-    """Most labels of an utterance to train on; cv keeps longer ones. 0: any."""
+    """Most labels per training utterance; the cv set keeps longer ones. 0: no limit."""
     data_share: float = 1.0
-    """Share of the training utterances that is used, of keywords and of the rest alike; the same
-    ones each time. Above 0, at most 1."""
+    """Share of the training utterances to use, the same ones each time; > 0, <= 1. It applies to
+    utterances with and without a keyword separately."""
 
-    def __post_init__(self):
-        """Refuse ranges that nothing can satisfy."""
+    def __post_init__(self) -> None:
+        """Refuse empty ranges."""
         for low, high in (
             ("min_length", "max_length"),
             ("token_min_length", "token_max_length"),
@@ -60,37 +60,37 @@ class FilterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResampleConfig:
-    """The sample rate that all audio is brought to."""
+    """Resampling of all audio to one sample rate."""
 
     resample_rate: int = 16000
-    """Hz."""
+    """Sample rate of the features in Hz, > 0."""
 
-    def __post_init__(self):
-        """Refuse what is no rate."""
+    def __post_init__(self) -> None:
+        """Refuse rates that are not positive."""
         if self.resample_rate <= 0:
             raise ConfigError(f"resample_rate: found {self.resample_rate}; expected > 0 Hz")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffleConfig:
-    """WeKWS's shuffle buffer: read, without effect."""
+    """WeKWS's shuffle buffer; accepted, but without effect."""
 
     shuffle_size: int = 1500
-    """Utterances."""
+    """Utterances in the buffer; without effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """How utterances are put together."""
+    """Size and composition of batches."""
 
     batch_size: int = 64
-    """Utterances of one optimiser step, those of all processes together."""
+    """Utterances per batch, all processes together, >= 1."""
     batching: Literal["random", "bucket"] = "random"
-    """bucket: batches of similar length, in random order; less padding, less mixed batches."""
+    """random, or bucket: batches of utterances of similar length (less padding, less mixing)."""
     pool_batches: int = 16
-    """bucket: batches' worth of shuffled utterances that are sorted together."""
+    """For bucket: shuffled utterances are sorted within pools of this many batches, >= 1."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse empty batches."""
         for name in ("batch_size", "pool_batches"):
             if getattr(self, name) < 1:
@@ -99,35 +99,45 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """From audio to model input."""
+    """All settings between audio files and model input."""
 
     filter_conf: FilterConfig = FilterConfig()
+    """Limits outside which utterances are left out."""
     resample_conf: ResampleConfig = ResampleConfig()
+    """Sample rate of the features."""
     speed_perturb: bool = False
-    """WeKWS's switch for augment_conf.speeds 0.9, 1, 1.1."""
+    """WeKWS's switch for augment_conf.speeds 0.9, 1.0 and 1.1."""
     feats_type: Literal["fbank"] = "fbank"
+    """Type of features; only log-mel filterbanks are supported."""
     fbank_conf: FbankConfig = FbankConfig()
+    """Filterbank settings."""
     context_expansion: bool = True
+    """Whether each frame is joined with its neighbours."""
     context_expansion_conf: ContextExpansionConfig = ContextExpansionConfig()
+    """Number of neighbours."""
     frame_skip: int = 3
-    """Every how many frames one goes into the model, >= 1."""
+    """One of this many filterbank frames becomes model input, >= 1."""
     spec_aug: bool = True
+    """Whether training masks features with SpecAugment."""
     spec_aug_conf: SpecAugConfig = SpecAugConfig()
+    """SpecAugment settings."""
     augment_conf: AugmentConfig = AugmentConfig()
+    """Augmentation of training waveforms."""
     join_prob: float = 0.0
-    """Share of training utterances that another one follows at once, 0 to 1."""
+    """Share of training utterances that are followed by another one without a gap, 0 to 1."""
     shuffle: bool = True
-    """Whether each training epoch has an order of its own."""
+    """Whether each training epoch has a random order."""
     shuffle_conf: ShuffleConfig | None = None
     """Without effect: the whole list is shuffled."""
     sort: bool = False
     """Without effect: see batch_conf.batching."""
     batch_conf: BatchConfig = BatchConfig()
+    """Size and composition of batches."""
     max_bad_fraction: float = 0.01
     """Share of utterances that may be unreadable, 0 to 1."""
 
-    def __post_init__(self):
-        """Refuse what the parts cannot know, and name settings without effect."""
+    def __post_init__(self) -> None:
+        """Refuse values out of range and settings that contradict each other."""
         if self.frame_skip < 1:
             raise ConfigError(f"frame_skip: found {self.frame_skip}; expected >= 1")
         if not 0 <= self.max_bad_fraction <= 1:
@@ -139,13 +149,13 @@ class DatasetConfig:
 
     @property
     def context(self) -> ContextExpansionConfig:
-        """The context in use: none where context_expansion is off."""
+        """The context in use: 0 frames on both sides if context_expansion is off."""
         none = ContextExpansionConfig(left=0, right=0)
         return self.context_expansion_conf if self.context_expansion else none
 
     @property
     def front_end(self) -> FrontEnd:
-        """The front end that this section describes."""
+        """The front end described by this section."""
         return FrontEnd(
             sample_rate_hz=self.resample_conf.resample_rate,
             num_mel_bins=self.fbank_conf.num_mel_bins,
@@ -158,7 +168,7 @@ class DatasetConfig:
 
     @property
     def augmentation(self) -> AugmentConfig | None:
-        """The waveform augmentation in use, None if there is none."""
+        """The waveform augmentation in use; None: no waveform is changed."""
         config = self.augment_conf
         if self.speed_perturb:
             config = dataclasses.replace(config, speeds=_WEKWS_SPEEDS)
@@ -166,11 +176,11 @@ class DatasetConfig:
 
     @property
     def is_online(self) -> bool:
-        """Whether training audio is augmented anew each epoch instead of in cached copies."""
+        """Whether training audio is augmented in every epoch instead of in cached copies."""
         return self.augmentation is not None and self.augment_conf.copies == 0
 
     def view(self, is_training: bool) -> FeatureView:
-        """Return the view without waveform augmentation: with dither in training only."""
+        """Return the view without waveform augmentation; dither is on in training only."""
         return FeatureView(
             front_end=self.front_end,
             dither=self.fbank_conf.dither if is_training else 0.0,
@@ -178,7 +188,7 @@ class DatasetConfig:
         )
 
     def cached_views(self, is_training: bool) -> list[FeatureView]:
-        """Return the views to keep in caches: the augmented copies, or the one without."""
+        """Return the views to cache: one per augmented copy, or one without augmentation."""
         plain = self.view(is_training)
         if not is_training or self.augmentation is None or self.is_online:
             return [plain]
@@ -187,22 +197,22 @@ class DatasetConfig:
             for copy in range(self.augment_conf.copies)
         ]
 
-    def warn_of_idle_settings(self) -> None:
-        """Name settings that were given and change nothing."""
+    def warn_about_unused_settings(self) -> None:
+        """Warn about settings that were given but have no effect."""
         if self.shuffle_conf is not None:
-            log.warning("dataset_conf.shuffle_conf has no effect: the whole list is shuffled")
+            logger.warning("dataset_conf.shuffle_conf has no effect: the whole list is shuffled")
         if self.sort:
-            log.warning("dataset_conf.sort has no effect: see batch_conf.batching")
+            logger.warning("dataset_conf.sort has no effect: see batch_conf.batching")
         if self.augment_conf.copies > 0 and self.augmentation is None:
-            log.warning("augment_conf.copies has no effect: no augmentation is on")
+            logger.warning("augment_conf.copies has no effect: no augmentation is configured")
 
 
 def load_dataset_config(
     path: str | os.PathLike[str], overlays: Iterable[str | os.PathLike[str]] = ()
 ) -> DatasetConfig:
-    """Read the ``dataset_conf`` section of a configuration file; without one, the defaults.
+    """Read the ``dataset_conf`` section of a configuration; the defaults if it has none.
 
-    overlays: files laid over it, in this order.
+    overlays: files merged over it, in this order.
     Raises: ConfigError naming every problem of the section.
     """
     return parse_config(DatasetConfig, load_config(path, overlays), "dataset_conf")

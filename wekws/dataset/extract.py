@@ -1,4 +1,4 @@
-"""One utterance from its file to features, alone or in a pool of processes."""
+"""Feature extraction of utterances, in this process or in a pool of processes."""
 
 import collections
 import contextlib
@@ -9,8 +9,8 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 
-# Counted up whenever the same settings give other features: old caches are then rebuilt.
+# Increased when the same settings give different features, so that old caches are rebuilt.
 _VERSION = 1
 _NUM_BABBLE_VOICES = (3, 6)
 _NOISE_SUFFIXES = {".wav", ".flac", ".ogg"}
@@ -32,21 +32,23 @@ _NOISE_SUFFIXES = {".wav", ".flac", ".ogg"}
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureView:
-    """What decides, besides the audio, which features come out."""
+    """All settings that the features of an utterance depend on."""
 
     front_end: FrontEnd
-    # The dither in use: fbank.dither in training, 0 elsewhere.
+    """Sample rate and filterbank; context and frame skip are applied later."""
     dither: float = 0.0
-    # None: the audio as it is.
+    """Dither in use: that of the configuration in training, 0 elsewhere."""
     augment: AugmentConfig | None = None
-    # Copy k of an utterance is a function of (seed, copy, key).
+    """Waveform augmentation; None: the audio is not changed."""
     copy: int = 0
+    """Number of the augmented copy; its random numbers depend on (seed, copy, key)."""
     seed: int = 0
+    """Seed of augmentation and dither."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change features, as plain values."""
         settings = dataclasses.asdict(self) | {"version": _VERSION}
-        # Context and frame skip come after the cached features.
+        # Context and frame skip are applied after the cache.
         del settings["front_end"]
         settings["sample_rate_hz"] = self.front_end.sample_rate_hz
         settings["fbank"] = {
@@ -61,27 +63,27 @@ class FeatureView:
         return settings
 
 
-@dataclass
-class Extracted:
+@dataclass(frozen=True, kw_only=True)
+class ExtractedFeatures:
     """Features of several utterances, end to end."""
 
     feats: np.ndarray
-    """(frames of all, F) float32."""
+    """(frames of all utterances, F) float32."""
     num_frames: list[int]
-    """For each utterance; 0 for one that failed."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Key to cause."""
-    conversions: collections.Counter[str] = field(default_factory=collections.Counter)
-    """Resampled or mixed down, with how many."""
+    """Frames per utterance; 0 for one that failed."""
+    failures: dict[str, str]
+    """Cause by key of every utterance that failed."""
+    conversions: collections.Counter[str]
+    """Number of utterances that were resampled or mixed down, by kind of conversion."""
 
 
 class Extractor:
-    """Reads, augments and transforms utterances of one list."""
+    """Reads and augments utterances of one list and computes their features."""
 
-    def __init__(self, utterances: Sequence[Utterance], view: FeatureView):
-        """Take the whole list: babble is made of its other utterances.
+    def __init__(self, utterances: Sequence[Utterance], view: FeatureView) -> None:
+        """Take the whole list: babble noise is made of other utterances of it.
 
-        Raises: DataError if the noise folder holds no recording.
+        Raises: DataError if the noise folder contains no recording.
         """
         self.keys = [utterance.key for utterance in utterances]
         self.wavs = [utterance.wav for utterance in utterances]
@@ -101,54 +103,59 @@ class Extractor:
         if view.augment is not None:
             samples = augment(
                 samples,
-                sample_rate_hz,
                 view.augment,
-                rng,
+                sample_rate_hz=sample_rate_hz,
+                rng=rng,
                 babble_pool=functools.partial(self._babble, index) if len(self.keys) > 1 else None,
                 recorded_pool=self._recorded if self._noise_paths else None,
             )
-        return fbank(samples, view.front_end, view.dither, rng)
+        return fbank(samples, view.front_end, dither=view.dither, rng=rng)
 
-    def extract_many(self, indices: Sequence[int], copy: int) -> Extracted:
-        """Return the features of several utterances; failures are noted, not raised."""
-        arrays, result = [], Extracted(np.empty(0), [])
+    def extract_many(self, indices: Sequence[int], copy: int) -> ExtractedFeatures:
+        """Return the features of several utterances; failures are recorded, not raised."""
+        arrays: list[np.ndarray] = []
+        failures: dict[str, str] = {}
+        conversions: collections.Counter[str] = collections.Counter()
         for index in indices:
             try:
                 conversion = probe(self.wavs[index]).conversion(self.view.front_end.sample_rate_hz)
                 arrays.append(self.extract(index, copy).numpy())
             except DataError as error:
-                result.failures[self.keys[index]] = str(error)
+                failures[self.keys[index]] = str(error)
                 arrays.append(np.empty((0, self.view.front_end.num_mel_bins), np.float32))
                 continue
             if conversion:
-                result.conversions[conversion] += 1
-        result.num_frames = [len(array) for array in arrays]
-        result.feats = np.concatenate(arrays)
-        return result
+                conversions[conversion] += 1
+        return ExtractedFeatures(
+            feats=np.concatenate(arrays),
+            num_frames=[len(array) for array in arrays],
+            failures=failures,
+            conversions=conversions,
+        )
 
     def _babble(self, own: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Sum several other utterances, each at the same power, from random places."""
+        """Sum several other utterances, all at the same power, each from a random start."""
         low, high = _NUM_BABBLE_VOICES
-        count = min(rng.integers(low, high + 1), len(self.wavs) - 1)
+        count = min(int(rng.integers(low, high + 1)), len(self.wavs) - 1)
         others = rng.choice(len(self.wavs) - 1, count, replace=False)
         total = np.zeros(num_samples, np.float32)
         for other in others:
             path = self.wavs[other + (other >= own)]
             start = rng.random()
-            # Skip unreadable babble sources; they are reported on their own.
+            # Skip unreadable babble sources; they are reported as utterances of their own.
             with contextlib.suppress(AudioError):
                 voice = read_audio(path, self.view.front_end.sample_rate_hz)
-                total += _stretch(voice, num_samples, start)
+                total += _fit_length(voice, num_samples, start)
         return total
 
     def _recorded(self, num_samples: int, rng: np.random.Generator) -> np.ndarray:
         path = self._noise_paths[rng.integers(len(self._noise_paths))]
         noise = _read_noise(str(path), self.view.front_end.sample_rate_hz)
-        return _stretch(noise, num_samples, rng.random())
+        return _fit_length(noise, num_samples, rng.random())
 
 
 def copy_rng(seed: int, copy: int, key: str) -> np.random.Generator:
-    """Return the generator of one copy of one utterance, whatever the order of the list."""
+    """Return the generator of one copy of one utterance; independent of the list's order."""
     digest = hashlib.sha256(f"{seed}\0{copy}\0{key}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
@@ -160,7 +167,7 @@ def noise_files(noise_dir: str) -> list[Path]:
     """
     paths = sorted(p for p in Path(noise_dir).rglob("*") if p.suffix.lower() in _NOISE_SUFFIXES)
     if not paths:
-        raise DataError(f"{noise_dir}: no wav, flac or ogg below; expected noise recordings")
+        raise DataError(f"{noise_dir}: no wav, flac or ogg file; expected noise recordings")
     return paths
 
 
@@ -169,8 +176,11 @@ def _read_noise(path: str, sample_rate_hz: int) -> np.ndarray:
     return read_audio(path, sample_rate_hz)
 
 
-def _stretch(samples: np.ndarray, num_samples: int, start: float) -> np.ndarray:
-    """Cut num_samples at unit power, beginning at a share of the whole, round and round."""
+def _fit_length(samples: np.ndarray, num_samples: int, start: float) -> np.ndarray:
+    """Return num_samples at unit power, repeating the recording where it is shorter.
+
+    start: where to begin, as a share of the recording, 0 to 1.
+    """
     first = int(start * len(samples))
     cut = np.resize(np.concatenate((samples[first:], samples[:first])), num_samples)
     rms = np.sqrt(np.mean(np.square(cut), dtype=np.float64))
@@ -188,42 +198,50 @@ def _start_worker(utterances: Sequence[Utterance], view: FeatureView) -> None:
 
 
 def _end_with_parent() -> None:
-    """A pool whose owner is killed would wait for work for ever."""
+    """End this worker if its parent is killed; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _work(indices: Sequence[int], copy: int) -> Extracted:
+def _work(indices: Sequence[int], copy: int) -> ExtractedFeatures:
     return _extractor.extract_many(indices, copy)
 
 
 class ExtractionPool:
-    """Extracts chunks of utterances in order, in this process or in others."""
+    """Extracts chunks of utterances in order, in this process or in worker processes."""
 
-    def __init__(self, utterances: Sequence[Utterance], view: FeatureView, num_workers: int):
-        """num_workers: processes of one thread each; 0: in this process."""
+    def __init__(
+        self, utterances: Sequence[Utterance], view: FeatureView, num_workers: int
+    ) -> None:
+        """Start the workers.
+
+        num_workers: processes with one thread each; 0: extract in this process.
+        Raises: DataError if the noise folder contains no recording.
+        """
         self._num_workers = num_workers
         self._executor: Executor | None = None
-        # Made here too, so that a noise folder without noise is refused before any process starts.
+        # Also made in this process, so that an empty noise folder is refused before the start.
         self._extractor = Extractor(utterances, view)
         if num_workers > 0:
-            # Forking a process in which torch has run threads or a GPU is unsafe; a server
-            # that has only imported this module is not, and imports it once for all workers.
+            # Forking a process in which torch has used threads or a GPU is unsafe. The fork
+            # server has only imported this module, and it does so once for all workers.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
             self._executor = ProcessPoolExecutor(
                 num_workers, context, _start_worker, (list(utterances), view)
             )
 
-    def map(self, indices: Sequence[int], copy: int, chunk_size: int) -> Iterator[Extracted]:
-        """Yield the features of consecutive chunks; a few chunks are ahead of the consumer."""
+    def map(
+        self, indices: Sequence[int], copy: int, chunk_size: int
+    ) -> Iterator[ExtractedFeatures]:
+        """Yield the features of consecutive chunks; a few chunks are extracted in advance."""
         chunks = [indices[i : i + chunk_size] for i in range(0, len(indices), chunk_size)]
         if self._executor is None:
             yield from (self._extractor.extract_many(chunk, copy) for chunk in chunks)
             return
-        pending = collections.deque()
+        pending: collections.deque[Future[ExtractedFeatures]] = collections.deque()
         for chunk in chunks:
             pending.append(self._executor.submit(_work, chunk, copy))
             if len(pending) > 4 * self._num_workers:
@@ -231,13 +249,13 @@ class ExtractionPool:
         while pending:
             yield pending.popleft().result()
 
-    def extract_now(self, indices: Sequence[int], copy: int) -> list[Extracted]:
-        """Return the features of one batch, shared evenly among the processes."""
+    def extract_now(self, indices: Sequence[int], copy: int) -> list[ExtractedFeatures]:
+        """Return the features of one batch, divided evenly among the processes."""
         share = -(-len(indices) // max(1, self._num_workers))
         return list(self.map(indices, copy, share))
 
     def close(self) -> None:
-        """End the processes; unfinished work is dropped."""
+        """End the processes; unfinished work is discarded."""
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
@@ -245,6 +263,6 @@ class ExtractionPool:
         """Return itself."""
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Close."""
         self.close()

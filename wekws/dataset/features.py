@@ -17,19 +17,19 @@ _INT16_SCALE = 32768.0
 
 @dataclass(frozen=True, kw_only=True)
 class FbankConfig:
-    """Filterbank settings, WeKWS's names."""
+    """Filterbank settings under WeKWS's names."""
 
     num_mel_bins: int = 80
-    """Mel bins, > 0."""
+    """Number of mel bins, > 0."""
     frame_shift: float = 10.0
-    """Hop, milliseconds."""
+    """Time from one frame to the next in ms, > 0."""
     frame_length: float = 25.0
-    """Window, milliseconds."""
+    """Length of one analysis window in ms, >= frame_shift."""
     dither: float = 1.0
-    """Standard deviation of the noise added in training, on the int16 scale; 0 elsewhere."""
+    """Standard deviation, on the int16 scale, of the noise added in training only; >= 0."""
 
-    def __post_init__(self):
-        """Refuse what gives no frame."""
+    def __post_init__(self) -> None:
+        """Refuse settings that give no frame."""
         if self.num_mel_bins <= 0:
             raise ConfigError(f"num_mel_bins: found {self.num_mel_bins}; expected > 0")
         if not 0 < self.frame_shift <= self.frame_length:
@@ -43,15 +43,15 @@ class FbankConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ContextExpansionConfig:
-    """How many neighbours each frame is joined with."""
+    """Number of neighbouring frames that are joined to each frame."""
 
     left: int = 2
-    """Frames before, >= 0."""
+    """Frames before the current one, >= 0."""
     right: int = 2
-    """Frames after, >= 0."""
+    """Frames after the current one, >= 0."""
 
-    def __post_init__(self):
-        """Refuse negative orders."""
+    def __post_init__(self) -> None:
+        """Refuse negative numbers of frames."""
         if self.left < 0 or self.right < 0:
             raise ConfigError(f"left {self.left}, right {self.right}: expected >= 0")
 
@@ -59,14 +59,15 @@ class ContextExpansionConfig:
 def fbank(
     samples: np.ndarray | torch.Tensor,
     front_end: FrontEnd,
+    *,
     dither: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> torch.Tensor:
-    """Return Kaldi's log-mel filterbank, natural logarithm, Povey window.
+    """Return Kaldi's log-mel filterbank energies: natural logarithm, Povey window.
 
     samples: (N,) in [-1, 1] at the front end's rate; scaled to the int16 range as Kaldi expects.
-    dither: standard deviation of added noise on that scale. It is added to the waveform, not
-    to each window apart as Kaldi does, so that it can be drawn from ``rng``.
+    dither: standard deviation of added noise on that scale. The noise is added once to the
+    waveform (Kaldi adds it to each window separately), so that it can be drawn from ``rng``.
     Returns: float32 (T, num_mel_bins).
     Raises: DataError if the samples do not fill one window.
     """
@@ -94,12 +95,12 @@ def fbank(
 def expand_context(
     feats: torch.Tensor, lengths: torch.Tensor, front_end: FrontEnd
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Join every ``frame_skip``-th frame with its neighbours: model input.
+    """Return the model input: every ``frame_skip``-th frame joined with its neighbours.
 
-    feats: (B, T, F); lengths: (B,) valid frames. Beyond an utterance's own edges its first and
-    last valid frames repeat, so padding never leaks in.
+    feats: (B, T, F); lengths: (B,) valid frames. Before the first and after the last valid frame
+    that frame is repeated, so that padding never enters a valid frame.
     Returns: (B, ceil(T / skip), (left + 1 + right) * F), whose frame t is centred on input frame
-    t * skip and holds zeros where that is padding; lengths ceil(lengths / skip).
+    t * skip and is zero where that is padding; lengths ceil(lengths / skip).
     """
     left, right = front_end.left_context, front_end.right_context
     skip = front_end.frame_skip

@@ -1,4 +1,4 @@
-"""Which utterances of a list are left out, and why."""
+"""Utterances of a list that are left out of a data set, with the reasons."""
 
 import collections
 import hashlib
@@ -14,10 +14,11 @@ from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def reasons_against(
+def filter_reasons(
+    *,
     config: DatasetConfig,
     labels: Sequence[Sequence[int]],
     shortest: np.ndarray,
@@ -25,53 +26,55 @@ def reasons_against(
     use_filters: bool,
     is_training: bool,
 ) -> list[str | None]:
-    """Say for each utterance why it is left out, None if it is kept."""
+    """Return for each utterance why it is left out, None if it is kept.
+
+    labels: label ids of N utterances. shortest, longest: (N,) fewest and most filterbank frames
+    that each can have in any epoch.
+    use_filters: False applies only what any use needs: at least one frame.
+    is_training: filter_conf.max_label_length applies too.
+    """
     conf = config.filter_conf
-    most_labels = conf.max_label_length if is_training else 0
+    max_labels = conf.max_label_length if is_training else 0
     reasons: list[str | None] = []
     for ids, low, high in zip(labels, shortest.tolist(), longest.tolist(), strict=True):
-        repeats = sum(a == b for a, b in itertools.pairwise(ids))
-        rules = (
+        num, repeats = len(ids), sum(a == b for a, b in itertools.pairwise(ids))
+        num_model_frames = config.front_end.num_model_frames(low)
+        always = (
             (low == 0, "unreadable or too short for one frame"),
-            (use_filters and high > conf.max_length, f"more than {conf.max_length} frames"),
-            (use_filters and low < conf.min_length, f"fewer than {conf.min_length} frames"),
-            (use_filters and len(ids) > conf.token_max_length, "more labels than token_max_length"),
-            (0 < most_labels < len(ids), f"more than {most_labels} labels to train on"),
-            (
-                use_filters and len(ids) < conf.token_min_length,
-                "fewer labels than token_min_length",
-            ),
-            (
-                use_filters and len(ids) > conf.max_output_input_ratio * low,
-                "too many labels a frame",
-            ),
-            (
-                use_filters and len(ids) < conf.min_output_input_ratio * high,
-                "too few labels a frame",
-            ),
-            (use_filters and -(-low // config.frame_skip) < len(ids) + repeats, "no CTC path"),
+            (0 < max_labels < num, f"more than {max_labels} labels to train on"),
         )
+        filters = (
+            (high > conf.max_length, f"more than {conf.max_length} frames"),
+            (low < conf.min_length, f"fewer than {conf.min_length} frames"),
+            (num > conf.token_max_length, "more labels than token_max_length"),
+            (num < conf.token_min_length, "fewer labels than token_min_length"),
+            (num > conf.max_output_input_ratio * low, "too many labels per frame"),
+            (num < conf.min_output_input_ratio * high, "too few labels per frame"),
+            (num_model_frames < num + repeats, "no CTC path"),
+        )
+        rules = (*always, *filters) if use_filters else always
         reasons.append(next((reason for applies, reason in rules if applies), None))
     return reasons
 
 
 def keep_share(
-    share: float,
     reasons: Sequence[str | None],
+    *,
+    share: float,
     keys: Sequence[str],
     is_keyword: Sequence[bool],
 ) -> list[str | None]:
-    """Leave out all but a share of what is kept so far; return the reasons with that one added.
+    """Leave out all but a share of the utterances that are kept so far; return all reasons.
 
-    Of the utterances with a keyword and of those without, each, the share (rounded up) whose keys
-    have the lowest hashes stays: the same ones whatever the order of the list, and all of a small
-    share are in a larger one.
+    The share applies to utterances with and without a keyword separately and is rounded up. The
+    utterances whose keys have the lowest hashes stay, so the choice does not depend on the order
+    of the list, and a larger share contains a smaller one.
     """
     thinned = list(reasons)
     for kind in (True, False):
         rows = [i for i, reason in enumerate(reasons) if reason is None and is_keyword[i] == kind]
         rows.sort(key=lambda i: hashlib.sha256(keys[i].encode()).digest())
-        # A share such as 0.1 of 30 is 3 although the product is a little above it.
+        # 0.1 * 30 is a little above 3 in floating point; its share is 3.
         for i in rows[math.ceil(share * len(rows) - 1e-9) :]:
             thinned[i] = f"not in the share of {100 * share:g} %"
     return thinned
@@ -82,14 +85,14 @@ def report_left_out(
     utterances: Sequence[Utterance],
     reasons: Sequence[str | None],
 ) -> None:
-    """Log how many were left out for each reason.
+    """Log how many utterances were left out, for each reason.
 
     Raises: DataError if none is left.
     """
     counts = collections.Counter(reason for reason in reasons if reason is not None)
     for reason, count in counts.most_common():
         first = utterances[reasons.index(reason)].key
-        log.info("%s: %d left out: %s (first: %s)", data_list, count, reason, first)
+        logger.info("%s: %d left out: %s (first: %s)", data_list, count, reason, first)
     if counts.total() == len(utterances):
         found = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         raise DataError(f"{data_list}: no utterance is left: {found}; see dataset_conf.filter_conf")

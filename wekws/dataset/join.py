@@ -1,7 +1,7 @@
-"""Two utterances heard one after the other, as training sees some of them.
+"""Joined utterances: in training, some utterances are followed by another one without a gap.
 
-Clips of one word each teach a model that a word begins where the clip does. Joined clips do not:
-what precedes a keyword is then speech, noise or another keyword, as it is on a stream.
+From clips of one word each, a model learns that a word begins where the clip begins. In joined
+clips a keyword can follow speech, noise or another keyword, as it does on a stream.
 
 Axes: B batch, J joined utterances, T frames, F features, L labels.
 """
@@ -15,37 +15,46 @@ from torch import Tensor
 from wekws.dataset.batch import Batch
 
 
-def choose_partners(num: int, share: float, seed: int, epoch: int) -> np.ndarray:
-    """Return for each utterance the one that follows it in this epoch, -1 for none, (num,).
+def choose_partners(num_utterances: int, *, join_prob: float, seed: int, epoch: int) -> np.ndarray:
+    """Return the index of the utterance that follows each one in this epoch, -1 for none, (N,).
 
-    A function of seed and epoch alone: the same in every batch and process.
+    Depends on the seed and the epoch only: it is the same in every batch and process.
     """
     rng = np.random.default_rng((seed, epoch, 2))
-    is_joined = rng.random(num) < share
-    return np.where(is_joined, rng.integers(num, size=num), -1)
+    is_joined = rng.random(num_utterances) < join_prob
+    return np.where(is_joined, rng.integers(num_utterances, size=num_utterances), -1)
 
 
 def join_batches(
-    batch: Batch, rows: np.ndarray, second: Batch, frame_skip: int, most_labels: int = 0
+    batch: Batch, *, rows: np.ndarray, second: Batch, frame_skip: int, max_labels: int
 ) -> Batch:
-    """Put the utterances of ``second`` (J) behind ``rows`` (J,) of ``batch``.
+    """Append the utterances of ``second`` (J) to ``rows`` (J,) of ``batch``.
 
-    Where CTC might then have no path, or there would be more than ``most_labels`` (0: any), the
-    first utterance stays alone.
+    max_labels: most labels of a joined utterance; 0: no limit.
+    An utterance stays single if joining it would exceed ``max_labels``, or if the joined labels
+    might have no CTC path.
     """
     at = torch.from_numpy(rows)
     num_frames = batch.feat_lengths[at] + second.feat_lengths
     num_labels = batch.label_lengths[at] + second.label_lengths
     # Twice as many output frames as labels leave a blank between any two.
     fits = -(-num_frames // frame_skip) >= 2 * num_labels
-    if most_labels:
-        fits &= num_labels <= most_labels
+    if max_labels:
+        fits &= num_labels <= max_labels
     at, second = at[fits], second.select(fits)
     feats, feat_lengths = append_rows(
-        batch.feats, batch.feat_lengths, at, second.feats, second.feat_lengths
+        batch.feats,
+        batch.feat_lengths,
+        rows=at,
+        second=second.feats,
+        second_lengths=second.feat_lengths,
     )
     labels, label_lengths = append_rows(
-        batch.labels, batch.label_lengths, at, second.labels, second.label_lengths
+        batch.labels,
+        batch.label_lengths,
+        rows=at,
+        second=second.labels,
+        second_lengths=second.label_lengths,
     )
     is_keyword = batch.is_keyword.clone()
     is_keyword[at] |= second.is_keyword
@@ -60,12 +69,12 @@ def join_batches(
 
 
 def append_rows(
-    first: Tensor, first_lengths: Tensor, rows: Tensor, second: Tensor, second_lengths: Tensor
+    first: Tensor, first_lengths: Tensor, *, rows: Tensor, second: Tensor, second_lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Put padded sequences behind some of a batch.
+    """Append padded sequences to some sequences of a batch.
 
     first: (B, T, ...) with first_lengths (B,). second: (J, T2, ...) with second_lengths (J,)
-    goes behind the valid part of first[rows], rows: (J,).
+    is appended to the valid part of first[rows], rows: (J,).
     Returns: (B, T3, ...) padded with 0, and its lengths (B,).
     """
     lengths = first_lengths.clone()

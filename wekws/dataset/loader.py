@@ -1,6 +1,6 @@
-"""Padded batches of features and labels, without work for each utterance in a step.
+"""Data sets and their padded batches, made with array operations, not utterance by utterance.
 
-Axes: B batch, T frames of 10 ms, F mel bins, L labels.
+Axes: N utterances of the data set, K keywords, B batch, T frames of 10 ms, F mel bins, L labels.
 """
 
 import dataclasses
@@ -9,11 +9,12 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from wekws.dataset.batch import Batch as Batch
@@ -22,7 +23,7 @@ from wekws.dataset.dataset_conf import BatchConfig as BatchConfig
 from wekws.dataset.dataset_conf import DatasetConfig as DatasetConfig
 from wekws.dataset.dataset_conf import FilterConfig as FilterConfig
 from wekws.dataset.extract import ExtractionPool, FeatureView
-from wekws.dataset.filters import keep_share, reasons_against, report_left_out
+from wekws.dataset.filters import filter_reasons, keep_share, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import Utterance, read_data_list
@@ -31,11 +32,11 @@ from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class SpeechDataset:
-    """The usable utterances of a data list, with features and labels; see ``open_dataset``."""
+    """The usable utterances of a data list with features and labels; see ``open_dataset``."""
 
     def __init__(
         self,
@@ -44,25 +45,28 @@ class SpeechDataset:
         label_set: LabelSet,
         keys: Sequence[str],
         labels: Sequence[Sequence[int]],
-        holds_keyword: np.ndarray,
+        holds_keyword: npt.NDArray[np.bool_],
         caches: Sequence[FeatureCache],
-        cache_rows: np.ndarray,
+        cache_rows: npt.NDArray[np.int64],
         join_prob: float = 0.0,
         seed: int = 0,
         pool: ExtractionPool | None = None,
     ) -> None:
-        """Take what ``open_dataset`` has read.
+        """Build the data set from its parts.
 
-        keys: N utterances. labels: their label ids. holds_keyword: (N, K), which utterance holds
-        which keyword of the label set. caches: one per augmented copy. cache_rows: (N,) row of
-        each utterance in every cache.
-        join_prob: share of utterances that another one follows, 0 to 1. seed: for joining.
-        pool: extracts features anew in each epoch; None: they come from the caches.
+        keys: ids of N utterances.
+        labels: label ids per utterance.
+        holds_keyword: (N, K), whether the transcript contains each keyword of the label set.
+        caches: feature caches, one per augmented copy.
+        cache_rows: (N,), position of each utterance in every cache.
+        join_prob: share of utterances that are followed by another one, 0 to 1.
+        seed: chooses the joined utterances.
+        pool: extracts the features in every epoch; None: they come from the caches.
         """
         self.config, self.label_set = config, label_set
         self.keys, self.labels = list(keys), list(labels)
         self.holds_keyword = holds_keyword
-        self.is_keyword = holds_keyword.any(axis=1)
+        self.is_keyword: npt.NDArray[np.bool_] = np.asarray(holds_keyword.any(axis=1))
         self.caches = list(caches)
         self._cache_rows = cache_rows
         self._label_offsets = np.cumsum([0, *map(len, self.labels)])
@@ -75,37 +79,50 @@ class SpeechDataset:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the usable utterances' keys and labels, in their order."""
+        """Hash (16 hexadecimal digits) of the utterances' keys and labels, in their order."""
         text = json.dumps([self.keys, self.labels])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def num_frames(self) -> np.ndarray:
-        """(N,) frames of each utterance, in the first cached copy."""
+        """Frames of each utterance in the first cached copy, (N,)."""
         return self.frames_in(0)
 
     def frames_in(self, epoch: int) -> np.ndarray:
-        """(N,) frames of each utterance in an epoch (before the speed, if on the fly)."""
+        """Return the frames of each utterance in an epoch, (N,); before a speed change online."""
         return self._cache(epoch).num_frames[self._cache_rows]
 
-    def batch(self, indices: Sequence[int], epoch: int = 0, num_global: int | None = None) -> Batch:
-        """Return the utterances at ``indices`` as they are in ``epoch``.
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        epoch: int = 0,
+        *,
+        num_global: int | None = None,
+    ) -> Batch:
+        """Return the utterances at ``indices`` with their features of ``epoch``.
 
-        num_global: utterances of all processes in this step; default: these.
+        num_global: utterances of this step in all processes; None: those of this batch.
         """
-        indices = np.asarray(indices, dtype=np.int64)
-        batch = self._plain_batch(indices, epoch, num_global)
+        chosen = np.asarray(indices, dtype=np.int64)
+        batch = self._single_batch(chosen, epoch, num_global)
         if self._join_prob == 0:
             return batch
-        partners = choose_partners(len(self), self._join_prob, self._seed, epoch)[indices]
+        partners = choose_partners(
+            len(self), join_prob=self._join_prob, seed=self._seed, epoch=epoch
+        )[chosen]
         rows = np.flatnonzero(partners >= 0)
         if len(rows) == 0:
             return batch
-        second = self._plain_batch(partners[rows], epoch, None)
-        most_labels = self.config.filter_conf.max_label_length
-        return join_batches(batch, rows, second, self.config.frame_skip, most_labels)
+        return join_batches(
+            batch,
+            rows=rows,
+            second=self._single_batch(partners[rows], epoch, None),
+            frame_skip=self.config.frame_skip,
+            max_labels=self.config.filter_conf.max_label_length,
+        )
 
-    def _plain_batch(self, indices: np.ndarray, epoch: int, num_global: int | None) -> Batch:
+    def _single_batch(self, indices: np.ndarray, epoch: int, num_global: int | None) -> Batch:
+        """Return a batch of utterances that are not joined."""
         feats, feat_lengths = self._features(self._cache_rows[indices], epoch)
         label_index = padded_index(self._label_offsets, indices, len(self._flat_labels) - 1)
         if label_index.shape[1] == 0:
@@ -121,7 +138,7 @@ class SpeechDataset:
         )
 
     def close(self) -> None:
-        """End the processes that augment on the fly, if there are any."""
+        """End the processes that augment online, if there are any."""
         if self._pool is not None:
             self._pool.close()
 
@@ -154,34 +171,44 @@ def open_dataset(
     num_workers: int = 0,
     use_filters: bool = True,
 ) -> SpeechDataset:
-    """Read a data list, open or build its feature caches, leave out what cannot be used.
+    """Read a data list, open or build its feature caches, leave out unusable utterances.
 
     is_training: dither, waveform augmentation and joined utterances are on.
-    seed: for joined utterances and for augmentation on the fly; cached copies use
-        augment_conf.seed.
+    seed: for joined utterances and online augmentation; cached copies use augment_conf.seed.
     num_workers: processes that extract features; 0: this one.
-    use_filters: False keeps every readable utterance, for scoring, where labels that do
-        not fit and long recordings are no obstacle.
-    Raises: DataError if too much audio is unreadable or nothing is left.
+    use_filters: False keeps every readable utterance; for scoring, where long recordings and
+        labels without a CTC path do no harm.
+    Raises: DataError if too much audio is unreadable or no utterance is left.
     """
     utterances = read_data_list(data_list)
     if is_training:
-        config.warn_of_idle_settings()
+        config.warn_about_unused_settings()
     caches = open_caches(
         data_list,
         utterances,
-        config.cached_views(is_training),
-        cache_dir,
-        num_workers,
-        config.max_bad_fraction,
+        views=config.cached_views(is_training),
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        max_bad_fraction=config.max_bad_fraction,
     )
     labels = [label_set.encode_utterance(utterance) for utterance in utterances]
     holds_keyword = _holds_keyword(utterances, label_set)
     shortest, longest = _frame_ranges(caches, config, is_training)
-    reasons = reasons_against(config, labels, shortest, longest, use_filters, is_training)
+    reasons = filter_reasons(
+        config=config,
+        labels=labels,
+        shortest=shortest,
+        longest=longest,
+        use_filters=use_filters,
+        is_training=is_training,
+    )
     if is_training:
-        keys, share = [u.key for u in utterances], config.filter_conf.data_share
-        reasons = keep_share(share, reasons, keys, holds_keyword.any(axis=1))
+        reasons = keep_share(
+            reasons,
+            share=config.filter_conf.data_share,
+            keys=[utterance.key for utterance in utterances],
+            is_keyword=[any(row) for row in holds_keyword.tolist()],
+        )
     report_left_out(data_list, utterances, reasons)
     kept = np.flatnonzero([reason is None for reason in reasons])
     pool = None
@@ -205,14 +232,14 @@ def open_dataset(
 def _frame_ranges(
     caches: Sequence[FeatureCache], config: DatasetConfig, is_training: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fewest and the most frames that each utterance can have in any epoch."""
+    """Return the fewest and the most frames that each utterance can have in any epoch, (N,)."""
     counts = np.stack([cache.num_frames for cache in caches])
     shortest, longest = counts.min(axis=0), counts.max(axis=0)
     augmentation = config.augmentation
     if augmentation is None or not (is_training and config.is_online):
         return shortest, longest
-    # The audio behind n frames is at least n - 1 hops and a window long, and less than a
-    # hop longer.
+    # Audio with n frames is at least n - 1 hops plus one window long, and less than one hop
+    # longer.
     hop_ms, window_ms = config.fbank_conf.frame_shift, config.fbank_conf.frame_length
     fewest_ms = ((shortest - 1) * hop_ms + window_ms) / max(augmentation.speeds) - window_ms
     most_ms = (longest * hop_ms + window_ms) / min(augmentation.speeds) - window_ms
@@ -224,15 +251,16 @@ def _frame_ranges(
 def open_caches(
     data_list: str | os.PathLike[str],
     utterances: Sequence[Utterance],
+    *,
     views: Sequence[FeatureView],
     cache_dir: str | os.PathLike[str],
     num_workers: int,
     max_bad_fraction: float,
 ) -> list[FeatureCache]:
-    """Return the caches of a list, one for each view, built where they are not yet there.
+    """Return the feature caches of a list, one per view; missing ones are built.
 
-    The directory's name tells list and settings apart, so that two of them never take turns
-    at rebuilding one cache; what else changes is noticed by the cache itself.
+    The name of a cache directory contains a hash of the list's path and of the settings: caches
+    with different settings exist side by side. All other changes rebuild the cache in its place.
     """
     path = Path(data_list).resolve()
     caches = []
@@ -241,12 +269,20 @@ def open_caches(
         suffix = hashlib.sha256(identity.encode()).hexdigest()[:10]
         name = f"{path.parent.name}_{path.stem}_{suffix}"
         directory = Path(cache_dir) / name
-        caches.append(open_cache(directory, utterances, view, num_workers, max_bad_fraction))
+        cache = open_cache(
+            directory,
+            utterances,
+            view,
+            num_workers=num_workers,
+            max_bad_fraction=max_bad_fraction,
+        )
+        caches.append(cache)
     return caches
 
 
 def batches(
     dataset: SpeechDataset,
+    *,
     batch_size: int,
     epoch: int = 0,
     seed: int = 0,
@@ -255,7 +291,7 @@ def batches(
     shuffle: bool = False,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Yield this process's share of each batch of an epoch, the next one being made meanwhile.
+    """Yield this process's share of each batch of an epoch; a thread makes the next one.
 
     batch_size: utterances of one step, all processes together; process ``rank`` takes every
     ``world_size``-th of them, beginning at its rank.
@@ -265,23 +301,31 @@ def batches(
         batch = dataset.batch(indices[rank::world_size], epoch, num_global=len(indices))
         return batch.pin_memory() if pin_memory else batch
 
-    plan = epoch_plan(dataset, batch_size, epoch, seed, world_size, shuffle)
-    return _one_ahead(make, plan)
+    plan = epoch_plan(
+        dataset,
+        batch_size=batch_size,
+        epoch=epoch,
+        seed=seed,
+        world_size=world_size,
+        shuffle=shuffle,
+    )
+    return _prefetch(make, plan)
 
 
 def epoch_plan(
     dataset: SpeechDataset,
+    *,
     batch_size: int,
     epoch: int = 0,
     seed: int = 0,
     world_size: int = 1,
     shuffle: bool = False,
 ) -> list[np.ndarray]:
-    """Return the global batches of an epoch as indices; its length is the number of steps."""
+    """Return the global batches of an epoch as indices; the length is the number of steps."""
     conf = dataset.config.batch_conf
     return plan_batches(
         dataset.frames_in(epoch),
-        batch_size,
+        batch_size=batch_size,
         epoch=epoch,
         seed=seed,
         shuffle=shuffle,
@@ -291,13 +335,13 @@ def epoch_plan(
     )
 
 
-def _one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Yield make(item) for each item while a thread makes the next.
+def _prefetch(make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield make(item) for each item while a thread makes the next one.
 
-    Leaving early, or an exception on either side, waits for the thread and ends it.
+    If the consumer stops early, or either side raises, the thread is waited for and ended.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
-        pending = None
+        pending: Future[Result] | None = None
         for item in items:
             following = thread.submit(make, item)
             if pending is not None:
@@ -307,8 +351,8 @@ def _one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[
             yield pending.result()
 
 
-def _holds_keyword(utterances: Sequence[Utterance], label_set: LabelSet) -> np.ndarray:
-    """Return which utterance holds which keyword, (N, K)."""
+def _holds_keyword(utterances: Sequence[Utterance], label_set: LabelSet) -> npt.NDArray[np.bool_]:
+    """Return whether each transcript contains each keyword, (N, K)."""
     pairs = list(zip(label_set.keywords, label_set.keyword_ids, strict=True))
     held = [[_has_keyword(utterance, *pair) for pair in pairs] for utterance in utterances]
     return np.array(held, bool).reshape(len(utterances), len(pairs))

@@ -11,21 +11,26 @@ from typing import Any
 from wekws.errors import DataError
 from wekws.files import atomic_path
 
+SPLITS = ("train", "dev", "test")
+"""Splits of a corpus, each a Kaldi folder with its own data list."""
+
 _MAX_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One line of a data list."""
+    """One line of a data list, under WeKWS's names."""
 
     key: str
+    """Utterance id."""
     wav: str
-    # Transcript; WeKWS's older lists hold label ids instead.
+    """Path of the audio file."""
     txt: str | tuple[int, ...]
-    # Seconds, > 0.
+    """Transcript; WeKWS's older lists contain label ids instead."""
     duration: float
-    # Label tokens, where a WeKWS list carries them beside their ids.
+    """Length in seconds, > 0."""
     tok: tuple[str, ...] | None = None
+    """Label tokens, if the list contains them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,15 @@ class KaldiRow:
     """One line of a Kaldi table."""
 
     line: int
+    """Line number, from 1."""
     key: str
+    """First word: the id."""
     value: str
+    """Rest of the line; may be empty."""
 
 
 def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
-    """Read JSON lines with ``key``, ``wav``, ``txt``, ``duration`` and maybe ``tok``.
+    """Read JSON lines with ``key``, ``wav``, ``txt``, ``duration`` and optionally ``tok``.
 
     Raises: DataError with file and line of every bad line, of every duplicate key, or if the
     list is empty.
@@ -54,11 +62,11 @@ def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
             continue
         first = first_lines.setdefault(utterance.key, number)
         if first != number:
-            problems.append(f"{path}:{number}: key '{utterance.key}' again; first in line {first}")
+            problems.append(f"{path}:{number}: key '{utterance.key}' is already in line {first}")
         utterances[utterance.key] = utterance
     _raise_all(problems)
     if not utterances:
-        raise DataError(f"{path}: no utterances; make it anew with wekws.bin.make_list")
+        raise DataError(f"{path}: no utterances; make the list with wekws.bin.make_list")
     return list(utterances.values())
 
 
@@ -70,7 +78,7 @@ def write_data_list(path: str | os.PathLike[str], utterances: Iterable[Utterance
 
 
 def kaldi_rows(path: str | os.PathLike[str]) -> Iterator[KaldiRow]:
-    """Yield the rows of a Kaldi table as they stand, duplicates included.
+    """Yield the rows of a Kaldi table in their order, duplicates included.
 
     Raises: DataError if the file is not UTF-8, FileNotFoundError.
     """
@@ -80,7 +88,7 @@ def kaldi_rows(path: str | os.PathLike[str]) -> Iterator[KaldiRow]:
 
 
 def read_kaldi_table(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a Kaldi table, id to the rest of its line (which may be empty).
+    """Read a Kaldi table: the rest of each line (which may be empty) by id.
 
     Raises: DataError naming both lines of every duplicate id.
     """
@@ -89,7 +97,7 @@ def read_kaldi_table(path: str | os.PathLike[str]) -> dict[str, str]:
     for row in kaldi_rows(path):
         first = rows.setdefault(row.key, row)
         if first is not row:
-            problems.append(f"{path}:{row.line}: id '{row.key}' again; first in line {first.line}")
+            problems.append(f"{path}:{row.line}: id '{row.key}' is already in line {first.line}")
     _raise_all(problems)
     return {key: row.value for key, row in rows.items()}
 
@@ -97,7 +105,7 @@ def read_kaldi_table(path: str | os.PathLike[str]) -> dict[str, str]:
 def write_kaldi_table(path: str | os.PathLike[str], rows: Iterable[tuple[str, str]]) -> None:
     """Write ``id value`` lines, sorted as ``LC_ALL=C sort`` would.
 
-    A file that holds just these already keeps its time: what was made from it is still good.
+    A file that already has this content is not written, so that files made from it stay newer.
     """
     content = "".join(f"{key} {value}".rstrip() + "\n" for key, value in sorted(rows)).encode()
     path = Path(path)
@@ -108,7 +116,7 @@ def write_kaldi_table(path: str | os.PathLike[str], rows: Iterable[tuple[str, st
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Yield number and content of every line that is not blank; any line ends, any BOM."""
+    """Yield number and content of each line that is not blank; any line ends, BOM or not."""
     try:
         with open(path, encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
@@ -122,7 +130,7 @@ def _parse_utterance(line: str) -> Utterance:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error}); expected one JSON object a line") from None
+        raise ValueError(f"not JSON ({error}); expected one JSON object per line") from None
     if not isinstance(record, dict):
         raise ValueError(f"found {line[:40]}; expected a JSON object")
     missing = [name for name in ("key", "wav", "txt", "duration") if name not in record]

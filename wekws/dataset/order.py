@@ -1,7 +1,7 @@
-"""Which utterances make up which batch.
+"""Assignment of utterances to batches.
 
-A plan is a function of the lengths, the seed and the epoch alone: every process computes the
-same one and takes its share of each batch, whatever the number of processes.
+The batches of an epoch depend on the lengths, the seed and the epoch only: every process computes
+the same ones and takes its share of each.
 """
 
 from typing import Literal
@@ -13,8 +13,8 @@ from wekws.errors import DataError
 
 def plan_batches(
     num_frames: np.ndarray,
-    batch_size: int,
     *,
+    batch_size: int,
     epoch: int,
     seed: int,
     shuffle: bool,
@@ -24,17 +24,20 @@ def plan_batches(
 ) -> list[np.ndarray]:
     """Return the indices of each global batch of an epoch; every utterance occurs once.
 
-    num_frames: (N,) lengths in this epoch. Without shuffle the longest come first, so that
-    batches hold little padding and memory runs out at once or never.
-    A last batch with fewer utterances than processes is joined to the one before.
+    num_frames: (N,) lengths in this epoch.
+    batching, pool_batches: as in ``BatchConfig``.
+    Without shuffle the longest utterances come first: batches have little padding, and a batch
+    that does not fit into memory is the first one.
+    A last batch with fewer utterances than processes is merged into the one before.
     Raises: DataError if there are fewer utterances than processes.
     """
     if len(num_frames) < world_size:
         raise DataError(
-            f"{len(num_frames)} utterances for {world_size} processes; expected at least one each"
+            f"{len(num_frames)} utterances for {world_size} processes; expected at least one per"
+            " process"
         )
     if not shuffle:
-        return _fill_last(longest_first(num_frames, batch_size), world_size)
+        return _merge_small_last(longest_first(num_frames, batch_size), world_size)
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(num_frames))
     if batching == "bucket":
@@ -42,7 +45,7 @@ def plan_batches(
         pools = [order[i : i + pool_size] for i in range(0, len(order), pool_size)]
         order = np.concatenate([p[np.argsort(num_frames[p], kind="stable")] for p in pools])
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    batches = _fill_last(batches, world_size)
+    batches = _merge_small_last(batches, world_size)
     if batching == "bucket":
         batches = [batches[i] for i in rng.permutation(len(batches))]
     return batches
@@ -51,10 +54,10 @@ def plan_batches(
 def longest_first(
     num_frames: np.ndarray, batch_size: int, max_frames: int | None = None
 ) -> list[np.ndarray]:
-    """Cut utterances, longest first, into batches of at most ``batch_size``.
+    """Return batches of at most ``batch_size`` utterances, the longest utterances first.
 
-    max_frames: unless it is a single utterance, a batch has at most so many frames, padding
-    included: recordings of an hour and of a second fit one memory. None: any number.
+    max_frames: most frames of a batch, padding included, so that a batch of long recordings fits
+    into memory; an utterance that is longer is a batch of its own. None: no limit.
     """
     order = np.argsort(-num_frames, kind="stable")
     batches, begin = [], 0
@@ -66,8 +69,8 @@ def longest_first(
     return batches
 
 
-def _fill_last(batches: list[np.ndarray], world_size: int) -> list[np.ndarray]:
-    """Join a last batch that is too small for all processes to the one before."""
+def _merge_small_last(batches: list[np.ndarray], world_size: int) -> list[np.ndarray]:
+    """Merge a last batch with fewer utterances than processes into the one before."""
     if len(batches) > 1 and len(batches[-1]) < world_size:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return batches

@@ -1,126 +1,179 @@
-"""Problems of a corpus, graded and explained, and the report that holds them."""
+"""Problems of a corpus with severity and advice, and the validation report that lists them."""
 
 import collections
 import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from wekws.files import atomic_path
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# Of one kind, in the log and in validation.md.
+# Problems of one kind that are shown in the log and in validation.md.
 _MAX_SHOWN = 10
+
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a kind of problem means to a user."""
+class ProblemKind:
+    """A kind of problem: how serious it is, what was expected and what to do."""
 
-    severity: Literal["error", "warning"]
+    severity: Severity
+    """An error ends the recipe, a warning does not."""
     expected: str
+    """What the check expected to find."""
     advice: str
+    """What to do about it."""
 
 
-_RULES = {
-    "list_empty": Rule("error", "wav.scp and text in every split", "prepare the split again"),
-    "list_unreadable": Rule("error", "UTF-8 text", "convert the file"),
-    "duplicate_id": Rule("error", "each id once", "rename or remove one of the lines"),
-    "text_without_audio": Rule("error", "the id in wav.scp", "add the audio or remove the text"),
-    "audio_without_text": Rule("error", "the id in text", "add `<noise>` or what is said"),
-    "audio_missing": Rule("error", "an audio file", "correct the path in wav.scp"),
-    "audio_empty": Rule("error", "samples", "record it again or remove the utterance"),
-    "audio_truncated": Rule("error", "all samples the header promises", "copy the file again"),
-    "audio_unreadable": Rule("error", "WAV, FLAC or Ogg", "convert or remove the file"),
-    "audio_too_short": Rule("error", "at least one analysis window", "remove the utterance"),
-    "audio_silent": Rule("warning", "a peak above -80 dBFS", "listen; remove it if it is broken"),
-    "duration_differs": Rule("warning", "the file's duration in utt2dur", "remove utt2dur"),
-    "text_empty": Rule("warning", "words, <filler> or <noise>", "write what is heard"),
-    "labels_too_long": Rule(
-        "warning", "a frame for each label and repeat", "check the text; training leaves it out"
+_KINDS = {
+    "list_empty": ProblemKind(
+        "error", "wav.scp and text in every split", "prepare the split again"
     ),
-    "utterance_in_two_splits": Rule("error", "each id in one split", "remove it from one"),
-    "audio_in_two_splits": Rule("warning", "other recordings in each split", "keep one copy"),
-    "speaker_in_two_splits": Rule("warning", "each speaker in one split", "split by speaker"),
-    "keyword_absent": Rule("error", "utterances of every keyword", "add some or drop the keyword"),
-    "keyword_absent_from_dev": Rule("warning", "utterances of every keyword", "add some"),
-    "keyword_not_in_vocabulary": Rule("error", "all its tokens in dict.txt", "make dict.txt anew"),
+    "list_unreadable": ProblemKind("error", "UTF-8 text", "convert the file"),
+    "duplicate_id": ProblemKind("error", "each id once", "rename or remove one of the lines"),
+    "text_without_audio": ProblemKind(
+        "error", "the id in wav.scp", "add the audio or remove the text"
+    ),
+    "audio_without_text": ProblemKind(
+        "error", "the id in text", "add the transcript, or `<noise>` if there is no speech"
+    ),
+    "audio_missing": ProblemKind("error", "an audio file", "correct the path in wav.scp"),
+    "audio_empty": ProblemKind("error", "samples", "record it again or remove the utterance"),
+    "audio_truncated": ProblemKind(
+        "error", "as many samples as the header states", "copy the file again"
+    ),
+    "audio_unreadable": ProblemKind("error", "WAV, FLAC or Ogg", "convert or remove the file"),
+    "audio_too_short": ProblemKind("error", "at least one analysis window", "remove the utterance"),
+    "audio_silent": ProblemKind(
+        "warning", "a peak above -80 dBFS", "play the file; remove it if it is broken"
+    ),
+    "duration_differs": ProblemKind(
+        "warning", "the duration of the file in utt2dur", "remove utt2dur"
+    ),
+    "text_empty": ProblemKind(
+        "warning", "words, <filler> or <noise>", "write the transcript of the audio"
+    ),
+    "labels_too_long": ProblemKind(
+        "warning",
+        "one model frame per label and one more between equal labels",
+        "check the text; training leaves the utterance out",
+    ),
+    "utterance_in_two_splits": ProblemKind("error", "each id in one split", "remove one of them"),
+    "audio_in_two_splits": ProblemKind(
+        "warning", "different recordings in each split", "remove one of them"
+    ),
+    "speaker_in_two_splits": ProblemKind(
+        "warning", "each speaker in one split", "split by speaker"
+    ),
+    "keyword_absent": ProblemKind(
+        "error", "utterances with every keyword", "add some or remove the keyword"
+    ),
+    "keyword_absent_from_dev": ProblemKind("warning", "utterances with every keyword", "add some"),
+    "keyword_not_in_vocabulary": ProblemKind(
+        "error", "all its tokens in dict.txt", "make dict.txt with this keyword"
+    ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One thing that is wrong: where, what was found, and by its kind what to do."""
+class CorpusProblem:
+    """One problem: its place, what was found, what was expected and what to do."""
 
-    severity: str
+    severity: Severity
+    """An error ends the recipe, a warning does not."""
     kind: str
+    """Name of the kind, such as ``audio_missing``."""
     where: str
+    """File and line, or split, utterance and file."""
     found: str
+    """What was found."""
     expected: str
+    """What was expected."""
     advice: str
+    """What to do about it."""
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return one line for the log and for validation.md."""
         return f"{self.where}: {self.found}; expected {self.expected}; {self.advice}"
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """Counts of one split; durations in seconds, of the audio that can be read."""
+    """Counts of one split."""
 
     num_utterances: int
+    """Lines of wav.scp."""
     num_speakers: int
-    hours: float = 0.0
-    keywords: dict[str, int] = field(default_factory=dict)
-    negatives: int = 0
-    conversions: dict[str, int] = field(default_factory=dict)
-    durations: list[float] = field(default_factory=list)
+    """Speakers in utt2spk."""
+    hours: float
+    """Total length of the readable audio."""
+    keywords: dict[str, int]
+    """Number of utterances that contain each keyword."""
+    negatives: int
+    """Number of utterances without a keyword."""
+    conversions: dict[str, int]
+    """Number of files that are resampled or mixed down, by kind of conversion."""
+    durations: list[float]
+    """Length in seconds of each readable file."""
 
 
-@dataclass
-class Report:
-    """All problems and the counts per split."""
+@dataclass(kw_only=True)
+class ValidationReport:
+    """All problems of a corpus and the counts per split."""
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    rules: dict[str, Rule] = field(default_factory=lambda: dict(_RULES))
+    """Counts by split name."""
+    problems: list[CorpusProblem] = field(default_factory=list)
+    """All problems in the order in which they were found."""
+    kinds: dict[str, ProblemKind] = field(default_factory=lambda: dict(_KINDS))
+    """The kinds of problems by name."""
 
     def add(self, kind: str, where: str, found: str) -> None:
-        """Note a problem."""
-        rule = dataclasses.asdict(self.rules[kind])
-        self.problems.append(Problem(kind=kind, where=where, found=found, **rule))
+        """Add a problem of a known kind."""
+        known = self.kinds[kind]
+        problem = CorpusProblem(
+            severity=known.severity,
+            kind=kind,
+            where=where,
+            found=found,
+            expected=known.expected,
+            advice=known.advice,
+        )
+        self.problems.append(problem)
 
     def raise_to_error(self, kind: str) -> None:
-        """Take a kind of problem seriously from here on."""
-        self.rules[kind] = dataclasses.replace(self.rules[kind], severity="error")
+        """Count problems of this kind as errors from now on."""
+        self.kinds[kind] = dataclasses.replace(self.kinds[kind], severity="error")
 
-    def count(self, severity: str) -> int:
-        """Count the problems of one severity."""
+    def count(self, severity: Severity) -> int:
+        """Return the number of problems of one severity."""
         return sum(problem.severity == severity for problem in self.problems)
 
-    def by_kind(self) -> dict[str, list[Problem]]:
-        """Problems grouped by kind, errors first."""
-        groups: dict[str, list[Problem]] = collections.defaultdict(list)
+    def by_kind(self) -> dict[str, list[CorpusProblem]]:
+        """Return the problems grouped by kind, errors first."""
+        groups: dict[str, list[CorpusProblem]] = collections.defaultdict(list)
         for problem in sorted(self.problems, key=lambda problem: problem.severity):
             groups[problem.kind].append(problem)
         return groups
 
     def log(self) -> None:
-        """Log what is converted, then the first problems of every kind and how many more."""
+        """Log the audio conversions, then the first problems of every kind."""
         for line in self._conversions():
-            log.info("%s", line)
+            logger.info("%s", line)
         for kind, problems in self.by_kind().items():
             level = logging.ERROR if problems[0].severity == "error" else logging.WARNING
             for line in _shown(problems):
-                log.log(level, "%s: %s", kind, line)
+                logger.log(level, "%s: %s", kind, line)
 
     def write(self, out_dir: str | os.PathLike[str]) -> None:
-        """Write validation.json (everything) and validation.md (for reading)."""
+        """Write validation.json (everything) and validation.md (a summary to read)."""
         content = {
             "num_errors": self.count("error"),
             "num_warnings": self.count("warning"),
@@ -133,8 +186,8 @@ class Report:
                 temporary.write_text(text + "\n", encoding="utf-8")
 
     def markdown(self) -> str:
-        """Counts, then the first problems of every kind."""
-        lines = ["# Data", "", self.counts_table(), "", f"{self.verdict()}.", ""]
+        """Return the counts, then the first problems of every kind."""
+        lines = ["# Data", "", self.counts_table(), "", f"{self.summary()}.", ""]
         lines += [f"- {line}" for line in self._conversions()]
         for kind, problems in self.by_kind().items():
             lines += ["", f"## {problems[0].severity}: {kind} ({len(problems)})", ""]
@@ -149,30 +202,23 @@ class Report:
         ]
 
     def counts_table(self) -> str:
-        """Sizes of the splits and how often each keyword is said, as a Markdown table."""
+        """Return a Markdown table of the splits: sizes, and utterances with each keyword."""
         keywords = list(next(iter(self.splits.values())).keywords) if self.splits else []
         header = ["split", "utterances", "speakers", "hours", *keywords, "negatives"]
-        rows = [
-            [
-                *(name, split.num_utterances, split.num_speakers, f"{split.hours:.3f}"),
-                *(split.keywords[keyword] for keyword in keywords),
-                split.negatives,
-            ]
-            for name, split in self.splits.items()
-        ]
-        return "\n".join(map(_row, [header, ["---"] * len(header), *rows]))
+        rows = [header, ["---"] * len(header)]
+        for name, split in self.splits.items():
+            sizes = [str(split.num_utterances), str(split.num_speakers), f"{split.hours:.3f}"]
+            counts = [str(split.keywords[keyword]) for keyword in keywords]
+            rows.append([name, *sizes, *counts, str(split.negatives)])
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
-    def verdict(self) -> str:
-        """How many errors and warnings there are."""
+    def summary(self) -> str:
+        """Return the number of errors and of warnings."""
         return f"{self.count('error')} errors, {self.count('warning')} warnings"
 
 
-def _shown(problems: Sequence[Problem]) -> list[str]:
+def _shown(problems: Sequence[CorpusProblem]) -> list[str]:
     lines = [str(problem) for problem in problems[:_MAX_SHOWN]]
     if len(problems) > _MAX_SHOWN:
         lines.append(f"... and {len(problems) - _MAX_SHOWN} more, all in validation.json")
     return lines
-
-
-def _row(cells: Iterable[Any]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"

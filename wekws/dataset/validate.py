@@ -1,4 +1,4 @@
-"""Every problem of a corpus in one pass, before anything is trained on it."""
+"""Validation of a corpus: one pass over all lists and all audio reports every problem."""
 
 import collections
 import functools
@@ -13,76 +13,105 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from wekws.dataset.audio import AudioError, AudioInfo, decode
+from wekws.dataset.audio import AudioDefect, AudioError, AudioInfo, decode
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.manifest import KaldiRow, kaldi_rows
-from wekws.dataset.problems import Report, SplitReport
+from wekws.dataset.manifest import SPLITS, KaldiRow, kaldi_rows
+from wekws.dataset.problems import SplitReport, ValidationReport
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 
 # -80 dBFS: three steps of a 16-bit converter.
 _SILENT_PEAK = 1e-4
-# utt2dur is rounded by its writers; more than this is another file.
+# Durations in utt2dur are rounded; a larger difference means that the file has changed.
 _DURATION_TOLERANCE_S = 0.1
-# Fewer files than this are read before a pool has started.
+# Fewer files than this are decoded in less time than a process pool needs to start.
 _MIN_PARALLEL = 64
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Split:
-    """The lists of one split; of a duplicate id the first line counts."""
+    """The lists of one split; the first line with an id counts."""
 
     name: str
+    """train, dev or test."""
     wavs: dict[str, str]
+    """Path of the audio file by id."""
     texts: dict[str, str]
+    """Transcript by id."""
     speakers: dict[str, str]
+    """Speaker by id."""
     durations: dict[str, str]
+    """Listed duration in seconds by id, as text."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """One audio file, decoded: its header and peak, or its flaw; and a digest of its bytes."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Decoded:
+    """A decoded audio file."""
 
-    info: AudioInfo | None = None
-    peak: float = 0.0
-    digest: str = ""
-    flaw: str = ""
-    found: str = ""
+    info: AudioInfo
+    """Its header."""
+    peak: float
+    """Largest absolute sample value."""
+    digest: str
+    """SHA-1 of the bytes of the file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Unusable:
+    """An audio file that cannot be decoded."""
+
+    kind: AudioDefect
+    """Kind of defect."""
+    found: str
+    """What was found."""
+
+
+_Scan = _Decoded | _Unusable
 
 
 def validate(
-    split_dirs: Mapping[str, str | os.PathLike[str]],
-    labels: LabelSet,
+    data_dir: str | os.PathLike[str],
+    label_set: LabelSet,
     front_end: FrontEnd,
     *,
     num_workers: int = 1,
     disjoint_speakers: bool = False,
-) -> Report:
-    """Check the Kaldi folders of all splits, decoding every audio file once.
+) -> ValidationReport:
+    """Check the lists of all splits and decode every audio file once.
 
-    split_dirs: folder by split name; a keyword absent from `dev` is only a warning.
+    data_dir: holds one Kaldi folder per split (train, dev, test).
+    num_workers: processes that decode audio.
     disjoint_speakers: a speaker in two splits is an error, not a warning.
+    Returns: all problems of the corpus; none of them is raised.
+    Raises: DataError if ``data_dir`` holds no split.
     """
-    report = Report()
+    report = ValidationReport()
     if disjoint_speakers:
         report.raise_to_error("speaker_in_two_splits")
-    splits = [_read_split(name, Path(path), report) for name, path in split_dirs.items()]
+    splits = [_read_split(folder, report) for folder in _split_dirs(Path(data_dir))]
     scans = _scan_all({wav for split in splits for wav in split.wavs.values()}, num_workers)
-    _check_keyword_tokens(labels, report)
+    _check_keyword_tokens(label_set, report)
     for split in splits:
         _check_pairs(split, report)
         _check_audio(split, scans, front_end, report)
-        _check_labels(split, scans, front_end, labels, report)
-        report.splits[split.name] = _summarise(
-            split, scans, labels.keywords, front_end.sample_rate_hz
+        _check_labels(split, scans, front_end, label_set, report)
+        report.splits[split.name] = _count(
+            split, scans, label_set.keywords, front_end.sample_rate_hz
         )
         _check_keywords(split.name, report)
     _check_overlaps(splits, scans, report)
     return report
 
 
-def _read_split(name: str, folder: Path, report: Report) -> _Split:
+def _split_dirs(data_dir: Path) -> list[Path]:
+    folders = [data_dir / name for name in SPLITS if (data_dir / name).is_dir()]
+    if not folders:
+        raise DataError(f"{data_dir}: none of {', '.join(SPLITS)} in it; expected Kaldi folders")
+    return folders
+
+
+def _read_split(folder: Path, report: ValidationReport) -> _Split:
     wavs = _read_table(folder / "wav.scp", report)
     texts = _read_table(folder / "text", report)
     speakers = _read_table(folder / "utt2spk", report)
@@ -90,16 +119,16 @@ def _read_split(name: str, folder: Path, report: Report) -> _Split:
         if not rows:
             report.add("list_empty", str(folder / table), "no file or no lines")
     return _Split(
-        name=name,
+        name=folder.name,
         wavs=wavs,
         texts=texts,
-        # A corpus may copy one utt2spk into every split.
+        # Some corpora have the same utt2spk in every split.
         speakers={key: speakers[key] for key in speakers.keys() & wavs.keys()},
         durations=_read_table(folder / "utt2dur", report),
     )
 
 
-def _read_table(path: Path, report: Report) -> dict[str, str]:
+def _read_table(path: Path, report: ValidationReport) -> dict[str, str]:
     if not path.is_file():
         return {}
     rows: dict[str, KaldiRow] = {}
@@ -107,7 +136,7 @@ def _read_table(path: Path, report: Report) -> dict[str, str]:
         for row in kaldi_rows(path):
             first = rows.setdefault(row.key, row)
             if first is not row:
-                found = f"'{row.key}' as in line {first.line}"
+                found = f"'{row.key}' is already in line {first.line}"
                 report.add("duplicate_id", f"{path}:{row.line}", found)
     except DataError as error:
         report.add("list_unreadable", str(path), str(error))
@@ -129,25 +158,26 @@ def _scan(path: str) -> _Scan:
         with open(path, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha1").hexdigest()
     except AudioError as error:
-        return _Scan(flaw=error.kind, found=error.found)
-    return _Scan(info=info, peak=float(max(samples.max(), -samples.min())), digest=digest)
+        return _Unusable(kind=error.kind, found=error.found)
+    return _Decoded(info=info, peak=float(max(samples.max(), -samples.min())), digest=digest)
 
 
 def _num_frames(info: AudioInfo, front_end: FrontEnd) -> int:
-    """Return the filterbank frames of a file once it is resampled."""
+    """Return the number of filterbank frames of a file after resampling."""
     ratio = front_end.sample_rate_hz / info.sample_rate_hz
     return front_end.num_frames(math.ceil(info.num_frames * ratio))
 
 
-def _check_keyword_tokens(labels: LabelSet, report: Report) -> None:
-    ids = labels.vocabulary.ids
-    for keyword in labels.keywords:
-        if outside := [t for t in labels.tokenizer.tokenise(keyword) if t not in ids]:
+def _check_keyword_tokens(label_set: LabelSet, report: ValidationReport) -> None:
+    ids = label_set.vocabulary.ids
+    for keyword in label_set.keywords:
+        if outside := [t for t in label_set.tokenizer.tokenise(keyword) if t not in ids]:
             found = f"tokens {' '.join(outside)} are not in the vocabulary"
             report.add("keyword_not_in_vocabulary", f"keyword {keyword}", found)
 
 
-def _check_pairs(split: _Split, report: Report) -> None:
+def _check_pairs(split: _Split, report: ValidationReport) -> None:
+    """Every id must be in wav.scp and in text; a transcript should not be empty."""
     for key in sorted(split.texts.keys() - split.wavs.keys()):
         report.add("text_without_audio", f"{split.name}/{key}", "only in text")
     for key in sorted(split.wavs.keys() - split.texts.keys()):
@@ -158,12 +188,12 @@ def _check_pairs(split: _Split, report: Report) -> None:
 
 
 def _check_audio(
-    split: _Split, scans: Mapping[str, _Scan], front_end: FrontEnd, report: Report
+    split: _Split, scans: Mapping[str, _Scan], front_end: FrontEnd, report: ValidationReport
 ) -> None:
     for key, wav in split.wavs.items():
         scan, where = scans[wav], f"{split.name}/{key} ({wav})"
-        if scan.info is None:
-            report.add(f"audio_{scan.flaw}", where, scan.found)
+        if isinstance(scan, _Unusable):
+            report.add(f"audio_{scan.kind}", where, scan.found)
             continue
         duration_s = scan.info.duration_s
         if _num_frames(scan.info, front_end) == 0:
@@ -172,7 +202,7 @@ def _check_audio(
             report.add("audio_silent", where, f"peak {scan.peak:.1e} of full scale")
         listed_s = _number(split.durations.get(key, duration_s))
         if not abs(listed_s - duration_s) <= _DURATION_TOLERANCE_S:
-            found = f"{split.durations[key]} s listed, {duration_s:.3f} s in the file"
+            found = f"{split.durations[key]} s in utt2dur, {duration_s:.3f} s in the file"
             report.add("duration_differs", where, found)
 
 
@@ -187,29 +217,32 @@ def _check_labels(
     split: _Split,
     scans: Mapping[str, _Scan],
     front_end: FrontEnd,
-    labels: LabelSet,
-    report: Report,
+    label_set: LabelSet,
+    report: ValidationReport,
 ) -> None:
-    """CTC needs a frame for each label and one more between two equal ones."""
+    """CTC needs one model frame per label and one more between two equal labels."""
     for key in sorted(split.wavs.keys() & split.texts.keys()):
-        info = scans[split.wavs[key]].info
-        if info is None:
+        scan = scans[split.wavs[key]]
+        if isinstance(scan, _Unusable):
             continue
-        ids = labels.encode(split.texts[key])
+        ids = label_set.encode(split.texts[key])
         needed = len(ids) + sum(a == b for a, b in itertools.pairwise(ids))
-        present = front_end.num_model_frames(_num_frames(info, front_end))
+        present = front_end.num_model_frames(_num_frames(scan.info, front_end))
         if needed > present:
-            found = f"{needed} frames needed for '{split.texts[key]}', {present} there"
+            found = f"'{split.texts[key]}' needs {needed} model frames, the audio has {present}"
             report.add("labels_too_long", f"{split.name}/{key}", found)
 
 
-def _summarise(
+def _count(
     split: _Split, scans: Mapping[str, _Scan], keywords: Sequence[str], sample_rate_hz: int
 ) -> SplitReport:
-    infos = [info for wav in split.wavs.values() if (info := scans[wav].info)]
-    texts = split.texts.values()
-    said = [[word for word in keywords if contains_keyword(text, word)] for text in texts]
-    counts = collections.Counter(itertools.chain.from_iterable(said))
+    decoded = [scan for wav in split.wavs.values() if isinstance(scan := scans[wav], _Decoded)]
+    infos = [scan.info for scan in decoded]
+    found = [
+        [keyword for keyword in keywords if contains_keyword(text, keyword)]
+        for text in split.texts.values()
+    ]
+    counts = collections.Counter(itertools.chain.from_iterable(found))
     conversions = collections.Counter(info.conversion(sample_rate_hz) for info in infos)
     del conversions[""]
     return SplitReport(
@@ -217,20 +250,23 @@ def _summarise(
         num_speakers=len(set(split.speakers.values())),
         hours=sum(info.duration_s for info in infos) / 3600,
         keywords={keyword: counts[keyword] for keyword in keywords},
-        negatives=said.count([]),
+        negatives=found.count([]),
         conversions=dict(conversions),
         durations=[round(info.duration_s, 3) for info in infos],
     )
 
 
-def _check_keywords(name: str, report: Report) -> None:
+def _check_keywords(name: str, report: ValidationReport) -> None:
     kind = "keyword_absent_from_dev" if name == "dev" else "keyword_absent"
     for keyword, count in report.splits[name].keywords.items():
         if count == 0:
-            report.add(kind, name, f"no utterance says {keyword}")
+            report.add(kind, name, f"no utterance contains {keyword}")
 
 
-def _check_overlaps(splits: Sequence[_Split], scans: Mapping[str, _Scan], report: Report) -> None:
+def _check_overlaps(
+    splits: Sequence[_Split], scans: Mapping[str, _Scan], report: ValidationReport
+) -> None:
+    """No utterance, speaker or recording should be in two splits."""
     for one, other in itertools.combinations(splits, 2):
         pair = f"{one.name} and {other.name}"
         shared = (one.wavs.keys() | one.texts.keys()) & (other.wavs.keys() | other.texts.keys())
@@ -238,11 +274,17 @@ def _check_overlaps(splits: Sequence[_Split], scans: Mapping[str, _Scan], report
             report.add("utterance_in_two_splits", pair, f"'{key}' is in both")
         for speaker in sorted({*one.speakers.values()} & {*other.speakers.values()}):
             report.add("speaker_in_two_splits", pair, f"'{speaker}' is in both")
-        mine, theirs = _by_digest(one, scans), _by_digest(other, scans)
-        for key, twin in sorted((mine[d], theirs[d]) for d in mine.keys() & theirs.keys()):
-            if key != twin:
-                report.add("audio_in_two_splits", pair, f"'{key}' and '{twin}' are one recording")
+        first, second = _key_by_digest(one, scans), _key_by_digest(other, scans)
+        shared_digests = first.keys() & second.keys()
+        for key, copy in sorted((first[d], second[d]) for d in shared_digests):
+            if key != copy:
+                found = f"'{key}' and '{copy}' are the same recording"
+                report.add("audio_in_two_splits", pair, found)
 
 
-def _by_digest(split: _Split, scans: Mapping[str, _Scan]) -> dict[str, str]:
-    return {scans[wav].digest: key for key, wav in split.wavs.items() if scans[wav].digest}
+def _key_by_digest(split: _Split, scans: Mapping[str, _Scan]) -> dict[str, str]:
+    return {
+        scan.digest: key
+        for key, wav in split.wavs.items()
+        if isinstance(scan := scans[wav], _Decoded)
+    }

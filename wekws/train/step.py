@@ -121,7 +121,8 @@ def front_end(
         # Filled with the mean, which is 0 once normalised; 0 in raw log-mel would be a loud click.
         num_bins = feats.shape[2]
         neutral = run.model.global_cmvn.mean[:num_bins]
-        feats = spec_augment(feats, frame_counts, config.spec_aug_conf, generator, neutral)
+        conf = config.spec_aug_conf
+        feats = spec_augment(feats, frame_counts, config=conf, generator=generator, fill=neutral)
     return expand_context(feats, batch.feat_lengths, config.front_end)
 
 
@@ -233,7 +234,7 @@ def own_batches(run: Run, data_set: SpeechDataset, epoch: int | None = None) -> 
     is_training = epoch is not None
     return batches(
         data_set,
-        step_size(run) if is_training else config.batch_conf.batch_size,
+        batch_size=step_size(run) if is_training else config.batch_conf.batch_size,
         epoch=epoch or 0,
         seed=run.seed,
         rank=run.process.rank,
@@ -251,8 +252,14 @@ def step_size(run: Run) -> int:
 
 def num_steps(run: Run, epoch: int) -> int:
     """Return the number of optimiser steps of an epoch."""
-    config, world_size = run.experiment.dataset_conf, run.process.world_size
-    plan = epoch_plan(run.train_set, step_size(run), epoch, run.seed, world_size, config.shuffle)
+    plan = epoch_plan(
+        run.train_set,
+        batch_size=step_size(run),
+        epoch=epoch,
+        seed=run.seed,
+        world_size=run.process.world_size,
+        shuffle=run.experiment.dataset_conf.shuffle,
+    )
     return len(plan)
 
 

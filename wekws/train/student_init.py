@@ -125,7 +125,7 @@ def draw_sample(
     """Return the first batches of the training set's first epoch, without masks."""
     config = experiment.dataset_conf
     size, shuffle = config.batch_conf.batch_size, config.shuffle
-    drawn = batches(train_set, size, epoch=0, seed=seed, shuffle=shuffle)
+    drawn = batches(train_set, batch_size=size, epoch=0, seed=seed, shuffle=shuffle)
     inputs = [
         expand_context(batch.feats, batch.feat_lengths, config.front_end)
         for batch in itertools.islice(drawn, num_batches)

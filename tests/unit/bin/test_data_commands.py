@@ -128,11 +128,11 @@ def test_list_takes_listed_durations(corpus, tmp_path):
     run(make_list, **tables, utt2dur=data / "test" / "utt2dur")
     assert [u.duration for u in read_data_list(data / "data.list")] == [1.0, 12.5]
     (data / "test" / "utt2dur").write_text("test_long -1\n")
-    with pytest.raises(DataError, match="test_long lasts '-1'; expected seconds"):
+    with pytest.raises(DataError, match="the duration of test_long is '-1'; expected seconds"):
         run(make_list, **tables, utt2dur=data / "test" / "utt2dur")
 
 
-def test_list_refuses_lonely_ids_and_bad_audio(corpus, tmp_path):
+def test_list_refuses_unmatched_ids_and_bad_audio(corpus, tmp_path):
     tables = {"wav_scp": tmp_path / "wav.scp", "text": tmp_path / "text"}
     tables["data_list"] = tmp_path / "data.list"
     tables["wav_scp"].write_text(f"a {corpus / 'train.wav'}\nb {tmp_path / 'gone.wav'}\n")

@@ -112,36 +112,52 @@ def test_augment_same_seed_same_bytes():
     )
     babble = lambda n, generator: generator.standard_normal(n).astype(np.float32)  # noqa: E731
     outputs = {
-        augment(tone(), RATE, config, rng(seed), babble_pool=babble).tobytes() for seed in range(20)
+        augment(tone(), config, sample_rate_hz=RATE, rng=rng(seed), babble_pool=babble).tobytes()
+        for seed in range(20)
     }
-    again = augment(tone(), RATE, config, rng(3), babble_pool=babble)
+    again = augment(tone(), config, sample_rate_hz=RATE, rng=rng(3), babble_pool=babble)
     assert len(outputs) == 20 and again.tobytes() in outputs and again.dtype == np.float32
 
 
 def test_augment_applies_each_part():
     speech = tone()
-    noisy = augment(speech, RATE, AugmentConfig(noise_prob=1.0, noise_snr_db=(7.0, 7.0)), rng())
+    noisy = augment(
+        speech,
+        AugmentConfig(noise_prob=1.0, noise_snr_db=(7.0, 7.0)),
+        sample_rate_hz=RATE,
+        rng=rng(),
+    )
     assert snr_db(speech, noisy) == pytest.approx(7, abs=0.01)
-    louder = augment(speech, RATE, AugmentConfig(gain_db=(6.0, 6.0)), rng())
+    louder = augment(speech, AugmentConfig(gain_db=(6.0, 6.0)), sample_rate_hz=RATE, rng=rng())
     np.testing.assert_allclose(louder, speech * 10 ** (6 / 20), rtol=1e-5)
-    assert len(augment(speech, RATE, AugmentConfig(speeds=(1.25,)), rng())) == 12800
-    assert not np.allclose(augment(speech, RATE, AugmentConfig(reverb_prob=1.0), rng()), speech)
+    assert (
+        len(augment(speech, AugmentConfig(speeds=(1.25,)), sample_rate_hz=RATE, rng=rng())) == 12800
+    )
+    assert not np.allclose(
+        augment(speech, AugmentConfig(reverb_prob=1.0), sample_rate_hz=RATE, rng=rng()), speech
+    )
 
 
 def test_augment_draws_pools():
     config = AugmentConfig(noise_prob=1.0, noise_kinds=("babble",), noise_snr_db=(0.0, 0.0))
     other = tone(frequency_hz=1000.0)
-    mixed = augment(tone(), RATE, config, rng(), babble_pool=lambda n, _: other[:n])
+    mixed = augment(
+        tone(), config, sample_rate_hz=RATE, rng=rng(), babble_pool=lambda n, _: other[:n]
+    )
     np.testing.assert_allclose(mixed, tone() + other, atol=1e-3)
-    assert np.array_equal(augment(tone(), RATE, config, rng()), tone())  # No pool, no noise.
+    assert np.array_equal(
+        augment(tone(), config, sample_rate_hz=RATE, rng=rng()), tone()
+    )  # No pool, no noise.
     config = AugmentConfig(noise_prob=1.0, noise_kinds=(), noise_dir="x", noise_snr_db=(0.0, 0.0))
-    mixed = augment(tone(), RATE, config, rng(), recorded_pool=lambda n, _: other[:n])
+    mixed = augment(
+        tone(), config, sample_rate_hz=RATE, rng=rng(), recorded_pool=lambda n, _: other[:n]
+    )
     np.testing.assert_allclose(mixed, tone() + other, atol=1e-3)
 
 
 def test_probabilities_hold():
     config = AugmentConfig(noise_prob=0.3, noise_kinds=("white",))
-    changed = [not np.array_equal(augment(tone(50), RATE, config, rng(i)), tone(50))
+    changed = [not np.array_equal(augment(tone(50), config, sample_rate_hz=RATE, rng=rng(i)), tone(50))
                for i in range(500)]  # fmt: skip
     assert np.mean(changed) == pytest.approx(0.3, abs=0.07)
 
@@ -169,7 +185,7 @@ def masked_cells(lengths, config, seed, num_frames=60, num_bins=20):
         feats[b, length:] = 0
     fill = -torch.arange(1.0, num_bins + 1)
     generator = torch.Generator().manual_seed(seed)
-    out = spec_augment(feats, torch.tensor(lengths), config, generator, fill)
+    out = spec_augment(feats, torch.tensor(lengths), config=config, generator=generator, fill=fill)
     assert ((out == feats) | (out == fill)).all()
     for b, length in enumerate(lengths):
         assert (out[b, length:] == 0).all()
@@ -210,8 +226,12 @@ def test_spec_augment_is_the_generators():
 def test_spec_augment_leaves_its_input_alone():
     feats = torch.ones(1, 30, 8)
     generator = torch.Generator().manual_seed(0)
-    out = spec_augment(feats, torch.tensor([30]), SpecAugConfig(), generator, torch.zeros(8))
+    out = spec_augment(
+        feats, torch.tensor([30]), config=SpecAugConfig(), generator=generator, fill=torch.zeros(8)
+    )
     assert (feats == 1).all() and not torch.equal(out, feats)
     none = SpecAugConfig(num_t_mask=0, num_f_mask=0)
-    out = spec_augment(feats, torch.tensor([30]), none, generator, torch.zeros(8))
+    out = spec_augment(
+        feats, torch.tensor([30]), config=none, generator=generator, fill=torch.zeros(8)
+    )
     assert torch.equal(out, feats)

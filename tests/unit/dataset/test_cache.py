@@ -56,7 +56,7 @@ def test_padded_index_by_hand():
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_cache_holds_what_fbank_gives(tmp_path, utterances, num_workers):
-    cache = open_cache(tmp_path / "cache", utterances, PLAIN, num_workers)
+    cache = open_cache(tmp_path / "cache", utterances, PLAIN, num_workers=num_workers)
     indices = np.array([3, 0, 4])
     batch = cache.gather(indices)
     assert batch.shape == (3, int(cache.num_frames.max()), 80) and batch.dtype == np.float32
@@ -69,8 +69,8 @@ def test_cache_holds_what_fbank_gives(tmp_path, utterances, num_workers):
 
 
 def test_processes_give_the_same_bytes(tmp_path, utterances):
-    alone = open_cache(tmp_path / "alone", utterances, NOISY, 0)
-    pooled = open_cache(tmp_path / "pooled", utterances, NOISY, 2)
+    alone = open_cache(tmp_path / "alone", utterances, NOISY, num_workers=0)
+    pooled = open_cache(tmp_path / "pooled", utterances, NOISY, num_workers=2)
     assert np.array_equal(features(alone), features(pooled))
 
 
@@ -264,8 +264,8 @@ def test_conversions_are_said_once(tmp_path, utterances, caplog):
     soundfile.write(utterances[0].wav, stereo, 48000)
     with caplog.at_level(logging.INFO):
         cache = open_cache(tmp_path / "cache", utterances, PLAIN)
-    said = [record.getMessage() for record in caplog.records if "1 of 5" in record.getMessage()]
-    assert len(said) == 1 and "48000 Hz" in said[0] and "2 channels" in said[0]
+    logged = [record.getMessage() for record in caplog.records if "1 of 5" in record.getMessage()]
+    assert len(logged) == 1 and "48000 Hz" in logged[0] and "2 channels" in logged[0]
     assert cache.num_frames[0] == 8
 
 

@@ -32,7 +32,7 @@ def test_sums_by_hand(tmp_path):
 def test_chunks_and_threads_change_nothing(monkeypatch):
     frames = np.random.default_rng(0).normal(10, 3, (1000, 80)).astype(np.float32)
     monkeypatch.setattr(cmvn_stats, "_CHUNK_FRAMES", 64)
-    one, two = (cache_stats([SimpleNamespace(frames=frames)], n) for n in (1, 2))
+    one, two = (cache_stats([SimpleNamespace(frames=frames)], num_threads=n) for n in (1, 2))
     assert np.array_equal(one.mean_stat, two.mean_stat) and one.frame_num == 1000
     np.testing.assert_allclose(one.mean, frames.mean(axis=0, dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(one.std, frames.astype(np.float64).std(axis=0), rtol=1e-9)
@@ -45,8 +45,8 @@ def test_no_frames_is_an_error():
 
 def test_statistics_are_those_of_all_training_copies(tone_corpus, tmp_path):
     config = DatasetConfig(augment_conf=AugmentConfig(copies=2, gain_db=(-20.0, 0.0)))
-    stats = compute_cmvn(tone_corpus.train_list, config, tmp_path / "cache")
-    plain = compute_cmvn(tone_corpus.train_list, DatasetConfig(), tmp_path / "cache")
+    stats = compute_cmvn(tone_corpus.train_list, config, cache_dir=tmp_path / "cache")
+    plain = compute_cmvn(tone_corpus.train_list, DatasetConfig(), cache_dir=tmp_path / "cache")
     assert stats.frame_num == 2 * plain.frame_num
     assert (stats.mean < plain.mean).mean() > 0.9  # The audio is quieter.
     assert len(stats.mean) == 80
@@ -63,5 +63,5 @@ def test_command(tone_corpus, tmp_path, capsys):
     assert command.main(arguments) == 0
     written = json.loads((tmp_path / "global_cmvn").read_text())
     assert f"{written['frame_num']} frames" in capsys.readouterr().out
-    expected = compute_cmvn(tone_corpus.train_list, DatasetConfig(), tmp_path / "cache")
+    expected = compute_cmvn(tone_corpus.train_list, DatasetConfig(), cache_dir=tmp_path / "cache")
     assert written["mean_stat"] == expected.mean_stat.tolist()

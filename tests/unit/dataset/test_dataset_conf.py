@@ -25,11 +25,11 @@ WEKWS_SECTION = {
 }  # fmt: skip
 
 
-def test_wekws_section_is_read_and_idle_settings_named(caplog):
+def test_wekws_section_is_read_and_unused_settings_are_named(caplog):
     config = parse_section(DatasetConfig, WEKWS_SECTION, "dataset_conf")
     assert config.batch_conf.batch_size == 256 and config.front_end.input_dim == 400
     assert config.augmentation.speeds == (0.9, 1.0, 1.1) and config.is_online
-    config.warn_of_idle_settings()
+    config.warn_about_unused_settings()
     assert "shuffle_conf" in caplog.text and "sort" in caplog.text
 
 

@@ -92,14 +92,14 @@ def test_number_of_frames_of_little_audio():
 def test_dither_comes_from_the_generator():
     samples = np.zeros(1600, np.float32)
     first, again, other = (
-        fbank(samples, FRONT_END, 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2)
+        fbank(samples, FRONT_END, dither=1.0, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     # White noise of power 1 gives the energies that Kaldi's dither gives: about the same level.
     torch.manual_seed(0)
     theirs = kaldi.fbank(torch.zeros(1, 16000), num_mel_bins=80, dither=1.0, energy_floor=0.0)
-    ours = fbank(np.zeros(16000, np.float32), FRONT_END, 1.0, np.random.default_rng(0))
+    ours = fbank(np.zeros(16000, np.float32), FRONT_END, dither=1.0, rng=np.random.default_rng(0))
     assert abs(theirs.mean() - ours.mean()) < 0.1
 
 

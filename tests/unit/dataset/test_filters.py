@@ -15,7 +15,9 @@ IS_KEYWORD = [i % 3 == 0 for i in range(NUM)]
 
 
 def kept(share, keys=KEYS, is_keyword=IS_KEYWORD, reasons=None):
-    reasons = keep_share(share, reasons or [None] * len(keys), keys, is_keyword)
+    reasons = keep_share(
+        reasons or [None] * len(keys), share=share, keys=keys, is_keyword=is_keyword
+    )
     return {key for key, reason in zip(keys, reasons, strict=True) if reason is None}
 
 
@@ -39,7 +41,7 @@ def test_the_same_utterances_in_any_order_and_among_others():
 
 def test_what_is_left_out_already_keeps_its_reason_and_is_not_counted():
     reasons = ["too long"] * 150 + [None] * 150
-    thinned = keep_share(0.1, reasons, KEYS, IS_KEYWORD)
+    thinned = keep_share(reasons, share=0.1, keys=KEYS, is_keyword=IS_KEYWORD)
     assert thinned[:150] == reasons[:150]
     assert sum(reason is None for reason in thinned) == 5 + 10
     assert set(thinned[150:]) == {None, "not in the share of 10 %"}
@@ -50,7 +52,7 @@ def test_one_is_kept_of_each_kind_however_small_the_share():
 
 
 @pytest.mark.parametrize(
-    ("conf", "num", "said"),
+    ("conf", "num", "logged"),
     [
         # Keywords in utterances 0, 3, 5, 8, 10: 3 of 5 and 4 of 7.
         ({"data_share": 0.5}, 7, "5 left out: not in the share of 50 %"),
@@ -59,11 +61,11 @@ def test_one_is_kept_of_each_kind_however_small_the_share():
         ({"max_label_length": 4}, 12, ""),
     ],
 )
-def test_training_is_thinned_and_what_it_lost_is_said(data_list, caplog, conf, num, said):
+def test_training_is_thinned_and_the_log_gives_the_reasons(data_list, caplog, conf, num, logged):
     config = DatasetConfig(filter_conf=FilterConfig(**conf))
     with caplog.at_level(logging.INFO):
         training = make(data_list, config)
-    assert len(training) == num and said in caplog.text
+    assert len(training) == num and logged in caplog.text
     assert make(data_list, config).keys == training.keys
     assert len(training.is_keyword) == num
     assert len(make(data_list, config, is_training=False)) == 12

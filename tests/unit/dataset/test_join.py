@@ -11,7 +11,13 @@ from wekws.dataset.loader import DatasetConfig, FilterConfig
 def test_rows_are_put_behind_the_valid_part():
     first, lengths = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6]]), torch.tensor([2, 1, 3])
     second, second_lengths = torch.tensor([[7, 0], [8, 9]]), torch.tensor([1, 2])
-    joined, new = append_rows(first, lengths, torch.tensor([2, 1]), second, second_lengths)
+    joined, new = append_rows(
+        first,
+        lengths,
+        rows=torch.tensor([2, 1]),
+        second=second,
+        second_lengths=second_lengths,
+    )
     assert joined.tolist() == [[1, 2, 0, 0], [3, 8, 9, 0], [4, 5, 6, 7]]
     assert new.tolist() == [2, 3, 4]
 
@@ -19,21 +25,27 @@ def test_rows_are_put_behind_the_valid_part():
 def test_nothing_to_put_behind():
     first, lengths = torch.tensor([[1, 2]]), torch.tensor([2])
     none = torch.zeros(0, dtype=torch.long)
-    joined, new = append_rows(first, lengths, none, torch.zeros(0, 3, dtype=torch.long), none)
+    joined, new = append_rows(
+        first,
+        lengths,
+        rows=none,
+        second=torch.zeros(0, 3, dtype=torch.long),
+        second_lengths=none,
+    )
     assert joined.tolist() == [[1, 2]] and new.tolist() == [2]
 
 
 def test_partners_depend_on_seed_and_epoch_and_are_as_many_as_asked():
-    partners = choose_partners(10_000, 0.3, seed=1, epoch=2)
-    assert (partners == choose_partners(10_000, 0.3, seed=1, epoch=2)).all()
-    assert (partners != choose_partners(10_000, 0.3, seed=1, epoch=3)).any()
+    partners = choose_partners(10_000, join_prob=0.3, seed=1, epoch=2)
+    assert (partners == choose_partners(10_000, join_prob=0.3, seed=1, epoch=2)).all()
+    assert (partners != choose_partners(10_000, join_prob=0.3, seed=1, epoch=3)).any()
     assert abs((partners >= 0).mean() - 0.3) < 0.02 and partners.max() < 10_000
 
 
 def test_a_data_set_joins_features_labels_and_keyword_marks(data_list):
     plain = make(data_list, DatasetConfig(), seed=5)
     joining = make(data_list, DatasetConfig(join_prob=1.0), seed=5)
-    partners = choose_partners(len(plain), 1.0, seed=5, epoch=3)
+    partners = choose_partners(len(plain), join_prob=1.0, seed=5, epoch=3)
     batch = joining.batch([4, 0], epoch=3)
     for row, index in enumerate((4, 0)):
         parts = [plain.batch([i], epoch=3) for i in (index, partners[index])]

@@ -12,7 +12,7 @@ from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import (
     DatasetConfig,
     FilterConfig,
-    _one_ahead,
+    _prefetch,
     batches,
     epoch_plan,
     open_dataset,
@@ -197,7 +197,7 @@ def test_on_the_fly(data_list, num_workers):
         other_seed = make(data_list, config, seed=2)
         other = other_seed.batch([5, 0, 7], 0)
         assert other.feats.shape != zero.feats.shape or not torch.equal(other.feats, zero.feats)
-        assert sum(len(b.keys) for b in batches(dataset, 5, 3, shuffle=True)) == 12
+        assert sum(len(b.keys) for b in batches(dataset, batch_size=5, epoch=3, shuffle=True)) == 12
     finally:
         dataset.close()
 
@@ -213,7 +213,7 @@ def test_on_the_fly_audio_that_goes_missing_is_an_error(data_list):
 def test_torch_data_loader_can_drive_it(data_list):
     dataset = make(data_list, DatasetConfig(augment_conf=AugmentConfig(**AUGMENTED)))
     loader = torch.utils.data.DataLoader(
-        epoch_plan(dataset, 5, shuffle=True),
+        epoch_plan(dataset, batch_size=5, shuffle=True),
         batch_size=None,
         num_workers=2,
         collate_fn=dataset.batch,
@@ -221,7 +221,7 @@ def test_torch_data_loader_can_drive_it(data_list):
     )
     loaded = {b.keys[0]: b for b in loader}
     assert sum(len(batch.keys) for batch in loaded.values()) == 12
-    for indices in epoch_plan(dataset, 5, shuffle=True):
+    for indices in epoch_plan(dataset, batch_size=5, shuffle=True):
         here = dataset.batch(indices)
         assert torch.equal(loaded[here.keys[0]].feats, here.feats)
 
@@ -229,9 +229,19 @@ def test_torch_data_loader_can_drive_it(data_list):
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_batches_of_all_ranks_are_the_epoch(data_list, shuffle):
     dataset = make(data_list)
-    whole = list(batches(dataset, 5, epoch=2, seed=3, shuffle=shuffle))
+    whole = list(batches(dataset, batch_size=5, epoch=2, seed=3, shuffle=shuffle))
     shares = [
-        list(batches(dataset, 5, 2, 3, rank, 2, shuffle=shuffle, pin_memory=False))
+        list(
+            batches(
+                dataset,
+                batch_size=5,
+                epoch=2,
+                seed=3,
+                rank=rank,
+                world_size=2,
+                shuffle=shuffle,
+            )
+        )
         for rank in range(2)
     ]
     assert [b.num_global for b in whole] == [5, 5, 2] == [b.num_global for b in shares[0]]
@@ -247,7 +257,7 @@ def batch_threads():
 
 def test_leaving_early_ends_the_thread(data_list):
     dataset = make(data_list)
-    for _ in batches(dataset, 2, shuffle=True):
+    for _ in batches(dataset, batch_size=2, shuffle=True):
         assert batch_threads()
         break
     assert not batch_threads()
@@ -255,7 +265,7 @@ def test_leaving_early_ends_the_thread(data_list):
 
 def test_an_exception_of_the_consumer_ends_the_thread(data_list):
     def fail():
-        for _ in batches(make(data_list), 2):
+        for _ in batches(make(data_list), batch_size=2):
             raise KeyError("the consumer's")
 
     with pytest.raises(KeyError, match="consumer's"):
@@ -269,24 +279,28 @@ def test_an_exception_while_making_reaches_the_consumer_in_its_place():
 
     made = []
     with pytest.raises(ZeroDivisionError):
-        for value in _one_ahead(reciprocal, [1, 2, 0, 4]):
+        for value in _prefetch(reciprocal, [1, 2, 0, 4]):
             made.append(value)
     assert made == [1, 0.5] and not batch_threads()
 
 
-def test_one_ahead_makes_the_next_meanwhile():
+def test_prefetch_makes_the_next_meanwhile():
     started = [threading.Event() for _ in range(3)]
-    ahead = _one_ahead(lambda i: started[i].set(), range(3))
+    ahead = _prefetch(lambda i: started[i].set(), range(3))
     next(ahead)
     assert started[1].wait(timeout=5)
     assert not started[2].is_set()
-    assert len(list(ahead)) == 2 and list(_one_ahead(str, [])) == []
+    assert len(list(ahead)) == 2 and list(_prefetch(str, [])) == []
 
 
 def test_online_augmentation_with_a_batch_in_which_nobody_is_joined(data_list):
     config = DatasetConfig(augment_conf=AugmentConfig(speeds=(0.9, 1.1), copies=0), join_prob=0.01)
     dataset = make(data_list, config)
     # At a share of 1 %, most batches join nobody.
-    sizes = [len(batch.keys) for epoch in range(3) for batch in batches(dataset, 4, epoch=epoch)]
+    sizes = [
+        len(batch.keys)
+        for epoch in range(3)
+        for batch in batches(dataset, batch_size=4, epoch=epoch)
+    ]
     assert sizes == [4] * 9
     dataset.close()

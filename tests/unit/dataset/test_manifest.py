@@ -60,7 +60,7 @@ def test_every_bad_line_is_named(tmp_path):
     lines = str(caught.value).splitlines()
     assert [line.split(":")[1] for line in lines] == ["2", "3", "4", "5", "6", "7", "8", "9", "11"]
     assert lines[0] == f"{path}:2: duration -0.2 s; expected > 0"
-    assert "first in line 1" in lines[-1]
+    assert "already in line 1" in lines[-1]
 
 
 def test_empty_list_and_wrong_encoding(tmp_path):
@@ -83,7 +83,7 @@ def test_kaldi_table(tmp_path):
 def test_duplicates_name_both_lines(tmp_path):
     path = tmp_path / "text"
     path.write_text("a 1\nb 2\na 3\n")
-    with pytest.raises(DataError, match=r"text:3: id 'a' again; first in line 1"):
+    with pytest.raises(DataError, match=r"text:3: id 'a' is already in line 1"):
         read_kaldi_table(path)
 
 

@@ -8,7 +8,7 @@ from wekws.errors import DataError
 def plan(num, batch_size, **options):
     lengths = np.random.default_rng(1).integers(50, 1000, num)
     options = {"epoch": 0, "seed": 0, "shuffle": True} | options
-    return lengths, plan_batches(lengths, batch_size, **options)
+    return lengths, plan_batches(lengths, batch_size=batch_size, **options)
 
 
 @pytest.mark.parametrize("batching", ["random", "bucket"])

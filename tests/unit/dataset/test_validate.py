@@ -12,11 +12,12 @@ from wekws.dataset.audio import probe
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.validate import validate
-from wekws.dataset.vocabulary import Tokenizer, select_tokens
+from wekws.dataset.token_selection import select_tokens
+from wekws.dataset.vocabulary import Tokenizer
 
 RATE = 16000
 KEYWORDS = ["JARVIS", "ALEXA"]
-VOCABULARY = select_tokens([], KEYWORDS, None, Tokenizer()).vocabulary
+VOCABULARY = select_tokens([], KEYWORDS, tokenizer=Tokenizer()).vocabulary
 
 
 def write_wav(path, duration_s=1.0, seed=None, rate=RATE, **options):
@@ -55,10 +56,9 @@ def add_utterance(corpus, key, wav, text="<noise>", split="train"):
     append(corpus, f"{split}/text", f"{key} {text}")
 
 
-def check(corpus, splits=("train", "dev", "test"), keywords=KEYWORDS, **options):
-    dirs = {split: corpus / split for split in splits}
+def check(corpus, keywords=KEYWORDS, **options):
     labels = LabelSet(vocabulary=VOCABULARY, tokenizer=Tokenizer(), keywords=tuple(keywords))
-    return validate(dirs, labels, DatasetConfig().front_end, **options)
+    return validate(corpus, labels, DatasetConfig().front_end, **options)
 
 
 def found(report):
@@ -124,7 +124,7 @@ def test_every_fault_of_the_lists_is_named(corpus):
     duplicate = next(p for p in report.problems if p.kind == "duplicate_id")
     assert duplicate.where == f"{corpus / 'train' / 'text'}:5"
     assert str(duplicate) == (
-        f"{duplicate.where}: 'train_j' as in line 1; expected each id once; "
+        f"{duplicate.where}: 'train_j' is already in line 1; expected each id once; "
         "rename or remove one of the lines"
     )
 

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from wekws.dataset.manifest import Utterance
+from wekws.dataset.token_selection import select_tokens
 from wekws.dataset.vocabulary import (
     Tokenizer,
     Vocabulary,
@@ -12,7 +13,6 @@ from wekws.dataset.vocabulary import (
     keyword_id,
     parse_keywords,
     read_keywords,
-    select_tokens,
     write_keywords,
 )
 from wekws.errors import ConfigError, DataError
@@ -41,10 +41,10 @@ def test_tokens_without_a_lexicon(text, tokens):
     assert Tokenizer().tokenise(text) == tokens.split()
 
 
-def test_dropped_characters_are_counted():
+def test_ignored_characters_are_counted():
     tokenizer = Tokenizer()
     tokenizer.tokenise("a, b, c. 你好！")
-    assert tokenizer.dropped == {",": 2, ".": 1, "!": 1}
+    assert tokenizer.ignored == {",": 2, ".": 1, "!": 1}
 
 
 def test_lexicon(tmp_path):
@@ -110,7 +110,7 @@ def test_public_list_counts_from_one_with_its_own_names(tmp_path):
         ("<blk> 0\n<filler> 1\nA 3\n", r"not contiguous from 0 \(or 1\); missing \[2\]"),
         ("A 2\nB 3\n", "not contiguous"),
         ("", "not contiguous"),
-        ("<blk> 0\n<filler> 1\nA 1\n", "dict.txt:3: id 1 again; first: 2"),
+        ("<blk> 0\n<filler> 1\nA 1\n", "dict.txt:3: id 1 is already in line 2"),
         ("<blk> 0\nA\n", "dict.txt:2: id ''; expected `token id`"),
         ("<blk> 0\n<filler> 1\nA 2\nA 3\n", "dict.txt: token 'A' has two ids"),
         ("<blk> 0\nA 1\n", "tokens 0 and 1 are '<blk> A'; expected <blk> <filler>"),
@@ -172,30 +172,30 @@ TEXTS = ["嗨小问", "问问题", "天天天天", "<noise> <filler>"]  # 问 3,
 
 
 def test_selection_keeps_keywords_first_then_frequency():
-    selection = select_tokens(TEXTS, ["嗨小问"], 6, Tokenizer())
+    selection = select_tokens(TEXTS, ["嗨小问"], tokenizer=Tokenizer(), num_tokens=6)
     assert selection.vocabulary.tokens == ("<blk>", "<filler>", "嗨", "小", "问", "天")
-    assert selection.dropped == {"题": 1}
+    assert selection.unselected == {"题": 1}
     assert selection.coverage == pytest.approx(9 / 10)
 
 
 def test_selection_of_everything_breaks_ties_by_code_point():
-    selection = select_tokens(["ba", "c", "c"], ["C"], None, Tokenizer())
+    selection = select_tokens(["ba", "c", "c"], ["C"], tokenizer=Tokenizer())
     assert selection.vocabulary.tokens == ("<blk>", "<filler>", "C", "A", "B")
     assert selection.coverage == 1
 
 
-def test_selection_grows_for_keywords_and_says_so(caplog):
+def test_selection_grows_for_keywords_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        selection = select_tokens(TEXTS, ["嗨小问", "你好"], 4, Tokenizer())
+        selection = select_tokens(TEXTS, ["嗨小问", "你好"], tokenizer=Tokenizer(), num_tokens=4)
     assert selection.vocabulary.tokens[2:] == ("嗨", "小", "问", "你", "好")
     assert "7 tokens instead of 4" in caplog.text
 
 
-def test_keywords_that_sound_the_same_are_refused(tmp_path):
+def test_keywords_with_the_same_pronunciation_are_refused(tmp_path):
     path = tmp_path / "lexicon.txt"
     path.write_text("red R EH D\nread R EH D\n")
     with pytest.raises(ConfigError, match="'RED' and 'READ' have the same tokens"):
-        select_tokens([], ["RED", "READ"], None, Tokenizer(path))
+        select_tokens([], ["RED", "READ"], tokenizer=Tokenizer(path))
 
 
 def test_a_keyword_that_cannot_name_its_result_file_is_refused():
