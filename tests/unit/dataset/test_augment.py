@@ -157,8 +157,10 @@ def test_augment_draws_pools():
 
 def test_probabilities_hold():
     config = AugmentConfig(noise_prob=0.3, noise_kinds=("white",))
-    changed = [not np.array_equal(augment(tone(50), config, sample_rate_hz=RATE, rng=rng(i)), tone(50))
-               for i in range(500)]  # fmt: skip
+    changed = [
+        not np.array_equal(augment(tone(50), config, sample_rate_hz=RATE, rng=rng(i)), tone(50))
+        for i in range(500)
+    ]
     assert np.mean(changed) == pytest.approx(0.3, abs=0.07)
 
 

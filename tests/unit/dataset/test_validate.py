@@ -11,8 +11,8 @@ import soundfile
 from wekws.dataset.audio import probe
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.validate import validate
 from wekws.dataset.token_selection import select_tokens
+from wekws.dataset.validate import validate
 from wekws.dataset.vocabulary import Tokenizer
 
 RATE = 16000
