@@ -1,6 +1,7 @@
 """Documents: every command has existing options, every path and link exists."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -45,7 +46,10 @@ def options_of(target, capsys):
         names = re.findall(r"^(\w+)=", path.read_text(encoding="utf-8"), re.M)
         return " ".join(["--help", *(f"--{name}" for name in names)])
     command = [sys.executable, str(path), "--help"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 TARGETS = sorted({target for _, target, _ in commands()})
