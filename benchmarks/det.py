@@ -15,11 +15,11 @@ import numpy as np
 
 from wekws.dataset.manifest import Utterance
 from wekws.decode.events import Event
-from wekws.score.det import det_points, parse_budgets, write_stats
+from wekws.score.det import det_points, write_stats
 from wekws.score.intervals import poisson_exact, wilson
 from wekws.score.scores import ScoredUtterance, read_scores, write_scores
 from wekws.score.sets import split_by_keyword
-from wekws.score.summary import summarise
+from wekws.score.summary import DEFAULT_BUDGETS, ScoredFolder, build_summary
 
 KEYWORDS = ["嗨小问", "你好问问"]
 
@@ -91,7 +91,7 @@ def main() -> None:
         laps.lap("Wilson intervals of both curves")
         poisson_exact(points[0].false_alarms[::100], points[0].hours)
         laps.lap("Poisson intervals at every 100th point of one curve")
-        summarise(sets, info, None, None, parse_budgets("0.5,1"))
+        build_summary(ScoredFolder(info, sets), None, DEFAULT_BUDGETS)
         laps.lap("operating points")
         for word, point in zip(KEYWORDS, points, strict=True):
             write_stats(Path(folder) / f"stats.{word}.txt", point)

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from wekws.bin.run_variant import score
-from wekws.files import atomic_path, file_sha256
+from wekws.files import atomic_path, file_sha256, write_json
 from wekws.log import run
 from wekws.plot.variants import Variant, plot_comparison, plot_sweep
 from wekws.report.comparison import (
@@ -28,8 +28,7 @@ from wekws.report.comparison import (
     keyword_table,
 )
 from wekws.report.document import Block, Code, Figure, Heading, Paragraph, to_markdown
-from wekws.score.det import Budget, parse_budgets
-from wekws.score.scores import write_json
+from wekws.score.det import Budget, budgets_from_text
 from wekws.sweep.grid import PlannedRun, available_devices, carry_out, planned_runs
 from wekws.sweep.plan import Plan, plan_variants, read_plan
 
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {state:<5} {item.run_dir} seed {item.job.seed}: {item.job.variant}")
     if args.list:
         return 0
-    budgets = parse_budgets(args.budgets)[:-1]
+    budgets = budgets_from_text(args.budgets)
     teacher_dirs = [_score_teacher(args, path) for path in args.teacher_checkpoint]
     for path, plan, runs in planned:
         waiting = [item for item in runs if not item.is_done]

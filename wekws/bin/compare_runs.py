@@ -12,7 +12,7 @@ from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.report.comparison import Group, compare_groups, comparison_table, keyword_table
 from wekws.report.document import to_markdown
-from wekws.score.det import parse_budgets
+from wekws.score.det import budgets_from_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     groups = [_parse_group(text, args.result) for text in args.groups]
     compare_to = args.compare_to or groups[0].name
-    budgets = parse_budgets(args.budgets)[:-1]
+    budgets = budgets_from_text(args.budgets)
     figures = compare_groups(groups, budgets, compare_to)
     tables = [
         comparison_table(figures, compare_to),

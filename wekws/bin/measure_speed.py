@@ -12,11 +12,11 @@ import torch
 
 from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.errors import ConfigError
+from wekws.files import write_json
 from wekws.log import run
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cost import num_parameters
 from wekws.model.speed import forward_ms
-from wekws.score.scores import write_json
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -66,6 +66,8 @@ def compare_groups(
     Raises: ConfigError if two groups have the same name or none is called ``compare_to``;
     DataError if a result is missing or was scored on another test set.
     """
+    if not budgets:
+        raise ConfigError("budgets: found none; expected one or more, such as 0.5,1")
     names = [group.name for group in groups]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"{twice[0]}: two groups have this name; give each its own")

@@ -1,1 +1,1 @@
-"""Scores of a dataset and what they say: error rates, operating points, summaries."""
+"""Scoring a dataset: confidences, error rates, operating points, intervals, summaries."""

@@ -1,4 +1,4 @@
-"""Error rates at every threshold, from sorted scores, and thresholds for a false-alarm budget.
+"""DET points from sorted scores, and thresholds for a budget of false alarms.
 
 A detection is a confidence >= threshold. False rejections count utterances of the keyword by
 their highest confidence; false alarms count events on audio without any keyword.
@@ -17,13 +17,18 @@ from wekws.files import atomic_path
 
 @dataclass(frozen=True)
 class DetPoints:
-    """Exact counts at ascending thresholds (N,), from 0 to one that nothing reaches."""
+    """Exact counts of both errors at N thresholds."""
 
     thresholds: np.ndarray
+    """(N,) ascending, from 0 to one above every score."""
     false_alarms: np.ndarray
+    """(N,) events on negatives at or above each threshold."""
     misses: np.ndarray
+    """(N,) positives below each threshold."""
     positives: int
+    """Number of positives."""
     hours: float
+    """Hours of negatives."""
 
     @property
     def fa_per_hour(self) -> np.ndarray:
@@ -49,9 +54,9 @@ def det_points(
     Raises: DataError if there are no positives or no hours.
     """
     if len(positive_scores) == 0:
-        raise DataError("no positives: a false rejection rate needs utterances of the keyword")
+        raise DataError("no positives: FRR needs utterances of the keyword")
     if hours <= 0:
-        raise DataError("no negatives: a false alarm rate needs audio without any keyword")
+        raise DataError("no negatives: a rate of false alarms needs audio without any keyword")
     positives, negatives = np.sort(positive_scores), np.sort(negative_scores)
     scores = np.concatenate([positives[positives >= 0], negatives])
     above_all = 1.0 if scores.max(initial=0.0) < 1.0 else 1.000001
@@ -76,13 +81,21 @@ def write_stats(path: str | os.PathLike[str], points: DetPoints) -> None:
 
 @dataclass(frozen=True)
 class Budget:
-    """False alarms that are acceptable: so many per hour, or (None) one in the whole set."""
+    """Number of false alarms that is acceptable."""
 
     per_hour: float | None
+    """False alarms per hour, >= 0; None: one in the whole set."""
+
+    def __post_init__(self) -> None:
+        """Refuse a rate below 0 or without end."""
+        if self.per_hour is not None and not 0 <= self.per_hour < math.inf:
+            raise ConfigError(
+                f"budgets: found {self.per_hour} false alarms per hour; expected >= 0"
+            )
 
     @property
     def label(self) -> str:
-        """The budget as summaries name it."""
+        """Name of the budget in summaries."""
         return "1 in all" if self.per_hour is None else f"{self.per_hour:g}/h"
 
     def allowed(self, hours: float) -> int:
@@ -92,18 +105,19 @@ class Budget:
         return math.floor(self.per_hour * hours * (1 + 1e-12))
 
 
-def parse_budgets(text: str) -> list[Budget]:
-    """Read `0.5,1`: budgets per hour; one false alarm in all is always added.
+def budgets_from_text(text: str) -> list[Budget]:
+    """Return the budgets of a text such as `0.5,1`: false alarms per hour.
 
     Raises: ConfigError for anything but distinct numbers >= 0.
     """
+    expected = f"budgets: found {text!r}; expected distinct numbers >= 0, such as 0.5,1"
     try:
-        rates = [float(part) for part in text.split(",") if part.strip()]
+        budgets = [Budget(float(part)) for part in text.split(",") if part.strip()]
     except ValueError:
-        rates = [-1.0]
-    if len(set(rates)) < len(rates) or not all(0 <= rate < math.inf for rate in rates):
-        raise ConfigError(f"--budgets {text}: expected distinct numbers >= 0, such as 0.5,1")
-    return [*(Budget(rate) for rate in rates), Budget(None)]
+        raise ConfigError(expected) from None
+    if len(set(budgets)) < len(budgets):
+        raise ConfigError(expected)
+    return budgets
 
 
 def budget_from_label(label: str) -> Budget:

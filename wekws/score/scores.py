@@ -1,12 +1,11 @@
-"""The files of scored utterances: `score.txt`, `events.tsv`, `score.json`.
+"""Files of scored utterances: `score.txt`, `events.tsv`, `score.json`.
 
 `score.txt` keeps WeKWS's columns, `utt detected KEYWORD 0.596` for every event, the highest of an
 utterance first, and `utt rejected` where the decoder found no keyword at all. Spaces in a keyword
-are written as `_`. Confidences have 6 significant digits, and error rates are computed from
-those. `events.tsv` has the same events with their times.
+are written as `_`. Confidences have 6 significant digits; error rates are computed
+from the rounded numbers. `events.tsv` has the same events with their times.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,34 +19,41 @@ from wekws.decode.events import Event
 from wekws.errors import DataError
 from wekws.files import atomic_path, read_json
 
+SCORES_NAME, SCORE_INFO_NAME = "score.txt", "score.json"
 REJECTED = -1.0
 
 
 @dataclass(frozen=True)
 class ScoredUtterance:
-    """An utterance and the events of each keyword, which may be none."""
+    """An utterance with its events."""
 
     key: str
+    """Key of the utterance."""
     events: Mapping[str, Sequence[Event]]
+    """Events by keyword; a keyword may have none."""
 
 
 @dataclass(frozen=True)
 class KeywordEvents:
-    """The events of one keyword: `utterance` (N,) positions in the table, `confidence` (N,)."""
+    """The events of one keyword."""
 
     utterance: np.ndarray
+    """(N,) position of each event's utterance in the table."""
     confidence: np.ndarray
+    """(N,) confidence of each event, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A `score.txt` in memory. `events` are by keyword id (spaces as `_`)."""
+    """A `score.txt` in memory."""
 
     keys: tuple[str, ...]
+    """Keys of all utterances, in order."""
     events: Mapping[str, KeywordEvents]
+    """Events by keyword id (the keyword with `_` for spaces)."""
 
     def of(self, keyword: str) -> KeywordEvents:
-        """Return the events of a keyword, empty if the decoder never found it."""
+        """Return the events of a keyword, empty if there are none."""
         empty = KeywordEvents(np.zeros(0, dtype=np.int64), np.zeros(0))
         return self.events.get(keyword_id(keyword), empty)
 
@@ -65,7 +71,7 @@ def write_scores(
     """Write `score.txt` and `events.tsv`; hop_s: seconds between two frames of posteriors."""
     result_dir = Path(result_dir)
     with (
-        atomic_path(result_dir / "score.txt") as score_path,
+        atomic_path(result_dir / SCORES_NAME) as score_path,
         atomic_path(result_dir / "events.tsv") as events_path,
         open(score_path, "w", encoding="utf-8") as scores,
         open(events_path, "w", encoding="utf-8") as times,
@@ -78,18 +84,18 @@ def write_scores(
                 name = keyword_id(keyword)
                 for event in sorted(events, key=lambda event: -event.score):
                     confidence = f"{event.score:.6g}"
-                    begin_s, end_s = event.start * hop_s, (event.end + 1) * hop_s
+                    start_s, end_s = event.start * hop_s, (event.end + 1) * hop_s
                     scores.write(f"{utterance.key} detected {name} {confidence}\n")
                     times.write(
-                        f"{utterance.key}\t{name}\t{confidence}\t{begin_s:.3f}\t{end_s:.3f}\n"
+                        f"{utterance.key}\t{name}\t{confidence}\t{start_s:.3f}\t{end_s:.3f}\n"
                     )
 
 
 def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
     """Read a `score.txt`, ours or WeKWS's.
 
-    Raises: DataError naming file and line of what is neither a detection nor a rejection, or
-    if there is no line at all.
+    Raises: DataError naming file and line of anything but a detection or a rejection, or if
+    there is no line at all.
     """
     positions: dict[str, int] = {}
     found: dict[str, tuple[list[int], list[float]]] = {}
@@ -127,19 +133,12 @@ def _confidence(text: str, where: str) -> float:
     return value
 
 
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write a JSON object, keys in their order, Chinese as it is, no NaN."""
-    text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
 def read_score_info(result_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read `score.json`: what was scored with what.
+    """Read `score.json`: the checkpoint, decoder and data list of the scores.
 
     Raises: DataError if it is missing or unreadable.
     """
-    path = Path(result_dir) / "score.json"
+    path = Path(result_dir) / SCORE_INFO_NAME
     if not path.exists():
-        raise DataError(f"{path}: no such file; run wekws.bin.score_ctc first")
+        raise DataError(f"{path}: no such file; run wekws.bin.score_ctc on this folder first")
     return read_json(path)

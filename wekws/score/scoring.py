@@ -1,39 +1,45 @@
-"""From a checkpoint and a data list to the events of every utterance and keyword.
+"""Scoring of a data list: from a checkpoint to the events of every utterance and keyword.
 
-Axes: B utterances, T frames, F mel bins, V vocabulary.
+Axes: B utterances, T frames, V vocabulary.
 """
 
-import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
-from wekws.dataset.dataset_conf import load_dataset_config
+from wekws.dataset.dataset_conf import DatasetConfig, load_dataset_config
 from wekws.dataset.features import expand_context
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import Batch, DatasetConfig, SpeechDataset, open_dataset
+from wekws.dataset.loader import SpeechDataset, open_dataset
+from wekws.dataset.manifest import read_data_list
 from wekws.dataset.order import longest_first
 from wekws.decode.events import Event
 from wekws.decode.keyword import KeywordScorer
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
+from wekws.files import file_sha256, write_json
+from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel
-from wekws.score.scores import ScoredUtterance
+from wekws.score.scores import SCORE_INFO_NAME, ScoredUtterance, write_scores
 
-log = logging.getLogger(__name__)
-
-DECODERS = {"keyword": KeywordScorer, "prefix_beam": PrefixBeamDecoder}
-MAX_BATCH_FRAMES = 100_000  # 10 ms frames with padding: under 1 GiB at work in a 4-layer FSMN
+StrPath = str | os.PathLike[str]
+DecoderName = Literal["keyword", "prefix_beam"]
+DECODERS: dict[DecoderName, type[KeywordScorer] | type[PrefixBeamDecoder]] = {
+    "keyword": KeywordScorer,
+    "prefix_beam": PrefixBeamDecoder,
+}
+MAX_BATCH_FRAMES = 100_000  # 10 ms frames with padding: a 4-layer FSMN needs less than 1 GiB
 
 
 class Decoder(Protocol):
-    """What every decoder offers: events from posteriors."""
+    """Finds keyword events in posteriors."""
 
     def events(
         self, log_probs: torch.Tensor, lengths: torch.Tensor, refractory_frames: int
@@ -47,8 +53,11 @@ class System:
     """A model with its front end and the labels of its outputs."""
 
     model: KwsModel
+    """The network with its CMVN."""
     dataset_config: DatasetConfig
+    """Section ``dataset_conf`` of its configuration."""
     label_set: LabelSet
+    """Vocabulary, tokenizer and keywords."""
 
     @property
     def hop_s(self) -> float:
@@ -61,18 +70,119 @@ class System:
         return num_parameters(self.model)
 
 
-def load_system(
-    checkpoint: Path,
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Outcome of scoring a data list."""
+
+    num_utterances: int
+    """Utterances with a score."""
+    hours: float
+    """Their audio."""
+    seconds: float
+    """Time that scoring took, feature extraction excluded."""
+
+
+def score_list(
+    checkpoint: StrPath,
+    data_list: StrPath,
+    result_dir: StrPath,
     *,
-    config: Path | None = None,
-    dict_path: Path | None = None,
-    lexicon: Path | None = None,
-    keywords_file: Path | None = None,
+    decoder: DecoderName = "keyword",
+    config: StrPath | None = None,
+    dict_path: StrPath | None = None,
+    lexicon: StrPath | None = None,
+    keywords_file: StrPath | None = None,
+    cache_dir: StrPath | None = None,
+    batch_size: int = 256,
+    refractory_s: float = 1.0,
+    num_workers: int = 0,
+    device: str | torch.device = "auto",
+) -> Scored:
+    """Score a data list with a checkpoint: write score.txt, events.tsv and score.json.
+
+    result_dir: folder to write to; score.json is written last.
+    decoder: ``keyword`` scores every utterance; ``prefix_beam`` is that of WeKWS's figures.
+    config, dict_path, lexicon, keywords_file: None: the files beside the checkpoint.
+    cache_dir: feature cache; None: ``cache`` beside the data list.
+    batch_size: utterances per batch, at most.
+    refractory_s: shortest time between two events of a keyword.
+    num_workers: processes that extract features; 0: one per core.
+    device: ``auto`` is ``cuda`` if there is one, otherwise ``cpu``.
+    Raises: ConfigError or DataError naming what is missing or does not fit.
+    """
+    if batch_size < 1 or refractory_s < 0:
+        raise ConfigError(
+            f"batch_size: found {batch_size}, expected >= 1; refractory_s: found {refractory_s:g}, "
+            "expected >= 0"
+        )
+    checkpoint, data_list, result_dir = Path(checkpoint), Path(data_list), Path(result_dir)
+    system = load_system(
+        checkpoint,
+        config=config,
+        dict_path=dict_path,
+        lexicon=lexicon,
+        keywords_file=keywords_file,
+    )
+    keyword_decoder = make_decoder(decoder, system)
+    dataset = open_dataset(
+        data_list,
+        system.dataset_config,
+        system.label_set,
+        cache_dir=cache_dir or data_list.parent / "cache",
+        is_training=False,
+        num_workers=num_workers or usable_cores(),
+        use_filters=False,
+    )
+    durations = {u.key: u.duration for u in read_data_list(data_list)}
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    began = time.monotonic()
+    by_key = {
+        scored.key: scored
+        for scored in score_dataset(
+            system,
+            dataset,
+            keyword_decoder,
+            refractory_s=refractory_s,
+            batch_size=batch_size,
+            device=device,
+        )
+    }
+    seconds = time.monotonic() - began
+    hours = sum(durations[key] for key in dataset.keys) / 3600
+    write_scores(result_dir, (by_key[key] for key in dataset.keys), system.hop_s)
+    info = {
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "params": system.num_params,
+        "decoder": decoder,
+        "data_list": str(data_list),
+        "keywords": list(system.label_set.keywords),
+        "utterances": len(by_key),
+        "not_scored": len(durations) - len(by_key),
+        "hours": hours,
+        "refractory_s": refractory_s,
+        "hop_s": system.hop_s,
+        "vocabulary": system.label_set.fingerprint,
+    }
+    write_json(result_dir / SCORE_INFO_NAME, info)
+    return Scored(num_utterances=len(by_key), hours=hours, seconds=seconds)
+
+
+def load_system(
+    checkpoint: StrPath,
+    *,
+    config: StrPath | None = None,
+    dict_path: StrPath | None = None,
+    lexicon: StrPath | None = None,
+    keywords_file: StrPath | None = None,
 ) -> System:
-    """Load a checkpoint; what is not given lies beside it.
+    """Load a checkpoint; files that are not given lie beside it.
 
     Raises: ConfigError or DataError naming the file that is missing or does not fit.
     """
+    checkpoint = Path(checkpoint)
     folder = checkpoint.parent
     config = config or config_beside(checkpoint)
     beside_lexicon = folder / "lexicon.txt"
@@ -91,32 +201,19 @@ def load_system(
 
 def _beside(path: Path, flag: str) -> Path:
     if not path.exists():
-        raise ConfigError(f"{path}: no such file; name it with {flag}")
+        raise ConfigError(f"{path}: no such file; give another one with {flag}")
     return path
 
 
-def make_decoder(name: str, system: System) -> Decoder:
+def make_decoder(name: DecoderName, system: System) -> Decoder:
     """Return the decoder of this name for the system's keywords.
 
-    Raises: ConfigError if a keyword has a token that the model does not know.
+    Raises: ConfigError for an unknown name, or a keyword with a token that the vocabulary lacks.
     """
+    if name not in DECODERS:
+        raise ConfigError(f"decoder: found {name!r}; expected one of {', '.join(DECODERS)}")
     labels = system.label_set
     return DECODERS[name]([labels.scorable_ids(keyword) for keyword in labels.keywords])
-
-
-def open_unfiltered(
-    system: System, data_list: str | os.PathLike[str], cache_dir: Path, num_workers: int
-) -> SpeechDataset:
-    """Open a data list as it is: nothing filtered, nothing augmented."""
-    return open_dataset(
-        data_list,
-        system.dataset_config,
-        system.label_set,
-        cache_dir=cache_dir,
-        is_training=False,
-        num_workers=num_workers,
-        use_filters=False,
-    )
 
 
 @torch.inference_mode()
@@ -134,23 +231,16 @@ def score_dataset(
     Raises: DataError naming an utterance whose posteriors are not finite.
     """
     model = system.model.to(device)
-    keywords = system.label_set.keywords
+    front_end, keywords = system.dataset_config.front_end, system.label_set.keywords
     refractory_frames = round(refractory_s / system.hop_s)
     for indices in longest_first(dataset.num_frames, batch_size, MAX_BATCH_FRAMES):
-        batch = dataset.batch(indices).to(device)
-        log_probs, lengths = posteriors(model, batch, system.dataset_config)
+        batch = dataset.batch(indices.tolist()).to(device)
+        feats, lengths = expand_context(batch.feats, batch.feat_lengths, front_end)
+        log_probs = model(feats, lengths).float().log_softmax(-1)
         _check_finite(log_probs, lengths, batch.keys)
         events = decoder.events(log_probs, lengths, refractory_frames)
         for key, per_keyword in zip(batch.keys, events, strict=True):
             yield ScoredUtterance(key, dict(zip(keywords, per_keyword, strict=True)))
-
-
-def posteriors(
-    model: KwsModel, batch: Batch, config: DatasetConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log posteriors (B, T, V) and their lengths (B,)."""
-    feats, lengths = expand_context(batch.feats, batch.feat_lengths, config.front_end)
-    return model(feats, lengths).float().log_softmax(-1), lengths
 
 
 def _check_finite(log_probs: torch.Tensor, lengths: torch.Tensor, keys: Sequence[str]) -> None:
@@ -158,4 +248,6 @@ def _check_finite(log_probs: torch.Tensor, lengths: torch.Tensor, keys: Sequence
     is_bad = log_probs.isnan().any(-1) & (frames < lengths[:, None])
     if is_bad.any():
         key = keys[int(is_bad.any(1).nonzero()[0])]
-        raise DataError(f"utterance {key}: the model's outputs are not finite; a damaged model?")
+        raise DataError(
+            f"utterance {key}: the model's outputs are not finite; is the checkpoint damaged?"
+        )

@@ -1,4 +1,4 @@
-"""`summary.json` and `summary.md`: operating points of a scored dataset, with intervals.
+"""Summary of a scored dataset: operating points with intervals, `summary.json`, `summary.md`.
 
 summary.json (every rate with its 95 % interval `low`, `high`):
 
@@ -8,37 +8,45 @@ summary.json (every rate with its 95 % interval `low`, `high`):
     utterances, hours       what was scored
     not_scored              utterances of the list without a score
     refractory_s            seconds between two events
-    dev                     {dataset, hours} of the set that chose the thresholds, or null
+    dev                     {dataset, hours} of the set for choosing thresholds, or null
     keywords                a list, each with
-      keyword, positives    the keyword; utterances that hold it
+      keyword, positives    the keyword; utterances with it
       negatives, negative_hours   utterances without any keyword, and their audio
       confusions            {utterances, hours} of other keywords
-      notes                 texts a reader should know
+      notes                 remarks for readers
       operating_points      a list, each with
         budget              0.5/h | 1/h | ... | 1 in all
         threshold           a detection is a confidence >= threshold
-        chosen_on           dev | itself: the set that chose the threshold
-        budget_false_alarms how many false alarms the budget allows in that set
+        chosen_on           dev | itself: the set that the threshold was chosen on
+        budget_false_alarms false alarms that the budget allows in that set
         false_alarms        {count, per_hour, low, high} on negatives; Poisson, exact
         misses              {count, rate, low, high} of positives; Wilson
         confusions          {count, per_hour} on utterances of other keywords (null: no such audio)
     not_evaluated           [{keyword, positives, negative_hours, problem}]
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wekws.errors import DataError
-from wekws.files import atomic_path
-from wekws.score.det import Budget, operating_point
+from wekws.dataset.manifest import read_data_list
+from wekws.dataset.vocabulary import keyword_id
+from wekws.errors import ConfigError, DataError
+from wekws.files import atomic_path, write_json
+from wekws.score.det import Budget, det_points, operating_point, write_stats
 from wekws.score.intervals import poisson_exact, wilson
-from wekws.score.scores import write_json
-from wekws.score.sets import KeywordSet, ScoredSet
+from wekws.score.scores import SCORES_NAME, read_score_info, read_scores
+from wekws.score.sets import KeywordSet, ScoredSet, split_by_keyword
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BUDGETS = (Budget(0.5), Budget(1.0))
 
 _RATE = {"low": float, "high": float}
 _POINT = {
@@ -74,18 +82,111 @@ SCHEMA = {
 }
 
 
+@dataclass(frozen=True)
+class ScoredFolder:
+    """A result folder that `score_ctc` wrote."""
+
+    info: Mapping[str, Any]
+    """Content of `score.json`."""
+    scores: ScoredSet
+    """Its scores by keyword."""
+
+
+def summarise(
+    result_dir: str | os.PathLike[str],
+    *,
+    dev_result_dir: str | os.PathLike[str] | None = None,
+    data_list: str | os.PathLike[str] | None = None,
+    keywords: Sequence[str] | None = None,
+    budgets: Sequence[Budget] = DEFAULT_BUDGETS,
+) -> dict[str, Any]:
+    """Compute the error rates of a scored folder and write them into it.
+
+    Writes `summary.json`, `summary.md` and, for each keyword, `stats.<keyword>.txt`.
+    result_dir: folder that `score_list` wrote.
+    dev_result_dir: scores of dev, on which thresholds are chosen; None: on the set itself.
+    data_list: None: the list that was scored. keywords: None: all that were scored.
+    budgets: false alarms per hour; one false alarm in all is always added.
+    Returns: the content of `summary.json`.
+    Raises: ConfigError if a keyword was not scored, or dev was scored with another model,
+    decoder or refractory time; DataError if no keyword can be evaluated.
+    """
+    result_dir = Path(result_dir)
+    test = read_scored_folder(result_dir, data_list=data_list, keywords=keywords)
+    dev = None
+    if dev_result_dir is not None:
+        names = [keyword.keyword for keyword in test.scores.keywords]
+        dev = read_scored_folder(dev_result_dir, keywords=names)
+        _require_same_system(test.info, dev.info)
+    summary = build_summary(test, dev, budgets)
+    sets = {keyword.keyword: keyword for keyword in test.scores.keywords}
+    for entry in summary["keywords"]:
+        scores = sets[entry["keyword"]]
+        chosen = [point["threshold"] for point in entry["operating_points"]]
+        points = det_points(scores.positives, scores.negatives, scores.negative_hours, chosen)
+        write_stats(_stats_path(result_dir, scores.keyword), points)
+    write_summary(result_dir, summary)
+    for item in summary["not_evaluated"]:
+        logger.warning("%s: %s", item["keyword"], item["problem"])
+        _stats_path(result_dir, item["keyword"]).unlink(missing_ok=True)
+    return summary
+
+
+def _stats_path(result_dir: Path, keyword: str) -> Path:
+    return result_dir / f"stats.{keyword_id(keyword)}.txt"
+
+
+def read_scored_folder(
+    result_dir: str | os.PathLike[str],
+    *,
+    data_list: str | os.PathLike[str] | None = None,
+    keywords: Sequence[str] | None = None,
+) -> ScoredFolder:
+    """Read the scores of a folder and sort them by what the utterances contain.
+
+    data_list: None: the list that was scored. keywords: None: all that were scored.
+    Raises: ConfigError if a keyword was not scored; DataError if a file is missing or damaged.
+    """
+    info = read_score_info(result_dir)
+    if data_list is not None:
+        info["data_list"] = str(data_list)
+    chosen = info["keywords"] if keywords is None else keywords
+    missing = [keyword for keyword in chosen if keyword not in info["keywords"]]
+    if missing:
+        raise ConfigError(
+            f"{result_dir}: keyword {missing[0]} was not scored, only "
+            f"{', '.join(info['keywords'])}; score the set again with this keyword"
+        )
+    table = read_scores(Path(result_dir) / SCORES_NAME)
+    scores = split_by_keyword(table, read_data_list(info["data_list"]), chosen)
+    if scores.not_scored:
+        logger.warning("%s: %d utterances have no score", info["data_list"], scores.not_scored)
+    return ScoredFolder(info, scores)
+
+
+def _require_same_system(info: Mapping[str, Any], dev_info: Mapping[str, Any]) -> None:
+    """Refuse thresholds of another model, decoder or refractory time: they are not comparable."""
+    for name in ("checkpoint_sha256", "decoder", "refractory_s"):
+        if info.get(name) != dev_info.get(name):
+            raise ConfigError(
+                f"dev_result_dir: {name} is {dev_info.get(name)}, in result_dir {info.get(name)}; "
+                "score dev with the same checkpoint and decoder"
+            )
+
+
 def choose_thresholds(
     test: KeywordSet, dev: KeywordSet | None, budgets: Sequence[Budget]
 ) -> list[dict[str, Any]]:
-    """Choose a threshold a budget, on dev if it has negatives, otherwise on the set itself."""
-    use_dev = dev is not None and dev.negative_hours > 0
-    chooser = dev if use_dev else test
+    """Choose a threshold for each budget, on dev if it has negatives, else on the test set."""
+    chosen_on, name = test, "itself"
+    if dev is not None and dev.negative_hours > 0:
+        chosen_on, name = dev, "dev"
     return [
         {
             "budget": budget.label,
-            "threshold": operating_point(chooser.negatives, chooser.negative_hours, budget),
-            "chosen_on": "dev" if use_dev else "itself",
-            "budget_false_alarms": budget.allowed(chooser.negative_hours),
+            "threshold": operating_point(chosen_on.negatives, chosen_on.negative_hours, budget),
+            "chosen_on": name,
+            "budget_false_alarms": budget.allowed(chosen_on.negative_hours),
         }
         for budget in budgets
     ]
@@ -94,13 +195,14 @@ def choose_thresholds(
 def keyword_summary(
     test: KeywordSet, dev: KeywordSet | None, budgets: Sequence[Budget]
 ) -> dict[str, Any]:
-    """Return the keyword's part of the summary: frozen thresholds applied to the test set."""
+    """Return the keyword's part of the summary: chosen thresholds applied to the test set."""
     points = choose_thresholds(test, dev, budgets)
     notes = test.notes
     if dev is not None and dev.negative_hours <= 0:
         notes.append("dev holds no negatives: thresholds were chosen on the set itself")
     notes += [
-        f"{point['budget']}: the budget is never used up on {point['chosen_on']}; threshold 0"
+        f"{point['budget']}: at threshold 0 the budget is not used up (chosen on "
+        f"{point['chosen_on']})"
         for point in points
         if point["threshold"] == 0
     ]
@@ -141,34 +243,30 @@ def _errors(test: KeywordSet, threshold: float) -> dict[str, Any]:
     }
 
 
-def summarise(
-    test: ScoredSet,
-    test_info: Mapping[str, Any],
-    dev: ScoredSet | None,
-    dev_info: Mapping[str, Any] | None,
-    budgets: Sequence[Budget],
+def build_summary(
+    test: ScoredFolder, dev: ScoredFolder | None, budgets: Sequence[Budget]
 ) -> dict[str, Any]:
-    """Build the summary of a scored dataset.
+    """Return the content of `summary.json`; the budget of one false alarm in all is added.
 
-    test_info, dev_info: what `score.json` says of each.
     Raises: DataError if no keyword at all can be evaluated, with every reason.
     """
-    dev_sets = {keyword.keyword: keyword for keyword in dev.keywords} if dev else {}
-    good = [keyword for keyword in test.keywords if keyword.problem is None]
-    bad = [keyword for keyword in test.keywords if keyword.problem is not None]
+    budgets = list(dict.fromkeys([*budgets, Budget(None)]))
+    dev_sets = {keyword.keyword: keyword for keyword in dev.scores.keywords} if dev else {}
+    good = [keyword for keyword in test.scores.keywords if keyword.problem is None]
+    bad = [keyword for keyword in test.scores.keywords if keyword.problem is not None]
     if not good:
         reasons = "\n".join(f"{keyword.keyword}: {keyword.problem}" for keyword in bad)
-        raise DataError(f"{test_info['data_list']}: no error rates can be computed\n{reasons}")
+        raise DataError(f"{test.info['data_list']}: no error rates can be computed\n{reasons}")
     return {
-        "checkpoint": test_info["checkpoint"],
-        "params": test_info.get("params"),
-        "decoder": test_info["decoder"],
-        "dataset": test_info["data_list"],
-        "utterances": test.num_utterances,
-        "hours": test.hours,
-        "not_scored": test.not_scored,
-        "refractory_s": test_info.get("refractory_s"),
-        "dev": {"dataset": dev_info["data_list"], "hours": dev.hours} if dev else None,
+        "checkpoint": test.info["checkpoint"],
+        "params": test.info.get("params"),
+        "decoder": test.info["decoder"],
+        "dataset": test.info["data_list"],
+        "utterances": test.scores.num_utterances,
+        "hours": test.scores.hours,
+        "not_scored": test.scores.not_scored,
+        "refractory_s": test.info.get("refractory_s"),
+        "dev": {"dataset": dev.info["data_list"], "hours": dev.scores.hours} if dev else None,
         "keywords": [
             keyword_summary(keyword, dev_sets.get(keyword.keyword), budgets) for keyword in good
         ],
@@ -189,11 +287,11 @@ def write_summary(result_dir: str | os.PathLike[str], summary: Mapping[str, Any]
     validate_summary(summary)
     write_json(Path(result_dir) / "summary.json", summary)
     with atomic_path(Path(result_dir) / "summary.md") as temporary:
-        temporary.write_text(to_markdown(summary), encoding="utf-8")
+        temporary.write_text(summary_to_markdown(summary), encoding="utf-8")
 
 
-def to_markdown(summary: Mapping[str, Any]) -> str:
-    """Return the summary as a table for people."""
+def summary_to_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the summary as a Markdown table."""
     params = "?" if summary["params"] is None else f"{summary['params']:,}"
     dev = summary["dev"]
     chosen = f"chosen on {dev['dataset']} ({dev['hours']:.2f} h)" if dev else "chosen on this set"
@@ -242,7 +340,7 @@ def _markdown_row(keyword: Mapping[str, Any], point: Mapping[str, Any]) -> str:
 
 
 def validate_summary(summary: Any) -> None:
-    """Check a summary against the schema: every key there, no other, right types, no NaN.
+    """Check a summary against the schema: all keys, no other keys, right types, no NaN.
 
     Raises: DataError listing every problem with its place.
     """

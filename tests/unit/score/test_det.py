@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from wekws.errors import ConfigError, DataError
-from wekws.score.det import Budget, det_points, operating_point, parse_budgets, write_stats
+from wekws.score.det import (
+    Budget,
+    budget_from_label,
+    budgets_from_text,
+    det_points,
+    operating_point,
+    write_stats,
+)
 
 
 def test_by_hand():
@@ -79,12 +86,15 @@ def test_threshold_at_the_edges():
     assert operating_point(np.array([0.12345678]), 1.0, Budget(0.0)) == 0.123457
 
 
-def test_parse_budgets():
-    labels = [budget.label for budget in parse_budgets("0.5,1")]
-    assert labels == ["0.5/h", "1/h", "1 in all"]
+def test_budgets_from_text():
+    labels = [budget.label for budget in budgets_from_text("0.5,1")]
+    assert labels == ["0.5/h", "1/h"]
+    assert [budget_from_label(label) for label in (*labels, "1 in all")] == [
+        *(Budget(0.5), Budget(1.0), Budget(None))
+    ]
     for text in ("a", "1,1", "-1", "inf"):
-        with pytest.raises(ConfigError, match="--budgets"):
-            parse_budgets(text)
+        with pytest.raises(ConfigError, match="budgets: found"):
+            budgets_from_text(text)
 
 
 def test_stats_file(tmp_path):

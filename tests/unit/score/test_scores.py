@@ -5,12 +5,12 @@ import pytest
 
 from wekws.decode.events import Event
 from wekws.errors import DataError
+from wekws.files import write_json
 from wekws.score.scores import (
     REJECTED,
     ScoredUtterance,
     read_score_info,
     read_scores,
-    write_json,
     write_scores,
 )
 

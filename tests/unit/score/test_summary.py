@@ -8,11 +8,16 @@ import pytest
 
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
-from wekws.score.det import parse_budgets
 from wekws.score.intervals import poisson_exact, wilson
 from wekws.score.scores import KeywordEvents, ScoreTable
 from wekws.score.sets import split_by_keyword
-from wekws.score.summary import summarise, validate_summary, write_summary
+from wekws.score.summary import (
+    DEFAULT_BUDGETS,
+    ScoredFolder,
+    build_summary,
+    validate_summary,
+    write_summary,
+)
 
 INFO = {
     "checkpoint": "exp/a/1.pt",
@@ -21,7 +26,6 @@ INFO = {
     "data_list": "data/test/data.list",
     "refractory_s": 1.0,
 }
-BUDGETS = parse_budgets("0.5,1")
 
 
 def utterance(key, txt, duration=1800.0, tok=None):
@@ -62,6 +66,10 @@ def scored(utterances=UTTERANCES, table=TABLE, keywords=("COMPUTER", "JARVIS")):
     return split_by_keyword(table, utterances, keywords)
 
 
+def summary_of(test, dev=None):
+    return build_summary(ScoredFolder(INFO, test), dev, DEFAULT_BUDGETS)
+
+
 def test_split_by_keyword():
     result = scored()
     computer, jarvis = result.keywords
@@ -89,7 +97,7 @@ def test_scores_of_another_list():
 
 
 def test_summary_chosen_on_test():
-    summary = summarise(scored(), INFO, None, None, BUDGETS)
+    summary = summary_of(scored())
     validate_summary(summary)
     computer = summary["keywords"][0]
     half, one, in_all = computer["operating_points"]
@@ -112,7 +120,7 @@ def test_summary_chosen_on_dev_is_frozen():
     dev_table = table_of({"d1": {"COMPUTER": [0.9]}, "d2": {"COMPUTER": [0.85, 0.3]}})
     dev_list = [utterance("d1", "COMPUTER"), utterance("d2", "no", 3600.0)]
     dev = split_by_keyword(dev_table, dev_list, ["COMPUTER", "JARVIS"])
-    summary = summarise(scored(), INFO, dev, {**INFO, "data_list": "dev.list"}, BUDGETS)
+    summary = summary_of(scored(), ScoredFolder({**INFO, "data_list": "dev.list"}, dev))
     validate_summary(summary)
     half, one, _ = summary["keywords"][0]["operating_points"]
     # one hour of dev: 0.5/h allows none, which is above 0.85; 1/h allows one, above 0.3
@@ -122,21 +130,21 @@ def test_summary_chosen_on_dev_is_frozen():
     assert one["threshold"] == pytest.approx(0.300001) and one["false_alarms"]["count"] == 3
     # dev never scored JARVIS events on negatives: nothing to exceed the budget
     assert summary["keywords"][1]["operating_points"][0]["threshold"] == 0
-    assert "never used up" in " ".join(summary["keywords"][1]["notes"])
+    assert "budget is not used up" in " ".join(summary["keywords"][1]["notes"])
 
 
 def test_dev_without_negatives_falls_back_to_test():
     dev = split_by_keyword(
         table_of({"d1": {"COMPUTER": [0.9]}}), [utterance("d1", "COMPUTER")], ["COMPUTER"]
     )
-    summary = summarise(scored(keywords=("COMPUTER",)), INFO, dev, INFO, BUDGETS)
+    summary = summary_of(scored(keywords=("COMPUTER",)), ScoredFolder(INFO, dev))
     (computer,) = summary["keywords"]
     assert computer["operating_points"][0]["chosen_on"] == "itself"
     assert "dev holds no negatives" in computer["notes"][0]
 
 
 def test_a_keyword_that_is_absent_does_not_stop_the_others():
-    summary = summarise(scored(keywords=("COMPUTER", "ALEXA")), INFO, None, None, BUDGETS)
+    summary = summary_of(scored(keywords=("COMPUTER", "ALEXA")))
     validate_summary(summary)
     assert [entry["keyword"] for entry in summary["keywords"]] == ["COMPUTER"]
     (absent,) = summary["not_evaluated"]
@@ -151,20 +159,20 @@ def test_one_utterance(txt, problem):
         table_of({"a": {"COMPUTER": [0.5]}}), [utterance("a", txt)], ["COMPUTER"]
     )
     with pytest.raises(DataError, match=problem):
-        summarise(only, INFO, None, None, BUDGETS)
+        summary_of(only)
 
 
 def test_all_scores_equal_are_noted():
     table = table_of({"a": {"COMPUTER": [0.5]}, "b": {"COMPUTER": [0.5]}})
     both = [utterance("a", "COMPUTER"), utterance("b", "no")]
-    summary = summarise(split_by_keyword(table, both, ["COMPUTER"]), INFO, None, None, BUDGETS)
+    summary = summary_of(split_by_keyword(table, both, ["COMPUTER"]))
     (computer,) = summary["keywords"]
     assert "all scores are equal" in computer["notes"][0]
     assert computer["operating_points"][0]["misses"]["rate"] == 1.0
 
 
 def test_written_files(tmp_path):
-    write_summary(tmp_path, summarise(scored(), INFO, None, None, BUDGETS))
+    write_summary(tmp_path, summary_of(scored()))
     text = (tmp_path / "summary.json").read_text(encoding="utf-8")
     assert json.loads(text)["keywords"][0]["positives"] == 2
     table = (tmp_path / "summary.md").read_text(encoding="utf-8")
@@ -172,7 +180,7 @@ def test_written_files(tmp_path):
 
 
 def test_schema_names_every_problem():
-    summary = summarise(scored(), INFO, None, None, BUDGETS)
+    summary = summary_of(scored())
     broken = copy.deepcopy(summary)
     broken["params"] = "many"
     broken["extra"] = 1
