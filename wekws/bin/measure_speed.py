@@ -1,4 +1,4 @@
-"""Time a student's forward pass against its teacher's on one CPU thread: speed.json.
+"""Time the forward pass of a student and its teacher on one CPU thread: speed.json.
 
 python -m wekws.bin.measure_speed --teacher_checkpoint exp/X/teacher/avg_30.pt \
     --checkpoint exp/X/student/avg_30.pt
@@ -20,10 +20,10 @@ from wekws.model.speed import forward_ms
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Load both, let them take turns, write the figures beside the student."""
+    """Load both models, time them in turn, write the figures beside the student."""
     args = _parser().parse_args(argv)
     if not args.duration_s > 0:
-        raise ConfigError(f"--duration_s {args.duration_s}: expected above 0")
+        raise ConfigError(f"--duration_s {args.duration_s}: expected > 0")
     torch.set_num_threads(1)
     paths = {"teacher": args.teacher_checkpoint, "student": args.checkpoint}
     models = {name: load_model(path) for name, path in paths.items()}
@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     path = args.checkpoint.parent / "speed.json"
     write_json(path, record)
     print(
-        f"{path}: {times['teacher']:.2f} ms of the teacher, {times['student']:.2f} ms of the "
-        f"student for {args.duration_s:g} s of audio: {record['speed_up']:.1f} times as fast"
+        f"{path}: for {args.duration_s:g} s of audio the teacher takes {times['teacher']:.2f} ms, the "
+        f"student {times['student']:.2f} ms: it is {record['speed_up']:.1f} times as fast"
     )
     return 0
 
@@ -50,9 +50,17 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--teacher_checkpoint", type=Path, required=True)
-    add("--checkpoint", type=Path, required=True, help="the student's; speed.json goes beside it")
-    add("--duration_s", type=float, default=3.0, help="of the utterance [%(default)s]")
+    add("--teacher_checkpoint", type=Path, required=True, help="checkpoint of the teacher")
+    add(
+        "--checkpoint", type=Path, required=True,
+        help="checkpoint of the student; speed.json is written beside it",
+    )  # fmt: skip
+    add(
+        "--duration_s",
+        type=float,
+        default=3.0,
+        help="length of the utterance, in seconds [%(default)s]",
+    )
     return parser
 
 

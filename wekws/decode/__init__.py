@@ -1,1 +1,1 @@
-"""Keyword search in posteriors: the exact scorer, a prefix beam search, and their events."""
+"""Keyword search in posteriors: exact scorer, prefix beam search, events."""

@@ -1,7 +1,7 @@
 """Events: the peaks of a confidence curve, no two closer than the refractory time.
 
-An event keeps its place whatever the threshold, so the detections at a threshold are the events
-whose score reaches it, and every threshold can be counted from one list.
+The events do not depend on a threshold: the detections at a threshold are the events whose score
+reaches it, so the errors at every threshold can be counted from one list.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,14 @@ import torch
 
 
 class Event(NamedTuple):
-    """A possible detection: confidence, first frame of the keyword, frame of the peak."""
+    """A possible detection."""
 
     score: float
+    """Confidence, 0 to 1."""
     start: int
+    """First frame of the keyword."""
     end: int
+    """Frame of the peak, the last one of the keyword."""
 
 
 def find_events(
@@ -34,16 +37,16 @@ def find_events(
     after = np.pad(curves, ((0, 0), (0, 1)))[:, 1:]
     rows, ends = np.nonzero((curves > before) & (curves >= after))
     scores = curves[rows, ends]
-    begins = starts[rows, ends]
+    first_frames = starts[rows, ends]
     events: list[list[Event]] = [[] for _ in range(len(curves))]
     for i in _keep(rows, scores, ends, len(curves), num_frames, refractory_frames):
-        events[rows[i]].append(Event(float(scores[i]), int(begins[i]), int(ends[i])))
+        events[rows[i]].append(Event(float(scores[i]), int(first_frames[i]), int(ends[i])))
     events = [row or [Event(0.0, 0, 0)] for row in events]
     return [events[b * num_keywords : (b + 1) * num_keywords] for b in range(batch_size)]
 
 
 def suppress(events: Sequence[Event], refractory_frames: int) -> list[Event]:
-    """Return the events that stay, in time order, when each silences lesser ones near it."""
+    """Return the events that remain, in time order, when each removes lower ones close to it."""
     if not events:
         return []
     scores = np.array([event.score for event in events])
@@ -61,20 +64,21 @@ def _keep(
     num_frames: int,
     refractory_frames: int,
 ) -> list[int]:
-    """Return the candidates that survive greedy suppression, by row and time.
+    """Return the indices of the candidates that survive greedy suppression, by row and time.
 
-    Highest first, the earlier of two equals first; a kept one blocks its neighbourhood.
+    The highest is taken first, of two equal ones the earlier; a candidate that is kept blocks its
+    neighbourhood.
     """
     reach = max(refractory_frames, 1)
     width = num_frames + 2 * reach
     blocked = bytearray(num_rows * width)
-    silence = bytes(b"\x01" * (2 * reach - 1))
+    neighbourhood = bytes(b"\x01" * (2 * reach - 1))
     places = rows * width + ends + reach
     kept = []
     order = np.lexsort((places, -scores))
     for i, place in zip(order.tolist(), places[order].tolist(), strict=True):
         if not blocked[place]:
-            blocked[place - reach + 1 : place + reach] = silence
+            blocked[place - reach + 1 : place + reach] = neighbourhood
             kept.append(i)
     kept.sort(key=places.__getitem__)
     return kept

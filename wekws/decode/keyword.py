@@ -3,24 +3,26 @@
 Axes: B utterances, K keywords, N tokens of the longest keyword, T frames, V vocabulary.
 
 A path for a keyword y_1 .. y_L begins at any frame and gives each of its frames a label, such that
-runs of equal labels merged and blanks dropped leave exactly y (Graves et al. 2006, eq. 1). Each
-frame costs log p(label, t) - max_v log p(v, t), what the keyword loses against the best label; but
-one frame of each token, its peak, costs log p(y_i, t) outright. The confidence at t is
+merging runs of equal labels and dropping blanks leaves exactly y (Graves et al. 2006, eq. 1). Each
+frame scores log p(label, t) - max_v log p(v, t), the loss against the best label; but one frame of
+each token, its peak, scores log p(y_i, t) itself. The confidence at t is
 exp(score / L) of the best path whose last frame is t: the geometric mean of the peaks, lowered by
-every frame where the path leaves the best labels. It is exactly 0 where no path exists (fewer
-frames than the keyword needs) and where float32 holds nothing smaller.
+every frame where the path differs from the best label. It is exactly 0 where no path exists (fewer
+frames than the keyword needs) and where float32 underflows.
 
 Each token has three states: before its peak (`BEFORE`), from the peak on (`PEAKED`), and blanks
 after it (`BLANKS`), which are optional except between equal tokens.
 
-A state is one 64-bit integer: the score in steps of 2^-20 nats above, the first frame of its path
-below. Adding a frame moves the upper part only, so the larger of two integers is the better path
-(of equal ones, the one that began earlier) and carries its first frame along. Integer sums are
-the same in any order, hence streams, batches and devices agree to the last bit.
+A state is one 64-bit integer: the score in steps of 2^-20 nats in the upper bits, the first frame
+of its path in the lower ones. A frame's score is added to the upper bits only, so the larger of
+two integers is the better path (of equal ones, the one that began earlier) and carries its first
+frame along. Integer sums do not depend on the order, so streams, batches and devices agree to the last
+bit.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -31,32 +33,43 @@ START_BITS = 22  # 35 h of 30 ms frames; first frames are kept modulo this
 FRACTION_BITS = 20
 UNIT = 1 << (START_BITS + FRACTION_BITS)  # one nat
 START_MASK = (1 << START_BITS) - 1
-FLOOR_NATS = -1024.0  # a smaller log probability counts as this
+FLOOR_NATS = -1024.0  # smaller log probabilities count as this
 UNREACHED = -(1 << 19) * UNIT  # twice this, less a few thousand nats, still fits 64 bits
-CHUNK_FRAMES = 2048  # posteriors of long recordings are looked up piece by piece
+CHUNK_FRAMES = 2048  # long recordings are processed piece by piece
 
 
 @dataclass
 class KeywordState:
-    """What the search remembers between frames; `KeywordScorer.step` changes it in place.
-
-    table: (3, N, K, B) the states of each token.
-    entry: (N, K, B) the best way into each token; into the first one, a fresh start.
-    num_frames: frames seen so far.
-    """
+    """State of the search between frames; `KeywordScorer.step` changes it in place."""
 
     table: torch.Tensor
+    """(3, N, K, B) the states of each token."""
     entry: torch.Tensor
+    """(N, K, B) score of the best path into each token; for the first token, of a new path."""
     num_frames: int = 0
+    """Frames processed so far."""
 
     def __post_init__(self) -> None:
-        """Cut the parts that every frame works on, once."""
+        """Make the views that every frame works on, once."""
         table, entry = self.table, self.entry
         self.states = table.unbind()
-        self.spoken = table[:BLANKS]
+        self.in_token = table[:BLANKS]
         self.not_last = (table[PEAKED, :-1], table[BLANKS, :-1])
-        self.fresh_start, self.inner_entry = entry[0], entry[1:]
+        self.new_path, self.inner_entry = entry[0], entry[1:]
         self.ends = table[PEAKED].flatten(0, 1)
+
+
+class _Constants(NamedTuple):
+    """The table of keywords on one device."""
+
+    tokens: torch.Tensor
+    """(N * K,) token ids."""
+    bars: torch.Tensor | None
+    """(N - 1, K, 1) `UNREACHED` between equal tokens, which need a blank; None without any."""
+    num_tokens: torch.Tensor
+    """(K,) tokens of each keyword."""
+    last: torch.Tensor
+    """(K,) position of each keyword's last token in the table."""
 
 
 class KeywordScorer:
@@ -67,7 +80,7 @@ class KeywordScorer:
     """
 
     def __init__(self, keyword_ids: Sequence[Sequence[int]], blank: int = 0) -> None:
-        """Lay the keywords out as one padded table."""
+        """Arrange the keywords in one padded table."""
         if not keyword_ids or any(len(ids) == 0 for ids in keyword_ids):
             raise ValueError("keyword_ids: expected one or more keywords of one or more tokens")
         if any(token == blank or token < 0 for ids in keyword_ids for token in ids):
@@ -78,7 +91,7 @@ class KeywordScorer:
         padded = [ids + [blank] * (longest - len(ids)) for ids in self.keyword_ids]
         self._tokens = torch.tensor(padded).T.contiguous()  # (N, K)
         self._num_tokens = torch.tensor([len(ids) for ids in keyword_ids])
-        self._on: dict[torch.device, tuple[torch.Tensor | None, ...]] = {}
+        self._on: dict[torch.device, _Constants] = {}
 
     def initial_state(self, batch_size: int, device: torch.device | str = "cpu") -> KeywordState:
         """Return the state before the first frame of `batch_size` recordings."""
@@ -90,10 +103,10 @@ class KeywordScorer:
     def step(
         self, state: KeywordState, log_probs: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one frame. The numbers are those that the whole recording gives.
+        """Process one frame. The results are bit-equal to those of the whole recording.
 
         log_probs: (B, V) normalised.
-        Returns: confidence (B, K) of a keyword that ends here, and the frame it began at (B, K).
+        Returns: confidence (B, K) of a keyword that ends here, and its first frame (B, K).
         """
         ends = state.table.new_empty((len(self.keyword_ids), len(log_probs)))
         last_frame = torch.tensor(state.num_frames, device=log_probs.device)
@@ -108,16 +121,17 @@ class KeywordScorer:
         """Search whole recordings.
 
         log_probs: (B, T, V) normalised. lengths: (B,) valid frames, None if all are.
-        Returns: confidence (B, K, T) in [0, 1] of a keyword that ends at the frame, and the frame
-        it began at (B, K, T). Both are 0 on padding.
+        Returns: confidence (B, K, T) in [0, 1] of a keyword that ends at the frame, and its first
+        frame (B, K, T). Both are 0 on padding.
         """
         batch_size, num_frames, _ = log_probs.shape
         state = self.initial_state(batch_size, log_probs.device)
         ends = state.table.new_empty((num_frames, len(self.keyword_ids), batch_size))
         rows = iter(ends.unbind())
         for chunk in log_probs.split(CHUNK_FRAMES, dim=1):
-            for frame in zip(*(e.unbind() for e in self._emissions(chunk)), strict=True):
-                self._advance(state, *frame, next(rows))
+            parts = [part.unbind() for part in self._emissions(chunk)]
+            for tokens, blank, best in zip(*parts, strict=True):
+                self._advance(state, tokens, blank, best, next(rows))
         frames = torch.arange(num_frames, device=log_probs.device)
         confidence = self._confidence(ends.permute(2, 0, 1)).transpose(1, 2)
         start = _start_frame(ends.permute(2, 1, 0), frames)
@@ -129,29 +143,33 @@ class KeywordScorer:
     def events(
         self, log_probs: torch.Tensor, lengths: torch.Tensor, refractory_frames: int
     ) -> list[list[list[Event]]]:
-        """Return the events of each recording and keyword, at least one each."""
+        """Return the events of each recording and keyword, at least one for each."""
         return find_events(*self(log_probs, lengths), refractory_frames)
 
     def _confidence(self, ends: torch.Tensor) -> torch.Tensor:
-        """Turn the states (..., K) of whole paths into confidences."""
-        num_tokens = self._constants(ends.device)[2]
+        """Return the confidences of complete paths from their states (..., K)."""
+        num_tokens = self._constants(ends.device).num_tokens
         nats = (ends >> START_BITS).double() / (1 << FRACTION_BITS)
         return (nats / num_tokens).exp().float()
 
-    def _constants(self, device: torch.device) -> tuple[torch.Tensor | None, ...]:
-        """Return on the device: token ids, bars between equal tokens, L and the last tokens."""
+    def _constants(self, device: torch.device) -> _Constants:
+        """Return the keyword table on a device."""
         if device not in self._on:
             tokens, num_tokens = self._tokens.to(device), self._num_tokens.to(device)
             num_keywords = tokens.shape[1]
             last = (num_tokens - 1) * num_keywords + torch.arange(num_keywords, device=device)
             bars = ((tokens[:-1] == tokens[1:]) * UNREACHED)[..., None]
             has_repeats = any(a == b for ids in self.keyword_ids for a, b in _pairs(ids))
-            self._on[device] = (tokens.flatten(), bars if has_repeats else None, num_tokens, last)
+            self._on[device] = _Constants(
+                tokens.flatten(), bars if has_repeats else None, num_tokens, last
+            )
         return self._on[device]
 
-    def _emissions(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Look up a stretch (B, T, V): tokens (T, N, K, B), blank and best label (T, 1, 1, B)."""
-        tokens = self._constants(log_probs.device)[0]
+    def _emissions(
+        self, log_probs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return scores of (B, T, V): tokens (T, N, K, B), blank and best label (T, 1, 1, B)."""
+        tokens = self._constants(log_probs.device).tokens
         by_frame = log_probs.permute(1, 2, 0).float()
         best = by_frame.amax(1, keepdim=True)
         relative = _to_units(by_frame - best)
@@ -171,20 +189,21 @@ class KeywordScorer:
         best: torch.Tensor,
         ends: torch.Tensor,
     ) -> None:
-        """Move every state over one frame; write the keywords' last states into `ends` (K, B).
+        """Advance every state by one frame; write the last states of the keywords to `ends` (K, B).
 
         tokens: (N, K, B), blank and best: (1, 1, B), in units.
         """
-        _, bars, _, last = self._constants(state.table.device)
+        constants = self._constants(state.table.device)
+        bars, last = constants.bars, constants.last
         before, peaked, blanks = state.states
         peaked_inner, blanks_inner = state.not_last
         leaving = peaked_inner if bars is None else peaked_inner + bars
         torch.maximum(leaving, blanks_inner, out=state.inner_entry)
-        state.fresh_start.fill_(START_MASK - (state.num_frames & START_MASK))
+        state.new_path.fill_(START_MASK - (state.num_frames & START_MASK))
         torch.maximum(peaked, blanks, out=blanks)
         torch.maximum(before, state.entry, out=before)
         at_peak = before + tokens.add(best)
-        state.spoken.add_(tokens)
+        state.in_token.add_(tokens)
         blanks.add_(blank)
         torch.maximum(peaked, at_peak, out=peaked)
         torch.index_select(state.ends, 0, last, out=ends)
@@ -192,13 +211,13 @@ class KeywordScorer:
 
 
 def _to_units(nats: torch.Tensor) -> torch.Tensor:
-    """Round log probabilities to 2^-20 nats, in the upper part of an integer."""
+    """Round log probabilities to 2^-20 nats, in the upper bits of an integer."""
     steps = nats.clamp(min=FLOOR_NATS, max=0.0).mul(1 << FRACTION_BITS).round_()
     return steps.long().bitwise_left_shift_(START_BITS)
 
 
 def _start_frame(ends: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-    """Read the first frame of the paths that end at `frame`."""
+    """Return the first frame of the paths that end at `frame`."""
     start = START_MASK - (ends & START_MASK)
     return frame - ((frame - start) & START_MASK)
 

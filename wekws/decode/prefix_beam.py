@@ -1,10 +1,10 @@
-"""CTC prefix beam search, the decoder of published WeKWS figures without its known faults.
+"""CTC prefix beam search, the decoder of the published WeKWS figures without its known faults.
 
-A keyword is found where its tokens stand side by side in any hypothesis of the last beam, its end
+A keyword is found where its tokens are adjacent in any hypothesis of the last beam, its end
 included; its confidence is the geometric mean of the tokens' peak probabilities whatever its
-length. Unlike `wekws.decode.keyword` it finds nothing where the beam dropped the keyword. As in
-WeKWS only the keywords' own tokens and the blank are searched, so that other speech between two
-tokens of a keyword does not part them.
+length. Unlike `wekws.decode.keyword` it finds nothing where the beam pruned the keyword. As in
+WeKWS only the keywords' own tokens and the blank are searched, so other speech between two tokens
+of a keyword does not separate them.
 
 Source of the search: Hannun et al. 2014, arXiv:1408.2873, algorithm 1 (without a language model).
 """
@@ -18,7 +18,7 @@ from wekws.decode.events import Event, suppress
 
 
 class _Peak(NamedTuple):
-    """The best frame of the last token of a hypothesis, and the peaks before it."""
+    """The best frame of a hypothesis's last token, linked to the peaks of the tokens before."""
 
     token: int
     prob: float
@@ -27,7 +27,7 @@ class _Peak(NamedTuple):
 
 
 class _Prefix:
-    """A token sequence: a node of a tree, so that equal sequences are one object."""
+    """A token sequence as a node of a tree, so that equal sequences are one object."""
 
     __slots__ = ("token", "children")
 
@@ -43,7 +43,7 @@ class _Prefix:
 
 
 class _Hypothesis:
-    """Probability of a prefix that ends in blank or in its token, and its likeliest peaks."""
+    """Probability of a prefix, ending in blank or in its token, and its most likely peaks."""
 
     __slots__ = ("in_blank", "in_token", "peaks", "share")
 
@@ -57,8 +57,8 @@ class _Hypothesis:
     def total(self) -> float:
         return self.in_blank + self.in_token
 
-    def offer_peaks(self, peaks: _Peak | None, share: float) -> None:
-        """Take the peaks of the way into this prefix that carries most probability."""
+    def update_peaks(self, peaks: _Peak | None, share: float) -> None:
+        """Keep the peaks of the path into this prefix with the highest probability."""
         if share > self.share:
             self.peaks, self.share = peaks, share
 
@@ -70,7 +70,8 @@ class PrefixBeamDecoder:
     """Keywords in the hypotheses of a CTC prefix beam search.
 
     keyword_ids: the tokens of each keyword. beam_size: prefixes kept after each frame.
-    num_best: labels of a frame that are looked at. min_prob: what a label must exceed for that.
+    num_best: most likely labels of a frame that are followed, if above min_prob.
+    min_prob: probability that a label must exceed to be followed.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class PrefixBeamDecoder:
         min_prob: float = 0.05,
         blank: int = 0,
     ) -> None:
-        """Note the labels that the search follows."""
+        """Store the labels that the search follows."""
         if not keyword_ids or any(len(ids) == 0 or blank in ids for ids in keyword_ids):
             raise ValueError("keyword_ids: expected keywords of one or more tokens, no blanks")
         self.keyword_ids = [tuple(ids) for ids in keyword_ids]
@@ -96,7 +97,7 @@ class PrefixBeamDecoder:
     def events(
         self, log_probs: torch.Tensor, lengths: torch.Tensor, refractory_frames: int
     ) -> list[list[list[Event]]]:
-        """Return the events of each recording and keyword, none where no hypothesis holds it.
+        """Return the events of each recording and keyword, none where no hypothesis contains it.
 
         log_probs: (B, T, V) normalised. lengths: (B,) valid frames.
         """
@@ -134,22 +135,22 @@ class PrefixBeamDecoder:
                 if label == self.blank:
                     new = at(prefix)
                     new.in_blank += old.total * prob
-                    new.offer_peaks(old.peaks, old.total * prob)
+                    new.update_peaks(old.peaks, old.total * prob)
                     continue
                 is_repeat = label == prefix.token
                 if is_repeat and old.in_token > 0:
                     new = at(prefix)
                     new.in_token += old.in_token * prob
-                    new.offer_peaks(_raised(old.peaks, prob, frame), old.in_token * prob)
+                    new.update_peaks(_raised(old.peaks, prob, frame), old.in_token * prob)
                 gain = (old.in_blank if is_repeat else old.total) * prob
                 if gain > 0:
                     new = at(prefix.extended(label))
                     new.in_token += gain
-                    new.offer_peaks(_Peak(label, prob, frame, old.peaks), gain)
+                    new.update_peaks(_Peak(label, prob, frame, old.peaks), gain)
         return longer
 
     def _prune(self, beam: _Beam) -> _Beam:
-        """Keep the likeliest prefixes, scaled to sum to 1: long recordings do not underflow."""
+        """Keep the most likely prefixes, scaled to sum to 1, so that nothing underflows."""
         best = sorted(beam.items(), key=lambda item: -item[1].total)[: self.beam_size]
         scale = 1.0 / sum(hypothesis.total for _, hypothesis in best)
         for _, hypothesis in best:
@@ -177,7 +178,7 @@ class PrefixBeamDecoder:
 
 
 def _raised(peaks: _Peak | None, prob: float, frame: int) -> _Peak | None:
-    """Move the last token's peak to this frame if it is higher."""
+    """Move the last token's peak to this frame if its probability is higher."""
     if peaks is None or prob <= peaks.prob:
         return peaks
     return peaks._replace(prob=prob, frame=frame)
@@ -192,5 +193,5 @@ def _in_order(peaks: _Peak | None) -> list[_Peak]:
 
 
 def _geometric_mean(probs: list[float]) -> float:
-    # torch's exp may end a last bit above 1
+    # exp can return a value one bit above 1.
     return min(float(torch.tensor(probs, dtype=torch.float64).log().mean().exp()), 1.0)

@@ -1,4 +1,4 @@
-"""How long forward passes take on one CPU thread, utterance by utterance."""
+"""CPU time of a forward pass, one utterance at a time."""
 
 import time
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from wekws.model.model import KwsModel
 def forward_ms(models: Sequence[KwsModel], num_frames: int, repeats: int = 30) -> list[float]:
     """Return for each model the CPU time in ms of one utterance of ``num_frames`` frames.
 
-    CMVN and network, without the front end, batch 1; the caller sets the threads. The models take
-    turns, so that all meet the same machine; the least of the repeats counts, after three calls
-    that do not.
+    CMVN and network without the front end, batch of 1; the caller sets the number of threads. The
+    models take turns, so that the load of the machine affects all alike. The result is the least
+    of the repeats, after three warm-up calls.
     """
     feats = torch.randn(1, num_frames, models[0].config.input_dim)
     times: list[list[float]] = [[] for _ in models]

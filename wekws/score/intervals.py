@@ -1,4 +1,4 @@
-"""95 % intervals of error rates: Wilson's for shares, the exact Poisson one for counts in time."""
+"""95 % intervals of error rates: Wilson's for shares, exact Poisson for counts per time."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ TAIL = 0.025
 def wilson(
     misses: int | np.ndarray, num_trials: int | np.ndarray
 ) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """Return low and high of a share; whole DET curves at once if given arrays.
+    """Return the lower and upper end for a share; of a whole DET curve if given arrays.
 
     Raises: ValueError unless 0 <= misses <= num_trials and num_trials > 0.
     Source: Wilson 1927, JASA 22, 209; without continuity correction.
@@ -29,11 +29,11 @@ def wilson(
 def poisson_exact(
     count: int | np.ndarray, hours: float
 ) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """Return low and high of a rate per hour, from a count of events in `hours`.
+    """Return the lower and upper end for a rate per hour, from a count of events in `hours`.
 
     Raises: ValueError unless count >= 0 and hours > 0.
-    Source: Garwood 1936, Biometrika 28, 437: the rates at which the count, or more (fewer), has
-    a chance of 2.5 %.
+    Source: Garwood 1936, Biometrika 28, 437: the rates at which this count or more (or
+    fewer) has a probability of 2.5 %.
     """
     counts = np.asarray(count, dtype=float)
     if not (hours > 0 and np.all(counts >= 0)):

@@ -1,7 +1,8 @@
-"""Error rates of models on the same test set, compared utterance by utterance.
+"""Paired comparison of error rates: models on the same test set, utterance by utterance.
 
-Two students that hear the same utterances differ less by chance than two drawn apart. A bootstrap
-over the utterances, the same for all, and over each model's runs shows what is left of chance.
+On the same utterances two models differ less by chance than on different ones. A bootstrap over
+the utterances, with the same resamples for all models, and over each model's runs gives the
+interval of a difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from wekws.dataset.manifest import read_data_list
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
 from wekws.score.det import Budget
-from wekws.score.scores import read_score_info, read_scores
+from wekws.score.scores import SCORES_NAME, read_score_info, read_scores
 from wekws.score.sets import transcript
 
 NUM_RESAMPLES = 1000
@@ -22,26 +23,28 @@ NUM_RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Trials:
-    """One keyword's scores in one run, by utterance.
-
-    positives: (P,) best confidence of each utterance of the keyword, below 0 if rejected.
-    negatives: (M,) confidence of each event on utterances without any keyword, descending.
-    places: (M,) which of the ``num_negatives`` utterances each of them is on. hours: of these.
-    """
+    """One keyword's scores in one run, by utterance."""
 
     positives: np.ndarray
+    """(P,) best confidence of each utterance of the keyword, below 0 if rejected."""
     negatives: np.ndarray
+    """(M,) confidence of each event on utterances without any keyword, descending."""
     places: np.ndarray
+    """(M,) index of each event's utterance among the ``num_negatives``."""
     num_negatives: int
+    """Utterances without any keyword."""
     hours: float
+    """Their audio."""
 
 
 @dataclass(frozen=True)
 class RunTrials:
-    """A run's scores of one test set. keys: its utterances, in order."""
+    """A run's scores of one test set."""
 
     keys: tuple[str, ...]
+    """Keys of its utterances, in order."""
     by_keyword: Mapping[str, Trials]
+    """Scores of every keyword with positives."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +52,30 @@ class Estimate:
     """A figure with its 95 % interval."""
 
     value: float
+    """The figure."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
 
 
 def read_trials(result_dir: Path) -> RunTrials:
-    """Read what ``score_ctc`` wrote. Keywords without positives are left out.
+    """Read the scores of a result folder. Keywords without positives are left out.
 
-    Raises: DataError if no audio is without a keyword: false alarms need some.
+    Raises: DataError if every utterance contains a keyword: false alarms need others.
     """
     info = read_score_info(result_dir)
-    table = read_scores(Path(result_dir) / "score.txt")
+    table = read_scores(result_dir / SCORES_NAME)
     by_key = {utterance.key: utterance for utterance in read_data_list(info["data_list"])}
     texts = [transcript(by_key[key]) for key in table.keys]
     hours = np.array([by_key[key].duration for key in table.keys]) / 3600
     words = info["keywords"]
     holds = np.array([[contains_keyword(text, word) for word in words] for text in texts])
-    is_negative = ~holds.any(axis=1)
+    is_negative = ~np.logical_or.reduce(holds, axis=1)
     if not is_negative.any():
-        raise DataError(f"{result_dir}: every utterance holds a keyword; false alarms need others")
+        raise DataError(
+            f"{result_dir}: every utterance contains a keyword; false alarms need others"
+        )
     number = np.cumsum(is_negative) - 1
     trials = {}
     for index, keyword in enumerate(words):
@@ -89,9 +97,9 @@ def read_trials(result_dir: Path) -> RunTrials:
 class Bootstrap:
     """FRR at a budget of false alarms in many resamples of one test set.
 
-    Utterances are drawn with Poisson weights of mean 1, the same for every run that is asked
-    about, and each resample chooses its own threshold: the uncertainty of the threshold is in the
-    intervals, those of few hours of negatives above all.
+    Utterances get Poisson weights of mean 1, the same for every run. Each resample chooses its
+    own threshold, so that the intervals contain the uncertainty of the threshold, which is large
+    for few hours of negatives.
     Source: Efron and Tibshirani 1993, "An introduction to the bootstrap"; Poisson weights as in
     Hanley and MacGibbon 2006, doi:10.1016/j.cmpb.2006.04.006.
     """
@@ -102,35 +110,38 @@ class Bootstrap:
         self._weights: dict[tuple[str, str], np.ndarray] = {}
 
     def frr(self, runs: Sequence[RunTrials], keyword: str | None, budget: Budget) -> np.ndarray:
-        """Return FRR as it is, then in each resample, (1 + R,): the mean over runs and keywords.
+        """Return FRR of the set, then of each resample, (1 + R,): mean over runs and keywords.
 
-        keyword: None for the mean over all of them. In a resample the runs are drawn too.
+        keyword: None: the mean over all keywords. Resamples draw the runs too.
         Raises: DataError if a run was scored on another test set.
         """
         if any(run.keys != self._keys for run in runs):
             raise DataError("runs that were scored on different utterances cannot be compared")
         names = [keyword] if keyword else list(runs[0].by_keyword)
         rates = np.stack(
-            [np.mean([self._one(run.by_keyword[n], n, budget) for n in names], 0) for run in runs]
+            [
+                np.mean([self._keyword_frr(run.by_keyword[n], n, budget) for n in names], 0)
+                for run in runs
+            ]
         )
         drawn = np.random.default_rng(len(runs)).integers(len(runs), size=(len(runs), self._num))
         resampled = np.take_along_axis(rates[:, 1:], drawn, axis=0).mean(axis=0)
         return np.concatenate([[rates[:, 0].mean()], resampled])
 
-    def _one(self, trials: Trials, keyword: str, budget: Budget) -> np.ndarray:
-        positive = self._drawn("positives " + keyword, len(trials.positives))
-        negative = self._drawn("negatives", trials.num_negatives)
+    def _keyword_frr(self, trials: Trials, keyword: str, budget: Budget) -> np.ndarray:
+        positive = self._resampled("positives " + keyword, len(trials.positives))
+        negative = self._resampled("negatives", trials.num_negatives)
         allowed = budget.allowed(trials.hours)
-        # Enough of the highest events to use the budget up in every resample but freak ones.
+        # Enough of the highest events to use the budget up in practically every resample.
         top = min(len(trials.negatives), 20 * (allowed + 1))
         is_within = negative[:, trials.places[:top]].cumsum(axis=1) <= allowed
-        first = is_within.sum(axis=1)  # the first event that goes beyond the budget
+        first = is_within.sum(axis=1)  # the first event beyond the budget
         highest = np.append(trials.negatives[:top], -0.5)[first]  # must not be detected
         is_missed = trials.positives[None, :] <= highest[:, None]
         return (positive * is_missed).sum(axis=1) / np.maximum(positive.sum(axis=1), 1)
 
-    def _drawn(self, name: str, size: int) -> np.ndarray:
-        """Return (1 + R, size) weights, the first row all 1: the set as it is."""
+    def _resampled(self, name: str, size: int) -> np.ndarray:
+        """Return (1 + R, size) weights; the first row is all 1: the set itself."""
         if (name, str(size)) not in self._weights:
             seed = [ord(letter) for letter in name]
             drawn = np.random.default_rng(seed).poisson(1.0, (self._num, size))
@@ -140,6 +151,6 @@ class Bootstrap:
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Return value and 95 % percentile interval of what ``Bootstrap.frr`` gave, or a difference."""
+    """Return the estimate from the output of ``Bootstrap.frr`` or from a difference of two."""
     low, high = np.percentile(values[1:], [2.5, 97.5])
     return Estimate(float(values[0]), float(low), float(high))

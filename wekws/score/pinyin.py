@@ -1,4 +1,4 @@
-"""Keyword names for readers and machines without Chinese: pinyin with tone marks."""
+"""Pinyin with tone marks, for readers and fonts without Chinese."""
 
 import re
 from itertools import groupby
@@ -9,7 +9,7 @@ _CJK = re.compile(r"[\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-
 
 
 def has_cjk(text: str) -> bool:
-    """Say whether any character of the text is Chinese."""
+    """Say whether the text contains a Chinese character."""
     return _CJK.search(text) is not None
 
 
@@ -25,5 +25,5 @@ def pinyin(text: str) -> str:
 
 
 def with_pinyin(text: str) -> str:
-    """Return the text followed by its pinyin where it holds Chinese."""
+    """Return the text, followed by its pinyin if it contains Chinese."""
     return f"{text} ({pinyin(text)})" if has_cjk(text) else text

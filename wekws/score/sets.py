@@ -1,4 +1,4 @@
-"""What each keyword is tested on: its positives, audio without any keyword, other keywords'."""
+"""Scores by keyword: positives, utterances without any keyword, utterances of other keywords."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,58 +13,64 @@ from wekws.score.scores import ScoreTable
 
 @dataclass(frozen=True)
 class KeywordSet:
-    """The scores of one keyword on one dataset, by what the utterances hold.
-
-    positives: (P,) best confidence of each utterance of the keyword, below 0 if rejected.
-    negatives: (M,) confidence of each event on utterances without any keyword.
-    confusions: (C,) confidence of each event on utterances of other keywords only.
-    num_*: utterances; *_hours: their audio.
-    """
+    """The scores of one keyword on one dataset, by the words of the utterances."""
 
     keyword: str
+    """The keyword."""
     positives: np.ndarray
+    """(P,) best confidence of each utterance of the keyword, below 0 if rejected."""
     negatives: np.ndarray
+    """(M,) confidence of each event on utterances without any keyword."""
     num_negatives: int
+    """Utterances without any keyword."""
     negative_hours: float
+    """Their audio."""
     confusions: np.ndarray
+    """(C,) confidence of each event on utterances of other keywords only."""
     num_confusions: int
+    """Utterances of other keywords only."""
     confusion_hours: float
+    """Their audio."""
 
     @property
     def problem(self) -> str | None:
-        """Why error rates cannot be told, if they cannot."""
+        """Reason why there are no error rates, or None."""
         if len(self.positives) == 0:
-            return f"no positives: no scored utterance holds {self.keyword}"
+            return f"no positives: no scored utterance contains {self.keyword}"
         if self.negative_hours <= 0:
-            return "no negatives: every scored utterance holds a keyword"
+            return "no negatives: every scored utterance contains a keyword"
         return None
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the error rates should know."""
+        """Remarks for readers of the error rates."""
         scores = np.concatenate([self.positives, self.negatives])
         if len(scores) > 1 and (scores == scores[0]).all():
-            return [f"all scores are equal ({scores[0]:g}): no threshold tells them apart"]
+            return [f"all scores are equal ({scores[0]:g}): no threshold separates them"]
         return []
 
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """A dataset that was scored: every keyword's scores and what was left out."""
+    """The scores of a dataset."""
 
     keywords: tuple[KeywordSet, ...]
+    """The scores of each keyword."""
     num_utterances: int
+    """Utterances with a score."""
     hours: float
+    """Their audio."""
     not_scored: int
+    """Utterances of the data list without a score."""
 
 
 def split_by_keyword(
     table: ScoreTable, utterances: Sequence[Utterance], keywords: Sequence[str]
 ) -> ScoredSet:
-    """Sort the scored utterances of a data list by the keywords that they hold.
+    """Sort the scored utterances of a data list by the keywords that they contain.
 
-    Utterances that have no line in the score file count nowhere but in `not_scored`.
-    Raises: DataError if an utterance was scored that the list does not have.
+    Utterances without a line in the score file count in `not_scored` only.
+    Raises: DataError if a scored utterance is not in the list.
     """
     by_key = {utterance.key: utterance for utterance in utterances}
     unknown = [key for key in table.keys if key not in by_key]
@@ -76,24 +82,25 @@ def split_by_keyword(
     texts = [transcript(by_key[key]) for key in table.keys]
     hours = np.array([by_key[key].duration for key in table.keys]) / 3600
     holds = np.array([[contains_keyword(text, word) for word in keywords] for text in texts])
+    holds_any = np.logical_or.reduce(holds, axis=1)
     sets = tuple(
-        _keyword_set(table, keyword, holds[:, k], holds.any(1), hours)
+        _keyword_set(table, keyword, holds[:, k], holds_any, hours)
         for k, keyword in enumerate(keywords)
     )
     return ScoredSet(sets, len(table.keys), float(hours.sum()), len(by_key) - len(table.keys))
 
 
 def transcript(utterance: Utterance) -> str:
-    """Return the words of an utterance, from its tokens if the list is of WeKWS's older form.
+    """Return the words of an utterance, from its tokens if the list has WeKWS's older form.
 
-    Raises: DataError if there are label ids only.
+    Raises: DataError if the list has label ids only.
     """
     if isinstance(utterance.txt, str):
         return utterance.txt
     if utterance.tok is None:
         raise DataError(
             f"utterance {utterance.key}: txt holds label ids and there is no tok; "
-            "keywords can only be told from text"
+            "keywords can be found in text only"
         )
     return " ".join(utterance.tok)
 

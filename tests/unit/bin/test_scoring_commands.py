@@ -17,8 +17,10 @@ from wekws.files import write_yaml
 from wekws.model.checkpoint import save_weights
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig
+from wekws.score.det import Budget
 from wekws.score.scores import read_scores
-from wekws.score.summary import validate_summary
+from wekws.score.scoring import score_list
+from wekws.score.summary import summarise, validate_summary
 
 KEYWORDS = ["嗨小问", "SMART MIRROR"]
 TEXTS = ["嗨小问", "smart mirror please", "你好", "<noise>", "嗨小问", "smart mirrors"]
@@ -134,3 +136,23 @@ def test_a_set_without_negatives(folder, tmp_path):
     with pytest.raises(DataError, match="no negatives"):
         evaluate("--result_dir", result)
     assert not (result / "summary.json").exists()
+
+
+def test_the_library_scores_and_summarises_without_the_commands(folder, tmp_path):
+    scored = score_list(
+        folder / "final.pt", folder / "test/data.list", tmp_path / "test", num_workers=1,
+        device="cpu",
+    )  # fmt: skip
+    assert scored.num_utterances == 6 and scored.hours == pytest.approx(10.5 / 3600)
+    score_list(
+        str(folder / "final.pt"), str(folder / "dev/data.list"), str(tmp_path / "dev"),
+        num_workers=1, device="cpu",
+    )  # fmt: skip
+    summary = summarise(tmp_path / "test", dev_result_dir=tmp_path / "dev", budgets=[Budget(2.0)])
+    assert json.loads((tmp_path / "test/summary.json").read_text(encoding="utf-8")) == summary
+    points = summary["keywords"][0]["operating_points"]
+    assert [point["budget"] for point in points] == ["2/h", "1 in all"]
+    with pytest.raises(ConfigError, match="decoder: found 'beam'; expected one of keyword"):
+        score_list(folder / "final.pt", folder / "test/data.list", tmp_path / "x", decoder="beam")
+    with pytest.raises(ConfigError, match="batch_size: found 0, expected >= 1"):
+        score_list(folder / "final.pt", folder / "test/data.list", tmp_path / "x", batch_size=0)

@@ -5,6 +5,7 @@ from pathlib import Path
 import fake_results as fake
 import numpy as np
 import pytest
+import yaml
 
 from wekws.bin.named_dirs import parse_named_dirs
 from wekws.bin.report import main
@@ -334,3 +335,16 @@ def test_the_headline_budget_is_the_one_closest_to_one_an_hour(tmp_path):
     with_budgets(folder, {})
     assert headline_budget([read_result("a", folder)]) == "1/h"
     assert headline_budget([]) == "1/h"
+
+
+def test_macs_and_look_ahead_follow_the_frame_skip_of_the_run(tmp_path):
+    exp_dir = fake.make_run(tmp_path / "student", model=MODEL)
+    fake.make_result(exp_dir / "test_avg_3", ["A"])
+    config = yaml.safe_load((exp_dir / "config.yaml").read_text())
+    config["dataset_conf"] = {"frame_skip": 1}
+    (exp_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["--student_dir", str(exp_dir), "--out_dir", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if "| 105 ms |" in line]
+    # 134,784 weights a frame, 100 frames a second; 3 blocks x 2 frames x 10 ms + 20 + 25.
+    assert row.split("|")[6].strip() == "13.48 M"
