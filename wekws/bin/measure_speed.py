@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     path = args.checkpoint.parent / "speed.json"
     write_json(path, record)
     print(
-        f"{path}: for {args.duration_s:g} s of audio the teacher takes {times['teacher']:.2f} ms, the "
-        f"student {times['student']:.2f} ms: it is {record['speed_up']:.1f} times as fast"
+        f"{path}: for {args.duration_s:g} s of audio the teacher takes {times['teacher']:.2f} ms, "
+        f"the student {times['student']:.2f} ms: it is {record['speed_up']:.1f} times as fast"
     )
     return 0
 

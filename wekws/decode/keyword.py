@@ -16,8 +16,8 @@ after it (`BLANKS`), which are optional except between equal tokens.
 A state is one 64-bit integer: the score in steps of 2^-20 nats in the upper bits, the first frame
 of its path in the lower ones. A frame's score is added to the upper bits only, so the larger of
 two integers is the better path (of equal ones, the one that began earlier) and carries its first
-frame along. Integer sums do not depend on the order, so streams, batches and devices agree to the last
-bit.
+frame along. Integer sums do not depend on the order, so streams, batches and devices agree to the
+last bit.
 """
 
 from collections.abc import Sequence
