@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from wekws.dataset.cmvn_stats import compute_cmvn, write_cmvn
+from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.log import run
-from wekws.train.train_config import load_experiment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         "--num_workers", type=int, default=2, help="processes that extract features [2]"
     )
     args = parser.parse_args(argv)
-    config = load_experiment(args.config, overlays=args.overlay).dataset_conf
+    config = load_dataset_config(args.config, args.overlay)
     stats = compute_cmvn(
         args.data_list, config, cache_dir=args.cache_dir, num_workers=args.num_workers
     )

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wav_scp", type=Path, required=True, help="audio files, `id path`")
     parser.add_argument("--text", type=Path, required=True, help="transcripts, `id transcript`")
     parser.add_argument(
-        "--utt2dur", type=Path, help="durations, `id seconds`; other files are opened"
+        "--utt2dur", type=Path, help="durations to compare with those of the audio, `id seconds`"
     )
     parser.add_argument("--data_list", type=Path, required=True, help="data.list to write")
     parser.add_argument(

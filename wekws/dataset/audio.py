@@ -1,11 +1,13 @@
 """Audio files as mono float32 samples, with a clear error for every file that cannot be used.
 
 All formats that libsndfile reads are accepted (WAV of any sample format, FLAC, Ogg, ...), with
-any number of channels. libsndfile does not report a truncated WAV (it takes the length of the
-file) or a truncated Ogg (it stops at the last whole page), so both are checked here.
+any number of channels and all usual sample rates. libsndfile does not report a truncated WAV (it
+takes the length of the file) or a truncated Ogg (it stops at the last whole page), so both are
+checked here.
 """
 
 import functools
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,13 @@ import torchaudio
 
 from wekws.errors import DataError
 
-AudioDefect = Literal["missing", "empty", "truncated", "unreadable"]
+AudioDefect = Literal["missing", "empty", "truncated", "unreadable", "unsupported_rate"]
 
+_MIN_SAMPLE_RATE_HZ = 4000
+_MAX_SAMPLE_RATE_HZ = 384_000
+# The resampling filter has about source x target / gcd^2 values: 70,560 from 44100 to 16000 Hz, but
+# 7e8 from 44101 to 16000 Hz, which needs more than 20 GB to compute.
+_MAX_FILTER_VALUES = 1 << 23
 # A writer that streams cannot go back to the header; it leaves a size near 2 or 4 GiB there.
 _STREAMED_WAV_BYTES = 0x7FFFF000
 _MAX_OGG_PAGE_BYTES = 65307
@@ -83,11 +90,14 @@ def read_audio(path: str | os.PathLike[str], sample_rate_hz: int) -> np.ndarray:
     """Return the samples of a file, (N,) float32 in [-1, 1], mono, at ``sample_rate_hz``.
 
     Channels are averaged, other rates are resampled (windowed sinc, torchaudio's defaults).
-    Raises: AudioError for a file that is missing, empty, truncated or unreadable.
+    Raises: AudioError for a file that is missing, empty, truncated or unreadable, or whose sample
+    rate is not supported.
     """
     samples, info = decode(path)
     if info.sample_rate_hz == sample_rate_hz:
         return samples
+    if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
+        raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
     return _resampler(info.sample_rate_hz, sample_rate_hz)(torch.from_numpy(samples)).numpy()
 
 
@@ -110,6 +120,24 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, AudioInfo]:
     if not np.isfinite(mono).all():
         raise AudioError(path, "unreadable", "NaN or infinite samples", "replace it")
     return mono, info
+
+
+def unsupported_rate(source_rate_hz: int, target_rate_hz: int) -> str:
+    """Describe why audio cannot be resampled from one rate to another; empty if it can.
+
+    Refused are implausible rates, and ratios whose filter would need too much memory.
+    """
+    if source_rate_hz == target_rate_hz:
+        return ""
+    if not _MIN_SAMPLE_RATE_HZ <= source_rate_hz <= _MAX_SAMPLE_RATE_HZ:
+        return (
+            f"sample rate {source_rate_hz} Hz is not between {_MIN_SAMPLE_RATE_HZ} and"
+            f" {_MAX_SAMPLE_RATE_HZ} Hz"
+        )
+    divisor = math.gcd(source_rate_hz, target_rate_hz)
+    if source_rate_hz // divisor * (target_rate_hz // divisor) > _MAX_FILTER_VALUES:
+        return f"sample rate {source_rate_hz} Hz has no simple ratio to {target_rate_hz} Hz"
+    return ""
 
 
 def _info(stream: soundfile.SoundFile) -> AudioInfo:

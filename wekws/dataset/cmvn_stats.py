@@ -53,17 +53,35 @@ def compute_cmvn(
     They are computed from the training caches (all augmented copies, or without copies the audio
     with dither), which are built if needed and which training then reuses.
     num_workers: processes that extract features; 0: this one.
-    Raises: DataError if too much audio is unreadable.
+    Raises: DataError if too much audio is unreadable, or naming an utterance whose features are
+    not finite.
     """
+    utterances = read_data_list(data_list)
     caches = open_caches(
         data_list,
-        read_data_list(data_list),
+        utterances,
         views=config.cached_views(is_training=True),
         cache_dir=cache_dir,
         num_workers=num_workers,
         max_bad_fraction=config.max_bad_fraction,
     )
-    return cache_stats(caches, num_threads=max(1, num_workers))
+    stats = cache_stats(caches, num_threads=max(1, num_workers))
+    if not (np.isfinite(stats.mean_stat).all() and np.isfinite(stats.var_stat).all()):
+        utterance = utterances[_first_non_finite(caches)]
+        raise DataError(
+            f"{data_list}: the features of utterance {utterance.key} are not finite; correct or"
+            f" remove {utterance.wav}"
+        )
+    return stats
+
+
+def _first_non_finite(caches: Iterable[FeatureCache]) -> int:
+    """Return the index of the first utterance with features that are not finite."""
+    for cache in caches:
+        bad_frames = np.flatnonzero(~np.isfinite(cache.frames).all(axis=1))
+        if len(bad_frames):
+            return int(np.searchsorted(np.cumsum(cache.num_frames), bad_frames[0], side="right"))
+    raise AssertionError("the sums of finite features are finite in float64")
 
 
 def cache_stats(caches: Iterable[FeatureCache], *, num_threads: int = 1) -> CmvnStats:

@@ -109,7 +109,13 @@ class Extractor:
                 babble_pool=functools.partial(self._babble, index) if len(self.keys) > 1 else None,
                 recorded_pool=self._recorded if self._noise_paths else None,
             )
-        return fbank(samples, view.front_end, dither=view.dither, rng=rng)
+        feats = fbank(samples, view.front_end, dither=view.dither, rng=rng)
+        if not torch.isfinite(feats).all():
+            raise DataError(
+                f"{self.wavs[index]}: features are not finite: the largest sample is"
+                f" {np.abs(samples).max():.3g}; expected samples between -1 and 1"
+            )
+        return feats
 
     def extract_many(self, indices: Sequence[int], copy: int) -> ExtractedFeatures:
         """Return the features of several utterances; failures are recorded, not raised."""

@@ -1,4 +1,4 @@
-"""The labels of a model: its vocabulary, the way text becomes tokens, and its keywords."""
+"""The label set of a model: vocabulary, tokenizer and keywords."""
 
 import os
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from wekws.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSet:
-    """Vocabulary, tokenizer and keywords, which belong together and travel together."""
+    """Vocabulary, tokenizer and keywords of a model in one object."""
 
     vocabulary: Vocabulary
-    """The label tokens; a token's position is its id and its output row."""
+    """The label tokens; the position of a token is its id and its output row."""
     tokenizer: Tokenizer
-    """Cuts transcripts into tokens."""
+    """Splits transcripts into tokens."""
     keywords: tuple[str, ...] = ()
-    """Normalised keywords; empty for a model that is not tested on any."""
+    """Normalised keywords; empty for a model that is not tested on keywords."""
 
     @classmethod
     def load(
@@ -29,7 +29,7 @@ class LabelSet:
         lexicon: str | os.PathLike[str] | None = None,
         keywords_file: str | os.PathLike[str] | None = None,
     ) -> "LabelSet":
-        """Read ``dict.txt`` and, where they are given, a lexicon and a keywords file.
+        """Read ``dict.txt`` and, if given, a pronunciation lexicon and a keywords file.
 
         Raises: DataError or ConfigError naming the file and line that cannot be used.
         """
@@ -42,28 +42,28 @@ class LabelSet:
 
     @property
     def size(self) -> int:
-        """Number of tokens, blank and filler included: outputs of the model."""
+        """Number of tokens, blank and filler included; the model has as many outputs."""
         return self.vocabulary.size
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the vocabulary; equal for models with the same outputs."""
+        """Hash (16 hexadecimal digits) of the tokens; equal for models with the same outputs."""
         return self.vocabulary.fingerprint
 
     def encode(self, text: str) -> list[int]:
-        """Return the label ids of a transcript; a run of tokens from outside is one filler."""
+        """Return the label ids of a transcript; consecutive unknown tokens give one filler."""
         return self.vocabulary.encode(text, self.tokenizer)
 
     def encode_utterance(self, utterance: Utterance) -> list[int]:
-        """Return the label ids of an utterance, from its tokens or ids if it carries those.
+        """Return the label ids of an utterance, from its tokens or label ids if it has them.
 
-        Raises: DataError for an id that is blank or has no token.
+        Raises: DataError for the id of blank and for an id without a token.
         """
         return self.vocabulary.encode_utterance(utterance, self.tokenizer)
 
     @cached_property
     def keyword_ids(self) -> tuple[tuple[int, ...], ...]:
-        """Label ids of each keyword; tokens that the vocabulary lacks are filler."""
+        """Label ids of each keyword; tokens that are not in the vocabulary become filler."""
         return tuple(tuple(self.encode(keyword)) for keyword in self.keywords)
 
     def scorable_ids(self, keyword: str) -> list[int]:

@@ -1,6 +1,6 @@
 """Preparation of a corpus: Kaldi lists with absolute paths, then ``data.list``."""
 
-import math
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,8 +17,12 @@ from wekws.dataset.manifest import (
 )
 from wekws.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 _TABLES = ("wav.scp", "text", "utt2spk", "utt2dur")
 _MAX_NAMED = 5
+# Durations in utt2dur are rounded; a larger difference means that the file has changed.
+_DURATION_TOLERANCE_S = 0.1
 
 
 def prepare_kaldi(
@@ -73,15 +77,16 @@ def make_data_list(
 ) -> list[Utterance]:
     """Join ``wav.scp`` and ``text`` into a ``data.list`` with durations; return its utterances.
 
-    utt2dur: durations in seconds; utterances that are not in it get the length in the file's
-    header.
+    Durations are those of the audio files: they become the hours of false alarms per hour.
+    utt2dur: durations in seconds to compare them with; a difference gives a warning.
     num_workers: processes that read headers; 1: this one.
-    Raises: DataError if an id is in one of the two lists only, or if a duration cannot be found.
+    Raises: DataError if an id is in one of the two lists only, or if audio cannot be read.
     """
     wavs, texts = read_kaldi_table(wav_scp), read_kaldi_table(text)
     _check_ids(wavs, texts, wav_scp, text)
-    listed = read_kaldi_table(utt2dur) if utt2dur else {}
-    durations = _durations(wavs, listed, num_workers)
+    durations = _durations(wavs, num_workers)
+    if utt2dur:
+        _compare_durations(durations, utt2dur)
     utterances = [
         Utterance(key=key, wav=wav, txt=texts[key], duration=durations[key])
         for key, wav in wavs.items()
@@ -112,36 +117,21 @@ def _examples(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)[:_MAX_NAMED])
 
 
-def _durations(
-    wavs: Mapping[str, str], listed: Mapping[str, str], num_workers: int
-) -> dict[str, float]:
-    """Return seconds by id: from utt2dur, otherwise from the header of the file."""
-    unlisted = [key for key in wavs if key not in listed]
-    probed = _probe_all([wavs[key] for key in unlisted], num_workers)
-    results = {key: _parse(key, listed[key]) for key in wavs if key in listed}
-    results |= dict(zip(unlisted, probed, strict=True))
-    problems = [result for result in results.values() if isinstance(result, str)]
+def _durations(wavs: Mapping[str, str], num_workers: int) -> dict[str, float]:
+    """Return the duration of each file in seconds, by id.
+
+    Raises: DataError naming the first files that cannot be read.
+    """
+    if num_workers <= 1:
+        probed = [_probe(wav) for wav in wavs.values()]
+    else:
+        with ProcessPoolExecutor(num_workers) as pool:
+            probed = list(pool.map(_probe, wavs.values(), chunksize=64))
+    problems = [result for result in probed if isinstance(result, str)]
     if problems:
         more = f"... {len(problems)} in all; validate_data lists them"
         raise DataError("\n".join([*problems[:_MAX_NAMED], more]))
-    return {key: result for key, result in results.items() if isinstance(result, float)}
-
-
-def _parse(key: str, seconds: str) -> float | str:
-    """Return a listed duration, or a description of the problem."""
-    try:
-        if 0 < float(seconds) < math.inf:
-            return float(seconds)
-    except ValueError:
-        pass
-    return f"utt2dur: the duration of {key} is '{seconds}'; expected seconds"
-
-
-def _probe_all(wavs: Sequence[str], num_workers: int) -> list[float | str]:
-    if num_workers <= 1 or not wavs:
-        return [_probe(wav) for wav in wavs]
-    with ProcessPoolExecutor(num_workers) as pool:
-        return list(pool.map(_probe, wavs, chunksize=64))
+    return {key: s for key, s in zip(wavs, probed, strict=True) if isinstance(s, float)}
 
 
 def _probe(wav: str) -> float | str:
@@ -150,3 +140,28 @@ def _probe(wav: str) -> float | str:
         return probe(wav).duration_s
     except AudioError as error:
         return str(error)
+
+
+def _compare_durations(durations: Mapping[str, float], utt2dur: str | os.PathLike[str]) -> None:
+    listed = read_kaldi_table(utt2dur)
+    wrong = [
+        key for key in durations if key in listed and durations_differ(listed[key], durations[key])
+    ]
+    for key in wrong[:_MAX_NAMED]:
+        logger.warning(
+            "%s: the duration of %s is '%s', but its audio has %.3f s, which is used instead",
+            utt2dur,
+            key,
+            listed[key],
+            durations[key],
+        )
+    if len(wrong) > _MAX_NAMED:
+        logger.warning("%s: %d durations in all differ from the audio", utt2dur, len(wrong))
+
+
+def durations_differ(listed_s: str, actual_s: float) -> bool:
+    """Return whether a duration in utt2dur is not a number or is not that of the audio."""
+    try:
+        return not abs(float(listed_s) - actual_s) <= _DURATION_TOLERANCE_S
+    except ValueError:
+        return True

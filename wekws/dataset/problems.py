@@ -50,12 +50,22 @@ _KINDS = {
         "error", "as many samples as the header states", "copy the file again"
     ),
     "audio_unreadable": ProblemKind("error", "WAV, FLAC or Ogg", "convert or remove the file"),
+    "audio_unsupported_rate": ProblemKind(
+        "error", "a usual rate such as 8000, 16000, 44100 or 48000 Hz", "resample the file"
+    ),
+    "audio_out_of_range": ProblemKind(
+        "error", "samples between -1 and 1", "convert the file to 16 bit or remove it"
+    ),
+    "audio_not_scaled": ProblemKind(
+        "warning", "samples between -1 and 1", "divide the samples by full scale (32768 if 16 bit)"
+    ),
     "audio_too_short": ProblemKind("error", "at least one analysis window", "remove the utterance"),
     "audio_silent": ProblemKind(
         "warning", "a peak above -80 dBFS", "play the file; remove it if it is broken"
     ),
+    "split_silent": ProblemKind("error", "a file with sound", "check how the audio was made"),
     "duration_differs": ProblemKind(
-        "warning", "the duration of the file in utt2dur", "remove utt2dur"
+        "warning", "the duration of the file in utt2dur", "correct or remove utt2dur"
     ),
     "text_empty": ProblemKind(
         "warning", "words, <filler> or <noise>", "write the transcript of the audio"
@@ -76,6 +86,15 @@ _KINDS = {
         "error", "utterances with every keyword", "add some or remove the keyword"
     ),
     "keyword_absent_from_dev": ProblemKind("warning", "utterances with every keyword", "add some"),
+    "negatives_absent_from_train": ProblemKind(
+        "warning", "utterances without a keyword", "add some: they keep false alarms rare"
+    ),
+    "negatives_absent_from_dev": ProblemKind(
+        "warning", "utterances without a keyword", "add some: they set the thresholds"
+    ),
+    "negatives_absent_from_test": ProblemKind(
+        "error", "utterances without a keyword", "add some: false alarms are counted on them"
+    ),
     "keyword_not_in_vocabulary": ProblemKind(
         "error", "all its tokens in dict.txt", "make dict.txt with this keyword"
     ),

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from wekws.dataset.audio import AudioDefect, AudioError, AudioInfo, decode
+from wekws.dataset.audio import AudioDefect, AudioError, AudioInfo, decode, unsupported_rate
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import SPLITS, KaldiRow, kaldi_rows
+from wekws.dataset.prepare import durations_differ
 from wekws.dataset.problems import SplitReport, ValidationReport
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
@@ -23,8 +24,10 @@ from wekws.front_end import FrontEnd
 
 # -80 dBFS: three steps of a 16-bit converter.
 _SILENT_PEAK = 1e-4
-# Durations in utt2dur are rounded; a larger difference means that the file has changed.
-_DURATION_TOLERANCE_S = 0.1
+# Far above the 1 of full scale: the samples of a floating-point file are on an integer scale.
+_UNSCALED_PEAK = 8.0
+# Above any 16-bit scale; near the largest float32 the features overflow.
+_MAX_PEAK = 65536.0
 # Fewer files than this are decoded in less time than a process pool needs to start.
 _MIN_PARALLEL = 64
 
@@ -200,17 +203,17 @@ def _check_audio(
             report.add("audio_too_short", where, f"{1000 * duration_s:.1f} ms")
         elif scan.peak <= _SILENT_PEAK:
             report.add("audio_silent", where, f"peak {scan.peak:.1e} of full scale")
-        listed_s = _number(split.durations.get(key, duration_s))
-        if not abs(listed_s - duration_s) <= _DURATION_TOLERANCE_S:
+        elif scan.peak > _UNSCALED_PEAK:
+            kind = "audio_out_of_range" if scan.peak > _MAX_PEAK else "audio_not_scaled"
+            report.add(kind, where, f"peak {scan.peak:.3g}")
+        if found := unsupported_rate(scan.info.sample_rate_hz, front_end.sample_rate_hz):
+            report.add("audio_unsupported_rate", where, found)
+        if key in split.durations and durations_differ(split.durations[key], duration_s):
             found = f"{split.durations[key]} s in utt2dur, {duration_s:.3f} s in the file"
             report.add("duration_differs", where, found)
-
-
-def _number(text: str | float) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    peaks = [scan.peak for wav in split.wavs.values() if isinstance(scan := scans[wav], _Decoded)]
+    if peaks and max(peaks) <= _SILENT_PEAK:
+        report.add("split_silent", split.name, f"all {len(peaks)} files are silent")
 
 
 def _check_labels(
@@ -261,6 +264,8 @@ def _check_keywords(name: str, report: ValidationReport) -> None:
     for keyword, count in report.splits[name].keywords.items():
         if count == 0:
             report.add(kind, name, f"no utterance contains {keyword}")
+    if report.splits[name].num_utterances > 0 and report.splits[name].negatives == 0:
+        report.add(f"negatives_absent_from_{name}", name, "every utterance contains a keyword")
 
 
 def _check_overlaps(

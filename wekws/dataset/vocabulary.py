@@ -23,6 +23,8 @@ BLANK_TOKEN, FILLER_TOKEN = "<blk>", "<filler>"
 # Names of ids 0 and 1 in public dictionaries (Mobvoi's list has `sil` and `&`).
 _BLANK_NAMES = {"<blk>", "<blank>", "<eps>", "<sil>", "<silence>", "sil"}
 _FILLER_NAMES = {"<filler>", "<unk>", "<gbg>", "&"}
+# File systems allow 255 bytes; result files add a prefix and a suffix to the keyword.
+_MAX_KEYWORD_BYTES = 200
 # Transcript markup without a label; every other markup is a token of its own.
 _SILENT_MARKUP = {"<blk>", "<blank>", "<eps>", "<sil>", "<silence>", "<noise>"}
 
@@ -223,7 +225,8 @@ def parse_keywords(text: str) -> list[str]:
 def normalise_keywords(names: Iterable[str]) -> list[str]:
     """Return keywords in normalised form.
 
-    Raises: ConfigError if there is none, or if one occurs twice, has no letter or has a slash.
+    Raises: ConfigError if there is none, or if one occurs twice, has no letter, has a slash or is
+    too long for a file name.
     """
     keywords = [normalise(name) for name in names]
     if not keywords:
@@ -233,6 +236,11 @@ def normalise_keywords(names: Iterable[str]) -> list[str]:
             raise ConfigError(f"keywords: '{keyword}' has no letters; expected words or characters")
         if "/" in keyword:
             raise ConfigError(f"keywords: '{keyword}' cannot name a file; leave out the slash")
+        if len(keyword.encode()) > _MAX_KEYWORD_BYTES:
+            raise ConfigError(
+                f"keywords: '{keyword}' has {len(keyword.encode())} bytes in UTF-8; at most"
+                f" {_MAX_KEYWORD_BYTES} fit into a file name"
+            )
         if keywords.count(keyword) > 1:
             raise ConfigError(f"keywords: '{keyword}' occurs twice; give it once")
     return keywords

@@ -1,13 +1,19 @@
 """From a Kaldi folder to lists, dictionary and validation, through the commands."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
-from wekws.bin import make_dict, make_list, prepare_kaldi, validate_data
+from wekws.bin import compute_cmvn, make_dict, make_list, prepare_kaldi, validate_data
+from wekws.dataset import cmvn_stats, token_selection
+from wekws.dataset import prepare as preparing
+from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import read_data_list, read_kaldi_table
+from wekws.dataset.validate import validate
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.errors import ConfigError, DataError
 
@@ -19,7 +25,14 @@ def corpus(tmp_path):
     """A folder with relative paths and long recordings in test/long."""
     root = tmp_path / "corpus"
     rng = np.random.default_rng(0)
-    folders = {"train": "JARVIS", "dev": "jarvis", "test": "Jarvis", "test/long": "<noise>"}
+    folders = {
+        "train": "JARVIS",
+        "train/long": "<noise>",
+        "dev": "jarvis",
+        "dev/long": "<noise>",
+        "test": "Jarvis",
+        "test/long": "<noise>",
+    }
     for folder, text in folders.items():
         key = folder.replace("/", "_")
         (root / folder).mkdir(parents=True)
@@ -114,22 +127,103 @@ def test_prepare_names_every_missing_list(corpus, tmp_path):
 def test_prepare_keeps_duplicates_for_validation(corpus, tmp_path):
     (corpus / "train" / "text").write_text("train JARVIS\ntrain other\n")
     data = prepare(corpus, tmp_path / "data")
-    assert (data / "train" / "text").read_text() == "train JARVIS\ntrain other\n"
+    text = (data / "train" / "text").read_text()
+    assert text == "train JARVIS\ntrain other\ntrain_long <noise>\n"
 
 
-def test_list_takes_listed_durations(corpus, tmp_path):
+@pytest.mark.parametrize("listed", ["3600", "-1", "long"])
+def test_list_takes_the_durations_of_the_audio(corpus, tmp_path, caplog, listed):
+    # A duration of an hour would give a thousandth of the false alarms per hour.
     data = prepare(corpus, tmp_path / "data")
-    (data / "test" / "utt2dur").write_text("test_long 12.5\n")
+    (data / "test" / "utt2dur").write_text(f"test 1.04\ntest_long {listed}\n")
     tables = {
         "wav_scp": data / "test" / "wav.scp",
         "text": data / "test" / "text",
         "data_list": data / "data.list",
     }
     run(make_list, **tables, utt2dur=data / "test" / "utt2dur")
-    assert [u.duration for u in read_data_list(data / "data.list")] == [1.0, 12.5]
-    (data / "test" / "utt2dur").write_text("test_long -1\n")
-    with pytest.raises(DataError, match="the duration of test_long is '-1'; expected seconds"):
-        run(make_list, **tables, utt2dur=data / "test" / "utt2dur")
+    assert [u.duration for u in read_data_list(data / "data.list")] == [1.0, 1.0]
+    assert f"the duration of test_long is '{listed}', but its audio has 1.000 s" in caplog.text
+    assert len(caplog.records) == 1  # 0.04 s are rounding
+
+
+def validation_options(corpus, config, tmp_path):
+    (tmp_path / "dict.txt").write_text("<blk> 0\n<filler> 1\nJ 2\nA 3\nR 4\nV 5\nI 6\nS 7\n")
+    (tmp_path / "keywords.txt").write_text("JARVIS\n")
+    return {
+        "data_dir": prepare(corpus, tmp_path / "data"),
+        "dict": tmp_path / "dict.txt",
+        "keywords_file": tmp_path / "keywords.txt",
+        "config": config,
+        "out_dir": tmp_path / "out",
+        "num_workers": 1,
+    }
+
+
+def test_an_odd_sample_rate_is_an_error_before_anything_is_resampled(corpus, config, tmp_path):
+    soundfile.write(corpus / "train.wav", np.full(22050, 0.1), 44101)
+    soundfile.write(corpus / "dev.wav", np.full(22050, 0.1), 1)
+    assert run(validate_data, **validation_options(corpus, config, tmp_path)) == 2
+    report = json.loads((tmp_path / "out" / "validation.json").read_text())
+    found = {p["where"]: p["found"] for p in report["problems"] if p["severity"] == "error"}
+    assert found == {
+        f"train/train ({corpus}/train.wav)": "sample rate 44101 Hz has no simple ratio to 16000 Hz",
+        f"dev/dev ({corpus}/dev.wav)": "sample rate 1 Hz is not between 4000 and 384000 Hz",
+    }
+
+
+def test_one_huge_sample_is_an_error_and_statistics_name_it(corpus, config, tmp_path):
+    options = validation_options(corpus, config, tmp_path)
+    samples = np.full(RATE, 0.1)
+    samples[5000] = 1e30
+    soundfile.write(corpus / "train.wav", samples, RATE, subtype="FLOAT")
+    assert run(validate_data, **options) == 2
+    report = json.loads((tmp_path / "out" / "validation.json").read_text())
+    kinds = {problem["kind"]: problem["found"] for problem in report["problems"]}
+    assert kinds == {"audio_out_of_range": "peak 1e+30"}
+
+    train = options["data_dir"] / "train"
+    data_list, cmvn_file = train / "data.list", tmp_path / "global_cmvn"
+    run(make_list, wav_scp=train / "wav.scp", text=train / "text", data_list=data_list)
+    statistics = {"config": config, "data_list": data_list, "cache_dir": tmp_path / "cache"}
+    statistics |= {"cmvn_file": cmvn_file, "num_workers": 0}
+    with pytest.raises(DataError, match="first train: .*train.wav: features are not finite"):
+        run(compute_cmvn, **statistics)
+    assert not cmvn_file.exists()
+    soundfile.write(corpus / "train.wav", np.full(RATE, 0.1), RATE)
+    assert run(compute_cmvn, **statistics) == 0 and cmvn_file.exists()
+
+
+def test_a_test_set_without_negatives_is_an_error(corpus, config, tmp_path):
+    shutil.rmtree(corpus / "test" / "long")
+    shutil.rmtree(corpus / "dev" / "long")
+    assert run(validate_data, **validation_options(corpus, config, tmp_path)) == 2
+    report = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert [(problem["kind"], problem["severity"]) for problem in report["problems"]] == [
+        ("negatives_absent_from_dev", "warning"),
+        ("negatives_absent_from_test", "error"),
+    ]
+
+
+def test_the_same_from_python(corpus, tmp_path):
+    sizes = preparing.prepare_kaldi(corpus, tmp_path / "data")
+    assert sizes["test"] == {"wav.scp": 2, "text": 2, "utt2spk": 1, "utt2dur": 0}
+    train = tmp_path / "data" / "train"
+    selection = token_selection.make_dict(
+        train / "text", ["jarvis"], dict_path=tmp_path / "dict.txt", num_tokens=20
+    )
+    assert selection.keyword_tokens == {"JARVIS": tuple("JARVIS")}
+    utterances = preparing.make_data_list(
+        train / "wav.scp", train / "text", data_list=train / "data.list"
+    )
+    assert [utterance.duration for utterance in utterances] == [1.0, 1.0]
+    labels = LabelSet.load(tmp_path / "dict.txt").with_keywords(["JARVIS"])
+    report = validate(tmp_path / "data", labels, DatasetConfig().front_end)
+    assert report.summary() == "0 errors, 0 warnings"
+    stats = cmvn_stats.compute_cmvn(
+        train / "data.list", DatasetConfig(), cache_dir=tmp_path / "cache"
+    )
+    assert stats.frame_num == 2 * 98
 
 
 def test_list_refuses_unmatched_ids_and_bad_audio(corpus, tmp_path):

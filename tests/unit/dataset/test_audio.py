@@ -9,7 +9,7 @@ import soundfile
 import torch
 import torchaudio
 
-from wekws.dataset.audio import AudioError, decode, probe, read_audio
+from wekws.dataset.audio import AudioError, decode, probe, read_audio, unsupported_rate
 
 RATE = 16000
 
@@ -148,3 +148,18 @@ def test_nan_samples_are_refused(tmp_path):
 def test_error_survives_the_way_out_of_a_worker():
     error = pickle.loads(pickle.dumps(AudioError("a.wav", "empty", "0 bytes", "record it")))
     assert (str(error), error.kind) == ("a.wav: 0 bytes; record it", "empty")
+
+
+@pytest.mark.parametrize(("rate", "found"), [(44101, "no simple ratio to 16000"), (1, "4000 and")])
+def test_a_rate_that_would_need_a_huge_filter_is_refused(tmp_path, rate, found):
+    path = tmp_path / "odd.wav"
+    soundfile.write(path, np.full(22050, 0.1), rate)
+    with pytest.raises(AudioError, match=f"odd.wav: sample rate {rate} Hz .*{found}"):
+        read_audio(path, RATE)
+
+
+def test_usual_rates_are_supported():
+    usual = (8000, 11025, 12000, 22050, 24000, 32000, 44100, 47952, 48000, 88200, 96000, 192000)
+    assert [unsupported_rate(rate, target) for rate in usual for target in (8000, 16000)] == [
+        ""
+    ] * 24

@@ -9,6 +9,7 @@ from wekws.dataset import cmvn_stats
 from wekws.dataset.augment import AugmentConfig
 from wekws.dataset.cmvn_stats import cache_stats, compute_cmvn, write_cmvn
 from wekws.dataset.loader import DatasetConfig
+from wekws.dataset.manifest import read_data_list
 from wekws.errors import DataError
 
 
@@ -41,6 +42,18 @@ def test_chunks_and_threads_change_nothing(monkeypatch):
 def test_no_frames_is_an_error():
     with pytest.raises(DataError, match="no frames"):
         cache_stats([SimpleNamespace(frames=np.empty((0, 80), np.float32))])
+
+
+def test_features_of_an_old_cache_that_are_not_finite_are_refused(tone_corpus, tmp_path):
+    compute_cmvn(tone_corpus.train_list, DatasetConfig(), cache_dir=tmp_path / "cache")
+    (path,) = (tmp_path / "cache").rglob("feats.npy")
+    offsets = np.load(path.with_name("offsets.npy"))
+    feats = np.load(path, mmap_mode="r+")
+    feats[offsets[3], 7] = np.inf  # the first frame of the fourth utterance
+    feats.flush()
+    key = read_data_list(tone_corpus.train_list)[3].key
+    with pytest.raises(DataError, match=f"features of utterance {key} are not finite"):
+        compute_cmvn(tone_corpus.train_list, DatasetConfig(), cache_dir=tmp_path / "cache")
 
 
 def test_statistics_are_those_of_all_training_copies(tone_corpus, tmp_path):

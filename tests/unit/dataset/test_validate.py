@@ -129,6 +129,25 @@ def test_every_fault_of_the_lists_is_named(corpus):
     )
 
 
+def test_scale_of_samples(corpus):
+    for name, peak in (("loud", 1.5), ("int16", 20000.0), ("int32", 1e9)):
+        wav = corpus / f"{name}.wav"
+        soundfile.write(wav, np.linspace(-peak, peak, RATE), RATE, subtype="FLOAT")
+        add_utterance(corpus, name, wav)
+    problems = [(p.kind, p.severity, p.found) for p in check(corpus).problems]
+    assert problems == [
+        ("audio_not_scaled", "warning", "peak 2e+04"),
+        ("audio_out_of_range", "error", "peak 1e+09"),
+    ]
+
+
+def test_a_split_without_any_sound_is_an_error(corpus):
+    for number, key in enumerate(("dev_j", "dev_a", "dev_n")):
+        soundfile.write(corpus / "dev" / f"{key}.wav", np.zeros(RATE + number), RATE)
+    kinds = [kind for kind, _ in found(check(corpus))]
+    assert kinds == ["audio_silent", "audio_silent", "audio_silent", "split_silent"]
+
+
 def test_speakers_in_two_splits_are_an_error_on_request(corpus):
     (corpus / "dev" / "utt2spk").write_text("dev_j speaker_train\n")
     assert check(corpus).count("error") == 0

@@ -198,6 +198,12 @@ def test_keywords_with_the_same_pronunciation_are_refused(tmp_path):
         select_tokens([], ["RED", "READ"], tokenizer=Tokenizer(path))
 
 
+def test_a_keyword_that_is_too_long_for_a_file_name_is_refused():
+    assert parse_keywords("嗨" * 66) == ["嗨" * 66]
+    with pytest.raises(ConfigError, match="has 201 bytes in UTF-8; at most 200"):
+        parse_keywords("嗨" * 67)
+
+
 def test_a_keyword_that_cannot_name_its_result_file_is_refused():
     with pytest.raises(ConfigError, match="'A/B' cannot name a file"):
         parse_keywords("JARVIS,A/B")
