@@ -1,15 +1,15 @@
-"""The front end: everything between audio samples and the frames that a model takes."""
+"""The front end: everything between audio samples and the input frames of a model."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontEnd:
-    """Sample rate, filterbank, context and frame skip: one description for all that need it.
+    """Sample rate, filterbank, context and frame skip, described in one place.
 
-    Built from a dataset configuration (``DatasetConfig.front_end``) and handed to feature
-    extraction, validation, cost and scoring. It has no defaults on purpose: two parts of the
-    project that assumed different ones would disagree in silence.
+    It is built from a dataset configuration (``DatasetConfig.front_end``) and passed to feature
+    extraction, validation, cost and scoring. It has no defaults, so that no two parts of the
+    project can assume different ones.
     """
 
     sample_rate_hz: int
@@ -17,15 +17,15 @@ class FrontEnd:
     num_mel_bins: int
     """Log-mel bins per filterbank frame."""
     frame_length_ms: float
-    """Length of one analysis window."""
+    """Length of one analysis window in milliseconds."""
     frame_shift_ms: float
-    """Time from one filterbank frame to the next."""
+    """Time from one filterbank frame to the next in milliseconds."""
     left_context: int
     """Filterbank frames before the current one in a model frame."""
     right_context: int
     """Filterbank frames after the current one in a model frame."""
     frame_skip: int
-    """Every how many filterbank frames one model frame is made, >= 1."""
+    """One model frame is made per this many filterbank frames, >= 1."""
 
     @property
     def input_dim(self) -> int:
@@ -34,16 +34,16 @@ class FrontEnd:
 
     @property
     def hop_ms(self) -> float:
-        """Time from one model frame to the next."""
+        """Time from one model frame to the next in milliseconds."""
         return self.frame_shift_ms * self.frame_skip
 
     @property
     def hop_s(self) -> float:
-        """The same in seconds."""
+        """Time from one model frame to the next in seconds."""
         return self.hop_ms / 1000
 
     def num_frames(self, num_samples: int) -> int:
-        """Return how many whole windows fit (Kaldi's ``snip_edges``), 0 if none does.
+        """Return the number of whole windows (Kaldi's ``snip_edges``), 0 if none fits.
 
         num_samples: at ``sample_rate_hz``.
         """
@@ -52,5 +52,5 @@ class FrontEnd:
         return max(0, 1 + (num_samples - window) // shift)
 
     def num_model_frames(self, num_frames: int) -> int:
-        """Return how many model frames are made of ``num_frames`` filterbank frames."""
+        """Return the number of model frames for ``num_frames`` filterbank frames."""
         return -(-num_frames // self.frame_skip)
