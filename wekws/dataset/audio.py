@@ -169,7 +169,7 @@ def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
         return stream
     stream.close()
     if stream.frames:
-        raise AudioError(path, "unreadable", "no length in the header", "write it to a file anew")
+        raise AudioError(path, "unreadable", "no length in the header", "write the file again")
     raise AudioError(path, "empty", "no samples", "record it again or remove it")
 
 

@@ -27,9 +27,9 @@ class ProblemKind:
     severity: Severity
     """An error ends the recipe, a warning does not."""
     expected: str
-    """What the check expected to find."""
+    """The state that the check expects."""
     advice: str
-    """What to do about it."""
+    """Advice to the user."""
 
 
 _KINDS = {
@@ -112,11 +112,11 @@ class CorpusProblem:
     where: str
     """File and line, or split, utterance and file."""
     found: str
-    """What was found."""
+    """Description of the defect."""
     expected: str
-    """What was expected."""
+    """The state that the check expects."""
     advice: str
-    """What to do about it."""
+    """Advice to the user."""
 
     def __str__(self) -> str:
         """Return one line for the log and for validation.md."""

@@ -67,7 +67,7 @@ class _Unusable:
     kind: AudioDefect
     """Kind of defect."""
     found: str
-    """What was found."""
+    """Description of the defect."""
 
 
 _Scan = _Decoded | _Unusable
