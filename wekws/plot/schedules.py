@@ -44,6 +44,7 @@ def plot_schedules(
             _draw_alpha(axis, progress, curve, alpha_floor)
         _draw_temperatures(axes[0, 3], progress, temperatures)
         axes[1, 3].set_axis_off()
+        axes[1, 3].legend(handles=list(axes[0, 3].lines), loc="upper left", title="temperature")
         labels = ("alpha: weight of CTC", "1 - alpha: weight of distillation", "lowest alpha")
         handles = list(panels[0].lines)
         for handle, label in zip(handles, labels, strict=True):
@@ -67,7 +68,6 @@ def _draw_temperatures(
         colour = style.PALETTE[2 + index]
         axis.plot(progress, curve.values, color=colour, linewidth=2.0, label=curve.name)
     axis.set_ylim(0, 1.2 * max(max(curve.values) for curve in curves))
-    axis.legend(loc="lower left", fontsize=8.5)
     _finish(axis, "temperature", "the same shapes, other values")
 
 

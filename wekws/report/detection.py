@@ -36,7 +36,12 @@ def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
         "Model", f"FRR at {budget} (95 %)", "Parameters", f"of {models[0].name}", "MACs per second",
         "Worst keyword", "Checkpoint",
     ]  # fmt: skip
-    return Table(header, rows, text_columns=(5, 6))
+    caption = (
+        "FRR: share of the utterances with the keyword that are missed, with 95 % interval, at the "
+        f"threshold for {budget}. Budgets are false alarms on audio without a keyword, per hour "
+        "(1/h) or in the whole set (1 in all)."
+    )
+    return Table(header, rows, caption, text_columns=(5, 6))
 
 
 def caution_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:

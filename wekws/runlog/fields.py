@@ -13,7 +13,7 @@ accuracies in [0, 1].
     start     once, after transplant  random, transplant, teacher: cv losses; gap_closed
     step      every log_interval      one field per loss term; weighted_TERM: its part of the loss
                                       (only with two or more terms); loss, alpha, temperature, lr,
-                                      grad_norm, utt_per_s, eta_s; gate_mean and the like
+                                      grad_norm, utt_per_s, eta_s; figures of the methods in use
     gradient  every gradient_interval grad_cos_TERM, grad_share_TERM: against the gradient of CTC
     layers    every epoch             gradient: norm by layer; adapter_gradient, adapter_weight
     stage     a stage begins          name, num_epochs, weights, temperature, lr, lr_scales, frozen

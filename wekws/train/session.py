@@ -124,7 +124,8 @@ def make_model(args: argparse.Namespace, config: ModelConfig, vocabulary: Vocabu
     if theirs[0] is None and cmvn is None:
         raise ConfigError(f"{args.checkpoint}: carries no CMVN; give its --cmvn_file")
     if theirs[0] is not None and cmvn is not None:
-        require_same_cmvn(theirs, cmvn, str(args.checkpoint), str(args.cmvn_file))
+        source = str(args.cmvn_file or config.cmvn.cmvn_file)
+        require_same_cmvn(theirs, cmvn, str(args.checkpoint), source)
     model = KwsModel(config, theirs if cmvn is None else cmvn)
     own = model.state_dict()
     model.load_weights({k: own[k] for k in CMVN_KEYS} | weights, source=str(args.checkpoint))

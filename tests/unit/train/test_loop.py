@@ -222,6 +222,20 @@ def test_a_resume_with_other_inputs_is_refused(train_arguments, teacher, tmp_pat
         train_distill.main([*other, "--resume"])
 
 
+def test_a_cmvn_of_the_configuration_is_named_where_the_checkpoint_has_another(
+    train_arguments, teacher, tmp_path
+):
+    place = train_arguments.index("--cmvn_file")
+    cmvn = json.loads(Path(train_arguments[place + 1]).read_text())
+    cmvn["mean_stat"] = [2.0 * value for value in cmvn["mean_stat"]]
+    (tmp_path / "cmvn").write_text(json.dumps(cmvn))
+    flags = [*train_arguments[:place], *train_arguments[place + 2 :]]
+    flags += ["--checkpoint", str(teacher / "final.pt"), "--model_dir", str(tmp_path / "run")]
+    flags += ["--override", f"model.cmvn.cmvn_file={tmp_path / 'cmvn'}"]
+    with pytest.raises(ConfigError, match=f"and {tmp_path / 'cmvn'} normalise features"):
+        train.main(flags)
+
+
 def test_a_resume_with_another_cmvn_is_refused(train_arguments, tmp_path):
     flags = [*train_arguments, "--override", "training_config.max_epoch=1"]
     flags += ["--model_dir", str(tmp_path / "run")]
