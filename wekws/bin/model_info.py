@@ -1,4 +1,4 @@
-"""Print what a configured model costs: parameters, MACs, receptive field, look-ahead, bytes.
+"""Print the cost of a configured model: parameters, MACs, receptive field, look-ahead, bytes.
 
 python -m wekws.bin.model_info --config conf/fsmn_ctc_teacher.yaml --num_tokens 20
 """
@@ -6,27 +6,30 @@ python -m wekws.bin.model_info --config conf/fsmn_ctc_teacher.yaml --num_tokens 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.model.checkpoint import read_model_config
-from wekws.model.cost import model_cost
+from wekws.model.cost import ModelCost, model_cost
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML with a section `model`")
-    parser.add_argument("--num_tokens", type=int, help="size of the vocabulary; default: config's")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="YAML of the model")
+    parser.add_argument(
+        "--num_tokens", type=int, help="tokens of the vocabulary [output_dim of the configuration]"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the cost as JSON instead of a table"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read the configuration, work out the cost, print it."""
+    """Read the configuration, compute the cost, print it."""
     args = parse_arguments(argv)
     config = read_model_config(args.config)
     if args.num_tokens is not None:
@@ -43,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def format_table(cost: Mapping, title: str) -> str:
-    """Lay the figures out for reading."""
+def format_table(cost: ModelCost, title: str) -> str:
+    """Return the cost as a table with a title line."""
     rows = [("parameters", f"{cost['params']:,}")]
     rows += [(f"  {part}", f"{count:,}") for part, count in cost["params_by_part"].items()]
     rows += [

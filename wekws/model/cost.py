@@ -1,28 +1,38 @@
-"""What a model costs: parameters, arithmetic, bytes, and the audio it has to hear."""
+"""Computational cost of a model: parameters, arithmetic, bytes, context and look-ahead."""
 
-from torch import nn
+from typing import TypedDict
+
+from torch import Tensor, nn
 
 from wekws.front_end import FrontEnd
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig, skeleton
 
 
-def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd) -> dict:
-    """Return the cost of a model, ready for JSON.
+class ModelCost(TypedDict):
+    """Cost of a model, ready for JSON."""
 
-    params: trainable parameters; CMVN is not trained and not counted.
-    params_by_part: the same by layer; a block is its projection, memory and expansion.
-    macs_per_second: multiply-accumulates for a second of audio: rows x columns of every matrix and
-    channels x taps of every memory, once a frame. Biases, ReLU, CMVN and the front end are left
-    out.
-    receptive_field_ms: audio that one output frame depends on, from the first sample of the first
-    window to the last sample of the last.
-    lookahead_ms: audio after a frame's time stamp (the first sample of its middle window) that
-    the frame waits for: the future taps of all blocks, the spliced frames, the window itself.
-    size_bytes: parameters and CMVN at 4 (fp32) or 2 bytes (fp16). int8: weights of matrices and
-    memories at 1 byte, with a float32 scale for each output channel of each tensor; biases and
-    CMVN stay float32.
-    """
+    params: int
+    """Trainable parameters; CMVN is not trained and not counted."""
+    params_by_part: dict[str, int]
+    """The same per layer; a block is its projection, memory and expansion."""
+    macs_per_second: int
+    """Multiply-accumulates per second of audio: rows x columns of every matrix and channels x taps
+    of every memory, once per frame. Biases, ReLU, CMVN and the front end are not counted."""
+    receptive_field_ms: float
+    """Audio that one output frame depends on, from the first sample of the first window to the
+    last sample of the last window."""
+    lookahead_ms: float
+    """Audio needed after the time stamp of a frame (the first sample of its middle window): the
+    future taps of all blocks, the future context frames, and the window itself."""
+    size_bytes: dict[str, int]
+    """Bytes of parameters and CMVN: ``fp32`` 4 and ``fp16`` 2 per value; ``int8``: 1 per weight of
+    matrices and memories plus a float32 scale per output channel of each tensor, while biases and
+    CMVN stay float32."""
+
+
+def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd) -> ModelCost:
+    """Return the cost of a model whose frames come from ``front_end``."""
     if isinstance(model, ModelConfig):
         model = skeleton(model)
     by_part = params_by_part(model)
@@ -42,7 +52,7 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def params_by_part(model: KwsModel) -> dict[str, int]:
-    """Return trainable parameters by layer, in the order of the network."""
+    """Return the trainable parameters of each layer, in the order of the network."""
     parts: dict[str, int] = {}
     for name, parameter in model.backbone.named_parameters():
         names = name.split(".")
@@ -54,26 +64,26 @@ def params_by_part(model: KwsModel) -> dict[str, int]:
 
 
 def macs_per_frame(model: KwsModel) -> int:
-    """Return the multiply-accumulates of one frame: every weight is used once."""
+    """Return the multiply-accumulates per frame: every weight is used once."""
     return sum(weight.numel() for weight in _weights(model))
 
 
 def receptive_field_ms(config: FSMNConfig, front_end: FrontEnd) -> float:
-    """Return the length of audio that one output frame depends on."""
+    """Return the length of the audio that one output frame depends on."""
     reach = config.num_layers * (config.left_reach + config.right_reach)
     spliced = front_end.left_context + front_end.right_context
     return reach * front_end.hop_ms + spliced * front_end.frame_shift_ms + front_end.frame_length_ms
 
 
 def lookahead_ms(config: FSMNConfig, front_end: FrontEnd) -> float:
-    """Return the audio after its time stamp that an output frame waits for."""
+    """Return the length of the audio needed after the time stamp of an output frame."""
     ahead = config.num_layers * config.right_reach * front_end.hop_ms
     spliced = front_end.right_context * front_end.frame_shift_ms
     return ahead + spliced + front_end.frame_length_ms
 
 
 def size_bytes(model: KwsModel) -> dict[str, int]:
-    """Return the bytes of a model's tensors by number format, CMVN included."""
+    """Return the bytes of a model's tensors per number format, CMVN included."""
     num_params = sum(parameter.numel() for parameter in model.parameters())
     num_cmvn = 2 * model.config.input_dim
     num_weights = sum(weight.numel() for weight in _weights(model))
@@ -86,5 +96,5 @@ def size_bytes(model: KwsModel) -> dict[str, int]:
     }
 
 
-def _weights(model: KwsModel) -> list[nn.Parameter]:
+def _weights(model: KwsModel) -> list[Tensor]:
     return [m.weight for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]

@@ -3,7 +3,7 @@
 import logging
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class TrainedModel:
     """Sizes of the network."""
     num_outputs: int | None
     """Tokens of its output layer."""
-    cost: dict[str, Any] | None
+    cost: Mapping[str, Any] | None
     """Parameters, MACs, bytes and look-ahead, as ``model_cost`` returns them."""
     results: Sequence[Result]
     """Averaged checkpoints first; the first one stands for the model."""

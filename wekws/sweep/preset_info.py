@@ -1,9 +1,10 @@
 """The presets of ``conf/presets``: what each one trains, what that costs, how long it takes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,8 +60,8 @@ class Offer:
 
     name: str
     experiment: ExperimentConfig
-    cost: dict
-    teacher_cost: dict
+    cost: Mapping[str, Any]
+    teacher_cost: Mapping[str, Any]
     num_trained: int | None
     step_s: float
 

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 
 from wekws.distill.growth import add_identity_block, add_teacher_block, copy_block
+from wekws.distill.transplant.sample import draw_sample
 from wekws.errors import ConfigError
 from wekws.model.model import KwsModel
 from wekws.runlog.metrics_writer import MetricsWriter
@@ -13,7 +14,6 @@ from wekws.train.distributed import copy_from_first
 from wekws.train.epoch_checkpoint import last_epoch
 from wekws.train.learning_rate import LearningRate
 from wekws.train.step import Run, evaluate
-from wekws.train.student_init import draw_sample
 from wekws.train.train_config import ExperimentConfig
 
 
@@ -76,8 +76,7 @@ def _add_block(run: Run) -> None:
         blocks = _teacher_blocks(run.experiment, teacher)
         add_teacher_block(grown, teacher, dataclasses.replace(config, blocks=blocks))
     else:
-        batches = config.num_batches
-        sample = draw_sample(grown, run.experiment, run.train_set, batches, run.seed)
+        sample = draw_sample(grown, run.train_set, num_batches=config.num_batches, seed=run.seed)
         add_identity_block(grown, sample)
     copy_block(run.model.append_block(), grown.backbone.fsmn[-1])
     copy_from_first(run.process, run.model)

@@ -2,18 +2,17 @@
 
 import argparse
 import dataclasses
-import itertools
 import logging
 from pathlib import Path
 
 import torch
 
-from wekws.dataset.features import expand_context
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import SpeechDataset, batches
+from wekws.dataset.loader import SpeechDataset
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import select_outputs
-from wekws.distill.transplant import Sample, TransplantConfig, transplant
+from wekws.distill.transplant import TransplantConfig, transplant
+from wekws.distill.transplant.sample import draw_sample
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 def random_student(seed: int, experiment: ExperimentConfig, teacher: KwsModel) -> KwsModel:
     """Return a student with random weights that normalises features as the teacher does."""
     torch.manual_seed(seed)
-    return KwsModel(experiment.model, (teacher.global_cmvn.mean, teacher.global_cmvn.istd))
+    return KwsModel(experiment.model, teacher.cmvn)
 
 
 def make_student(
@@ -64,7 +63,7 @@ def fill_from_teacher(
     source = load_source(config, experiment, vocabulary, teacher)
     sample = None
     if config.needs_data:
-        sample = draw_sample(source, experiment, train_set, config.num_batches, seed)
+        sample = draw_sample(source, train_set, num_batches=config.num_batches, seed=seed)
     for row in transplant(student, source, config, sample=sample, teacher=teacher):
         logger.info("%-38s from %-38s %s to %s: %s", *row)
 
@@ -87,12 +86,10 @@ def load_source(
     model = load_model(path)
     dictionary = Vocabulary.load(config.source_dict or path.parent / "dict.txt")
     state = select_outputs(model.state_dict(), dictionary, vocabulary)
-    cmvn = (teacher.global_cmvn.mean, teacher.global_cmvn.istd)
-    if model.global_cmvn is None:
-        raise ConfigError(f"{path}: normalises no features; the teacher does")
-    theirs = (model.global_cmvn.mean, model.global_cmvn.istd)
-    session.require_same_cmvn(theirs, cmvn, str(path), "the teacher")
-    source = KwsModel(model.config.with_output_dim(vocabulary.size), cmvn)
+    if model.cmvn is None or teacher.cmvn is None:
+        raise ConfigError(f"{path}: source and teacher must both normalise features (CMVN)")
+    session.require_same_cmvn(model.cmvn, teacher.cmvn, str(path), "the teacher")
+    source = KwsModel(model.config.with_output_dim(vocabulary.size), teacher.cmvn)
     source.load_weights(state, source=str(path))
     return source.eval()
 
@@ -113,21 +110,3 @@ def require_same_front_end(config_path: Path, experiment: ExperimentConfig) -> N
             f"{config_path}: dataset_conf has {found}; the student's has {expected}; teacher and "
             "student take the same frames or cannot be compared"
         )
-
-
-def draw_sample(
-    model: KwsModel,
-    experiment: ExperimentConfig,
-    train_set: SpeechDataset,
-    num_batches: int,
-    seed: int,
-) -> Sample:
-    """Return the first batches of the training set's first epoch, without masks."""
-    config = experiment.dataset_conf
-    size, shuffle = config.batch_conf.batch_size, config.shuffle
-    drawn = batches(train_set, batch_size=size, epoch=0, seed=seed, shuffle=shuffle)
-    inputs = [
-        expand_context(batch.feats, batch.feat_lengths, config.front_end)
-        for batch in itertools.islice(drawn, num_batches)
-    ]
-    return Sample.of(model, inputs)

@@ -6,10 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from wekws.files import read_yaml, write_yaml
+from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.cmvn import load_cmvn
+from wekws.model.model import KwsModel
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-BENCHMARKS = ["train_step", "decode", "det", "memory_block"]
+BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -24,3 +30,33 @@ def test_det_benchmark_runs():
     command = [sys.executable, "benchmarks/det.py", "--num_utterances", "200"]
     result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert "operating points" in result.stdout, result.stderr
+
+
+def test_transplant_benchmark_runs(tone_corpus, tmp_path):
+    content = read_yaml(tone_corpus.config_path)
+    write_yaml(tmp_path / "teacher" / "config.yaml", content)
+    config = read_model_config(tmp_path / "teacher" / "config.yaml")
+    torch.manual_seed(0)
+    teacher = KwsModel(config, load_cmvn(tone_corpus.cmvn_path, config.input_dim))
+    save_weights(teacher.state_dict(), tmp_path / "teacher" / "final.pt")
+    content["model"]["backbone"] |= {"num_layers": 1, "linear_dim": 12}
+    write_yaml(tmp_path / "student.yaml", content)
+    command = [
+        *(sys.executable, "benchmarks/transplant_rules.py"),
+        *("--config", tmp_path / "student.yaml"),
+        *("--teacher_checkpoint", tmp_path / "teacher" / "final.pt"),
+        *("--train_data", tone_corpus.train_list, "--cv_data", tone_corpus.dev_list),
+        *("--dict", tone_corpus.dict_path, "--keywords_file", tone_corpus.keywords_path),
+        *("--cache_dir", tmp_path / "cache", "--num_threads", "1", "--seeds", "777"),
+        *("--blocks", "1", "--only", "blocks 1: least_squares"),
+    ]
+    given = list(map(str, command))
+    result = subprocess.run(given, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines()]
+    names = [row[0].lstrip("| ") for row in rows[2:]]
+    assert names == [
+        "random", "constant output", "blocks 1: least_squares, projected head", "teacher",
+    ]  # fmt: skip
+    # By definition: the random start closes 0 % and the teacher 100 % of the gap.
+    assert rows[2][2] == "0.0 %" and rows[-1][2] == "100.0 %"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = ["README.md", *(f"examples/hi_xiaowen/{n}.md" for n in ("README", "ABLATION"))]
+NOTES = ("README", "ABLATION", "TRANSPLANT")
+DOCUMENTS = ["README.md", *(f"examples/hi_xiaowen/{name}.md" for name in NOTES)]
 COMMAND = re.compile(r"(?:python (?:-m )?|bash )([\w./]+)(.*)")
 
 

@@ -3,6 +3,7 @@
 Axes: N valid frames, D input features, H channels between blocks, P memory channels, V tokens.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wekws.dataset.features import expand_context
+from wekws.dataset.loader import SpeechDataset, batches
 from wekws.model.fsmn import FSMN, Packing, pack
 from wekws.model.model import KwsModel
 
@@ -39,6 +42,20 @@ class Sample:
         """Return the rows' positions in time, with gaps for the longest taps of the models."""
         reaches = [max(m.config.backbone.left_reach, m.config.backbone.right_reach) for m in models]
         return pack(self.lengths, int(self.lengths.max()), max(*reaches, 1))
+
+
+def draw_sample(
+    model: KwsModel, train_set: SpeechDataset, *, num_batches: int, seed: int
+) -> Sample:
+    """Return the first batches of a training set's first epoch, without SpecAugment."""
+    config = train_set.config
+    size, shuffle = config.batch_conf.batch_size, config.shuffle
+    drawn = batches(train_set, batch_size=size, epoch=0, seed=seed, shuffle=shuffle)
+    inputs = [
+        expand_context(batch.feats, batch.feat_lengths, config.front_end)
+        for batch in itertools.islice(drawn, num_batches)
+    ]
+    return Sample.of(model, inputs)
 
 
 @dataclass(frozen=True)
