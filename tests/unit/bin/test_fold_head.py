@@ -14,6 +14,7 @@ from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError
 from wekws.files import read_yaml, write_yaml
 from wekws.model.checkpoint import load_model, save_weights
+from wekws.model.fold import fold_checkpoint
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig
 
@@ -49,9 +50,9 @@ def test_what_it_writes_scores_like_what_it_was_given(folder, tmp_path, capsys):
     out = tmp_path / "folded"
     assert fold(folder, out) == 0
     # The head was 12 * 10 + 10 and 10 * 5 + 5, now 12 * 5 + 5.
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     before = sum(p.numel() for p in load_model(folder / "avg_3.pt").parameters())
-    assert f"{before:,} -> {before - 120:,}" in said and "larger" not in said
+    assert f"{before:,} -> {before - 120:,}" in printed and "larger" not in printed
     assert {path.name for path in out.iterdir()} == {
         "folded.pt", "config.yaml", "dict.txt", "keywords.txt", "run.json",
     }  # fmt: skip
@@ -74,7 +75,7 @@ def scores(root, checkpoint):
     return [float(line.split()[-1]) for line in (result / "score.txt").read_text().splitlines()]
 
 
-def test_a_head_of_many_tokens_is_said_to_grow(folder, tmp_path, capsys):
+def test_folding_a_head_of_many_tokens_reports_the_growth(folder, tmp_path, capsys):
     model = load_model(folder / "avg_3.pt")
     save_weights(
         KwsModel(model.config.with_output_dim(100)).state_dict(), tmp_path / "big" / "0.pt"
@@ -82,10 +83,18 @@ def test_a_head_of_many_tokens_is_said_to_grow(folder, tmp_path, capsys):
     section = to_mapping(model.config.with_output_dim(100))
     write_yaml(tmp_path / "big" / "config.yaml", {"model": section})
     assert main(["--checkpoint", f"{tmp_path}/big/0.pt", "--out_dir", f"{tmp_path}/out"]) == 0
-    said = capsys.readouterr().out
-    assert "folding makes it larger: one affine of 12 x 100" in said
+    printed = capsys.readouterr().out
+    assert "folding makes it larger: one affine of 12 x 100" in printed
     assert main(["--checkpoint", f"{tmp_path}/out/folded.pt", "--out_dir", f"{tmp_path}/o2"]) == 0
     assert "merged already" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_folded_from_python(folder, tmp_path):
+    folded = fold_checkpoint(folder / "avg_3.pt", out_dir=tmp_path / "folded")
+    assert folded.path == tmp_path / "folded" / "folded.pt" and folded.why_larger == ""
+    x = torch.randn(1, 9, 400)
+    assert torch.equal(load_model(folded.path)(x), folded.after(x))
+    torch.testing.assert_close(folded.after(x), folded.before(x), rtol=0, atol=1e-5)
 
 
 def test_the_checkpoints_own_folder_is_not_overwritten(folder):

@@ -47,7 +47,7 @@ def test_what_the_head_reads_is_lost_last():
     assert lost[[4, 7]].max() < 0.1 * lost.mean()
 
 
-def test_a_grown_model_says_what_it_said():
+def test_an_identity_block_keeps_the_logits():
     teacher = loud_model(1, TEACHER)
     sample = sample_of(teacher)
     wide = {"linear_dim": 4, "proj_dim": 4}

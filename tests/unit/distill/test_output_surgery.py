@@ -4,7 +4,7 @@ import torch
 from wekws.bin.surgery import main
 from wekws.config import to_mapping
 from wekws.dataset.vocabulary import Vocabulary
-from wekws.distill.output_surgery import select_outputs
+from wekws.distill.output_surgery import cut_outputs, select_outputs
 from wekws.errors import ConfigError, DataError
 from wekws.files import write_yaml
 from wekws.model.checkpoint import load_model, save_weights
@@ -116,7 +116,7 @@ def cut(base_dir, *more):
     )
 
 
-def test_command_writes_a_model_that_loads_and_says_what_it_kept(base_dir, capsys):
+def test_command_writes_a_model_that_loads_and_prints_what_it_kept(base_dir, capsys):
     (base_dir / "text").write_text("u1 BE\nu2 AB\nu3\n")
     assert cut(base_dir, "--text", str(base_dir / "text")) == 0
     small, base = load_model(base_dir / "cut/init.pt"), load_model(base_dir / "base/final.pt")
@@ -129,6 +129,19 @@ def test_command_writes_a_model_that_loads_and_says_what_it_kept(base_dir, capsy
     assert "4 of 7" in out and "75.00% of 4" in out
     num_params = sum(p.numel() for p in base.parameters())
     assert f"{num_params} -> {num_params - 18}" in out
+
+
+def test_outputs_are_cut_from_python(base_dir):
+    cut = cut_outputs(
+        base_dir / "base/final.pt",
+        source_dict=base_dir / "base/dict.txt",
+        dictionary=base_dir / "dict.txt",
+        out_dir=base_dir / "cut",
+    )
+    assert (cut.path, cut.vocabulary) == (base_dir / "cut/init.pt", TARGET)
+    assert (cut.before.config.output_dim, cut.after.config.output_dim) == (7, 4)
+    x = torch.randn(1, 5, 8)
+    assert torch.equal(load_model(cut.path)(x), cut.after(x))
 
 
 def test_command_refuses_text_without_tokens(base_dir):

@@ -33,8 +33,8 @@ def test_first_takes_the_expected_slices_and_accounts_for_every_tensor():
     source, student = model(1, TEACHER), model(2, STUDENT)
     teacher = source.state_dict()
     report = transplant(student, source, FIRST)
-    own = student.state_dict()
-    assert [row.name for row in report] == list(own)
+    filled = student.state_dict()
+    assert [row.name for row in report] == list(filled)
     expected = {
         "global_cmvn.mean": teacher["global_cmvn.mean"],
         "backbone.in_linear1.linear.weight": teacher["backbone.in_linear1.linear.weight"][:4],
@@ -52,7 +52,7 @@ def test_first_takes_the_expected_slices_and_accounts_for_every_tensor():
         "backbone.out_linear2.linear.weight": teacher["backbone.out_linear2.linear.weight"],
     }
     for name, tensor in expected.items():
-        assert torch.equal(own[name], tensor), name
+        assert torch.equal(filled[name], tensor), name
     actions = {row.name: row.action for row in report}
     assert actions["backbone.out_linear2.linear.weight"] == "copied"
     assert actions["backbone.out_linear1.linear.bias"] == "copied"
@@ -66,8 +66,8 @@ def test_same_sizes_give_the_same_model_under_every_rule(rule):
     teacher, student = model(1, TEACHER), model(2, TEACHER)
     report = transplant(student, teacher, rule, sample=sample_of(teacher))
     assert {row.action for row in report} == {"copied"}
-    own = student.state_dict()
-    assert all(torch.equal(own[name], value) for name, value in teacher.state_dict().items())
+    filled = student.state_dict()
+    assert all(torch.equal(filled[name], value) for name, value in teacher.state_dict().items())
 
 
 @pytest.mark.parametrize("rule", [r for r in RULES if r.head != "copy"], ids=rule_name)
@@ -95,10 +95,10 @@ def test_ends_leaves_inner_blocks_out():
 def test_a_block_map_takes_those_blocks():
     teacher, student = model(1, TEACHER), model(2, {**TEACHER, "num_layers": 2})
     transplant(student, teacher, TransplantConfig(blocks=(2, 0)))
-    own, theirs = student.state_dict(), teacher.state_dict()
+    filled, source = student.state_dict(), teacher.state_dict()
     for part in ("0.linear.weight", "1.conv_left.weight", "2.linear.bias"):
-        assert torch.equal(own[f"backbone.fsmn.0.{part}"], theirs[f"backbone.fsmn.2.{part}"])
-        assert torch.equal(own[f"backbone.fsmn.1.{part}"], theirs[f"backbone.fsmn.0.{part}"])
+        assert torch.equal(filled[f"backbone.fsmn.0.{part}"], source[f"backbone.fsmn.2.{part}"])
+        assert torch.equal(filled[f"backbone.fsmn.1.{part}"], source[f"backbone.fsmn.0.{part}"])
 
 
 def distance(student, teacher, seed=9):
@@ -190,6 +190,11 @@ def test_what_cannot_be_filled_is_named_and_nothing_changes(changes, messages):
     for message in messages:
         assert message in str(caught.value)
     assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
+
+
+def test_rules_that_need_data_are_refused_without_a_sample():
+    with pytest.raises(ValueError, match="need a sample of training data"):
+        transplant(model(2, STUDENT), model(1, TEACHER), BEST)
 
 
 def test_a_block_map_of_another_depth_is_refused():

@@ -91,9 +91,9 @@ def test_a_mean_that_the_projection_drops_reaches_the_affines_bias():
     lengths = torch.tensor([30])
     sample = type(sample_of(teacher)).of(teacher, [(x, lengths)])
     packing = sample.packing(teacher)
-    own = compute_activations(student.backbone, sample.rows, packing).before[1]
-    theirs = compute_activations(teacher.backbone, sample.rows, packing).before[1][:, :7]
-    torch.testing.assert_close(own[4:-4], theirs[4:-4], rtol=1e-4, atol=1e-4)
+    reached = compute_activations(student.backbone, sample.rows, packing).before[1]
+    wanted = compute_activations(teacher.backbone, sample.rows, packing).before[1][:, :7]
+    torch.testing.assert_close(reached[4:-4], wanted[4:-4], rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_relu_hides_need_not_be_fitted():

@@ -47,9 +47,9 @@ def test_a_merged_head_takes_columns_of_the_folded_matrix():
     teacher, student = model(1, TEACHER), model(2, MERGED)
     transplant(student, teacher, TransplantConfig())
     folded = fold_head(teacher).state_dict()
-    own = student.state_dict()
-    assert torch.equal(own[f"{HEAD}.weight"], folded[f"{HEAD}.weight"][:, :7])
-    assert torch.equal(own[f"{HEAD}.bias"], folded[f"{HEAD}.bias"])
+    filled = student.state_dict()
+    assert torch.equal(filled[f"{HEAD}.weight"], folded[f"{HEAD}.weight"][:, :7])
+    assert torch.equal(filled[f"{HEAD}.bias"], folded[f"{HEAD}.bias"])
 
 
 @pytest.mark.parametrize("rule", [r for r in RULES if r.head != "copy"], ids=rule_name)

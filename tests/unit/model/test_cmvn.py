@@ -32,7 +32,7 @@ def test_json_is_summed_statistics_tiled_to_the_input(tmp_path):
 
 @pytest.mark.parametrize("dim", [80, 400])
 def test_kaldi_is_recognised_by_content_and_both_sizes_fit(tmp_path, dim):
-    path = tmp_path / "global_cmvn.json"  # the name says nothing
+    path = tmp_path / "global_cmvn.json"  # the name does not matter
     path.write_text(kaldi(dim, [-k - 0.5 for k in range(dim)], [0.5 + k for k in range(dim)]))
     mean, istd = load_cmvn(path, 400)
     assert mean.shape == istd.shape == (400,)

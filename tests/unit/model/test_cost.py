@@ -38,7 +38,7 @@ def test_cost_by_hand():
     assert cost["params"] == 284
     # Weights without biases: 50 + 30 + 2 * (24 + 16 + 24) + 30 + 15 = 253 a frame of 30 ms.
     assert cost["macs_per_second"] == round(253 / 0.03)
-    # Each block hears 4 frames back and 1 ahead: 10 hops of 30 ms; 4 spliced frames; one window.
+    # Each block reads 4 frames back and 1 ahead: 10 hops of 30 ms; 4 spliced frames; one window.
     assert cost["receptive_field_ms"] == 300 + 40 + 25
     assert cost["lookahead_ms"] == 60 + 20 + 25
     # 284 parameters and 2 * 10 of CMVN. int8: 253 weights; scales for 5 + 6 + 2 * (4 + 4 + 4 + 6)
@@ -63,6 +63,6 @@ def test_another_front_end_moves_times_and_macs():
 
 
 @pytest.mark.parametrize("is_built", [False, True])
-def test_a_model_costs_what_its_config_says(is_built):
+def test_the_cost_of_a_model_is_that_of_its_config(is_built):
     model = KwsModel(TINY) if is_built else TINY
     assert model_cost(model, DatasetConfig().front_end)["params"] == 284

@@ -78,12 +78,12 @@ def test_a_merged_head_is_trained_and_counted_as_one_layer():
 
 
 def last_block(network, x):
-    """(T, H) of the first utterance, heard by a hook."""
-    heard = []
-    hook = network.backbone.fsmn[-1][2].register_forward_hook(lambda *call: heard.append(call[2]))
+    """(T, H) output of the last block for the first utterance, taken by a hook."""
+    outputs = []
+    hook = network.backbone.fsmn[-1][2].register_forward_hook(lambda *call: outputs.append(call[2]))
     network(x)
     hook.remove()
-    return heard[0][: x.shape[1]]
+    return outputs[0][: x.shape[1]]
 
 
 @pytest.mark.parametrize(

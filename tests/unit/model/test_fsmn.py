@@ -127,12 +127,12 @@ def test_all_padding_and_no_frames():
 
 
 def test_receptive_field_is_exactly_what_the_orders_say():
-    # Two blocks, 2 frames back and 2 ahead each: output 10 hears inputs 6 to 14 and no other.
+    # Two blocks, 2 frames back and 2 ahead each: output 10 depends on inputs 6 to 14 only.
     model = network().double()
     x = torch.randn(1, 21, 7, dtype=torch.float64, requires_grad=True)
     model(x)[0, 10].sum().backward()
-    heard = x.grad[0].abs().sum(1).nonzero().flatten().tolist()
-    assert heard == list(range(6, 15))
+    used = x.grad[0].abs().sum(1).nonzero().flatten().tolist()
+    assert used == list(range(6, 15))
 
 
 def left_padded(model, x):
