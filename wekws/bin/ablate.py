@@ -19,7 +19,7 @@ from tqdm import tqdm
 from wekws.bin.run_variant import score
 from wekws.files import atomic_path, file_sha256, write_json
 from wekws.log import run
-from wekws.plot.variants import Variant, plot_comparison, plot_sweep
+from wekws.plot.variants import VariantFigures, plot_comparison, plot_sweep
 from wekws.report.comparison import (
     Group,
     GroupFigures,
@@ -144,8 +144,8 @@ def write_comparison(
     print(to_markdown(blocks[:2], out_dir))
 
 
-def _variant(figures: GroupFigures, label: str) -> Variant:
-    return Variant(
+def _variant(figures: GroupFigures, label: str) -> VariantFigures:
+    return VariantFigures(
         name=figures.name,
         frr=figures.frr[label],
         frr_of_runs=figures.frr_of_runs[label],

@@ -84,7 +84,7 @@ class KeywordScorer:
         if not keyword_ids or any(len(ids) == 0 for ids in keyword_ids):
             raise ValueError("keyword_ids: expected one or more keywords of one or more tokens")
         if any(token == blank or token < 0 for ids in keyword_ids for token in ids):
-            raise ValueError(f"keyword_ids: {list(keyword_ids)} holds the blank or a negative id")
+            raise ValueError(f"keyword_ids: {list(keyword_ids)} has the blank or a negative id")
         self.keyword_ids = [list(ids) for ids in keyword_ids]
         self.blank = blank
         longest = max(len(ids) for ids in keyword_ids)

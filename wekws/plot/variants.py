@@ -12,7 +12,7 @@ from wekws.score.paired import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class VariantFigures:
     """Figures of the runs of one variant; FRR is a mean over keywords at one budget."""
 
     name: str
@@ -26,7 +26,7 @@ class Variant:
 
 
 def plot_comparison(
-    variants: Sequence[Variant],
+    variants: Sequence[VariantFigures],
     path: str | os.PathLike[str],
     *,
     title: str,
@@ -84,8 +84,8 @@ def _mean(axis: Axes, row: int, found: Estimate, colour: str) -> None:
 
 
 def plot_sweep(
-    points: Sequence[tuple[float, Variant]],
-    references: Sequence[Variant],
+    points: Sequence[tuple[float, VariantFigures]],
+    references: Sequence[VariantFigures],
     path: str | os.PathLike[str],
     *,
     title: str,

@@ -199,7 +199,7 @@ def keyword_summary(
     points = choose_thresholds(test, dev, budgets)
     notes = test.notes
     if dev is not None and dev.negative_hours <= 0:
-        notes.append("dev holds no negatives: thresholds were chosen on the set itself")
+        notes.append("dev has no negatives: thresholds were chosen on the set itself")
     notes += [
         f"{point['budget']}: at threshold 0 the budget is not used up (chosen on "
         f"{point['chosen_on']})"

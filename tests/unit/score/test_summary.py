@@ -140,7 +140,7 @@ def test_dev_without_negatives_falls_back_to_test():
     summary = summary_of(scored(keywords=("COMPUTER",)), ScoredFolder(INFO, dev))
     (computer,) = summary["keywords"]
     assert computer["operating_points"][0]["chosen_on"] == "itself"
-    assert "dev holds no negatives" in computer["notes"][0]
+    assert "dev has no negatives" in computer["notes"][0]
 
 
 def test_a_keyword_that_is_absent_does_not_stop_the_others():
