@@ -69,14 +69,14 @@ def _is_one_stage(rows: Sequence[Row]) -> bool:
 
 @dataclass(frozen=True)
 class HealthRule:
-    """One kind of problem, and what to do about it."""
+    """One kind of problem, and a remedy."""
 
     name: str
     """Name of the problem in ``metrics.jsonl``."""
     find: Callable[[RunLog], str | None]
     """Returns a sentence with the figures that show the problem, or None if there is none."""
     remedy: str
-    """What the user can do, one or two sentences."""
+    """Advice to the user, one or two sentences."""
 
 
 def find_problems(rows: Sequence[Row], rules: Sequence[HealthRule]) -> dict[str, str]:
@@ -138,9 +138,9 @@ class HealthProblem:
     name: str
     """Name of its rule."""
     text: str
-    """What was found when it began, with figures."""
+    """The finding when it began, with figures."""
     remedy: str
-    """What to do about it; empty for a problem that only another version of the rules knows."""
+    """Advice to the user; empty for a problem that only another version of the rules knows."""
     first_epoch: int
     """Epoch in which it began."""
     end_epoch: int | None = None
@@ -152,7 +152,7 @@ class HealthProblem:
         return f"{self.text}. {self.remedy}".rstrip()
 
     def sentence(self) -> str:
-        """Return when it occurred, what was found, and what to do about it."""
+        """Return when it occurred, what was found, and a remedy."""
         when = f"From epoch {self.first_epoch} on"
         if self.end_epoch is not None:
             first, last = self.first_epoch, self.end_epoch - 1
