@@ -1,26 +1,60 @@
 #!/usr/bin/env bash
-# Sourced: turns `--name value` into the variable `name`, which must have a default already.
-# A flag without a default and a stray word are errors. --help prints the script's head comment.
+# Sourced after the option block of a script: the lines `name=default  # explanation` above.
+# `--name value` sets the variable `name`; a flag whose default is true or false may stand alone.
+# A flag that is not in the block and a stray word are errors. --help prints the head comment of
+# the script and the block. Afterwards OPTION_VALUES holds `name=value` for every option.
+_script=$(basename "$0") # the scripts have changed to their own folder
+if [ ! -f "$_script" ]; then _script=$0; fi
+mapfile -t _options < <(sed -n '/^\. .*parse_options\.sh/q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$_script")
+
+print_help() {
+  awk '
+    function flush(  words, num, i, line) {
+      if (name == "") { return }
+      if (value != "") { text = text " (default: " value ")" }
+      line = sprintf("  --%-19s", name)
+      num = split(text, words, " ")
+      for (i = 1; i <= num; i++) {
+        if (length(line) + 1 + length(words[i]) > 100) { print line; line = sprintf("%23s", "") }
+        line = line " " words[i]
+      }
+      print line
+      name = ""
+    }
+    NR == 1 || /^# shellcheck/ { next }
+    /^\. .*parse_options\.sh/ { flush(); exit }
+    !in_options && /^#/ { sub(/^# ?/, ""); print; next }
+    !in_options { in_options = 1; print "\noptions:" }
+    name != "" && /^ +# / { sub(/^ +# /, ""); text = text " " $0; next }
+    { flush() }
+    /^[a-z][a-z0-9_]*=/ {
+      text = ""; if (match($0, / +# /)) { text = substr($0, RSTART + RLENGTH) }
+      value = $0; sub(/ +# .*/, "", value); sub(/^[^=]*=/, "", value); gsub(/"/, "", value)
+      name = $0; sub(/=.*/, "", name)
+    }
+  ' "$_script"
+}
+
 while [ $# -gt 0 ]; do
   case "$1" in
-    --help | -h)
-      sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
-      exit 0
-      ;;
+    --help | -h) print_help; exit 0 ;;
     --*)
       _option=${1#--}
-      if [[ ! $_option =~ ^[a-z][a-z0-9_]*$ ]] || [ -z "${!_option+set}" ]; then
+      if [[ ! $_option =~ ^[a-z][a-z0-9_]*$ || " ${_options[*]} " != *" $_option "* ]]; then
         echo "$0: unknown option $1; $0 --help lists them" >&2
-        exit 2
-      fi
-      if [ $# -lt 2 ]; then
-        echo "$0: $1: expected a value" >&2
         exit 2
       fi
       case "${!_option}" in
         true | false)
+          if [ $# -lt 2 ] || [[ $2 == --* ]]; then set -- "$1" true "${@:2}"; fi
           if [ "$2" != true ] && [ "$2" != false ]; then
             echo "$0: $1 $2: expected true or false" >&2
+            exit 2
+          fi
+          ;;
+        *)
+          if [ $# -lt 2 ]; then
+            echo "$0: $1: expected a value" >&2
             exit 2
           fi
           ;;
@@ -34,4 +68,6 @@ while [ $# -gt 0 ]; do
       ;;
   esac
 done
-unset _option
+OPTION_VALUES=()
+for _option in "${_options[@]}"; do OPTION_VALUES+=("$_option=${!_option}"); done
+unset _option _options _script

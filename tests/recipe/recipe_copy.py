@@ -15,16 +15,16 @@ PARTS = ("wekws", "conf", "tools", "examples", "path.sh", "run_distill.sh", "eva
 
 @dataclass(frozen=True)
 class Recipe:
-    """A folder that holds links to the project, and what its scripts write: data and exp."""
+    """Folder of links to the project, in which its scripts write data and exp."""
 
     folder: Path
 
-    def run(self, script: str, *options: object, status: int = 0) -> str:
-        """Run a script from another folder; return what it said, standard error included."""
+    def run(self, script: str, *options: object, status: int = 0, cwd: Path | str = "/") -> str:
+        """Run a script, from another folder; return its output, standard error included."""
         paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
         done = subprocess.run(
             ["bash", str(self.folder / script), *map(str, options)],
-            cwd="/",
+            cwd=cwd,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": ":".join(paths)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,20 +1,24 @@
-"""tools/parse_options.sh by itself: what becomes of the words after a script's name."""
+"""tools/parse_options.sh by itself."""
 
+import re
 import subprocess
 
 import pytest
 from recipe_copy import ROOT
 
 SCRIPT = """#!/usr/bin/env bash
-# What the script does.
+# Purpose of the script.
 #
 #   bash script.sh --name value
+# shellcheck disable=SC2034
 set -euo pipefail
 # Not part of the help.
-name=nobody
-epochs_2=
-is_quick=false
+name=nobody             # whose name
+epochs_2=               # training length of the second model, which is explained at some length
+                        # over two lines [those of the first]
+is_quick=false          # skip the rest
 . "{parser}"
+later=1                 # not an option
 printf '%s|' "$name" "$epochs_2" "$is_quick"
 """
 
@@ -35,6 +39,8 @@ def run(tmp_path):
         (["--name", "你好 *; $(ls)", "--is_quick", "true"], "你好 *; $(ls)||true|"),
         (["--epochs_2", "7", "--epochs_2", "8"], "nobody|8|false|"),
         (["--name", "", "--epochs_2", "--name"], "|--name|false|"),
+        (["--is_quick"], "nobody||true|"),
+        (["--is_quick", "--name", "x"], "x||true|"),
     ],
 )
 def test_values_arrive_as_they_are(run, words, values):
@@ -50,6 +56,9 @@ def test_values_arrive_as_they_are(run, words, values):
         (["--PATH", "/"], "unknown option --PATH"),
         (["--_option", "x"], "unknown option --_option"),
         (["--option", "x"], "unknown option --option"),
+        (["--later", "x"], "unknown option --later"),
+        (["--http_proxy", "x"], "unknown option --http_proxy"),
+        (["--name epochs_2", "x"], "unknown option --name epochs_2"),
         (["--", "x"], "unknown option --;"),
         (["--name"], "--name: expected a value"),
         (["--is_quick", "yes"], "--is_quick yes: expected true or false"),
@@ -65,7 +74,38 @@ def test_anything_else_is_refused(run, words, message):
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_is_the_head_comment(run, flag):
+def test_help_is_the_head_comment_and_every_option(run, flag):
     done = run("--name", "x", flag, "stray")
     assert done.returncode == 0
-    assert done.stdout == "What the script does.\n\n  bash script.sh --name value\n"
+    assert done.stdout == HELP
+
+
+HELP = """Purpose of the script.
+
+  bash script.sh --name value
+
+options:
+  --name                whose name (default: nobody)
+  --epochs_2            training length of the second model, which is explained at some length over
+                        two lines [those of the first]
+  --is_quick            skip the rest (default: false)
+"""
+
+
+def test_the_environment_sets_no_option(run, monkeypatch):
+    monkeypatch.setenv("name", "of the environment")
+    monkeypatch.setenv("http_proxy", "proxy")
+    assert run().stdout == "nobody||false|"
+    assert "unknown option" in run("--http_proxy", "x").stderr
+
+
+@pytest.mark.parametrize("script", ["run_distill.sh", "evaluate.sh"])
+def test_every_option_of_the_scripts_is_explained(script):
+    done = subprocess.run(
+        ["bash", str(ROOT / script), "--help"], capture_output=True, encoding="utf-8", cwd="/"
+    )
+    options = re.findall(r"^  --(\w+) +(.*)$", done.stdout, re.MULTILINE)
+    block = (ROOT / script).read_text("utf-8").partition(". tools/parse_options.sh")[0]
+    assert [name for name, _ in options] == re.findall(r"^([a-z]\w*)=", block, re.MULTILINE)
+    assert all(re.search("[a-z]{2}", text) for _, text in options)
+    assert all(len(line) <= 100 for line in done.stdout.splitlines())

@@ -202,6 +202,70 @@ def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     assert cv_epochs(recipe, "student_quick") == [-1, 0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("cwd", "path"), [(".", f"{EXP}/teacher/avg_2.pt"), (f"{EXP}/teacher", "avg_2.pt")]
+)
+def test_teacher_given_by_a_relative_path_is_not_overwritten(finished, cwd, path):
+    """The README's command: the path is that which stage 2 would write."""
+    recipe, written = finished.recipe, (f"{EXP}/base", f"{EXP}/teacher", f"{EXP}/teacher_init")
+    before = recipe.times(*written)
+    said = recipe.run(
+        *("run_distill.sh", *finished.options, "--teacher_checkpoint", path),
+        *("--base_epochs", 3, "--teacher_epochs", 3, "--stage", 2, "--stop_stage", 2),
+        cwd=recipe.folder / cwd,
+    )
+    assert "given, not trained" in said and "teacher given: " in said
+    assert recipe.times(*written) == before
+
+
+def test_stages_that_are_wrong_are_found_before_the_first(finished):
+    recipe, before = finished.recipe, finished.recipe.times("data", "exp")
+    options = (*finished.options, "--student_overlay", "nowhere.yaml")
+    said = recipe.run("run_distill.sh", *options, status=2)
+    assert stages(said) == [] and "--student_overlay nowhere.yaml: no such file" in said
+    assert recipe.times("data", "exp") == before
+
+
+def test_dry_run_prints_the_plan_alone(finished):
+    recipe, before = finished.recipe, finished.recipe.times("data", "exp")
+    (recipe.folder / "short.yaml").write_text("training_config:\n  max_epoch: 5  # for a look\n")
+    options = (*finished.options, "--student_overlay", "short.yaml", "--num_average", 2)
+    said = recipe.run("run_distill.sh", *options, "--dry_run")
+    assert "student   5 epochs (short.yaml), mean of 2" in said
+    assert "base      1 epochs (--base_epochs)" in said and stages(said) == []
+    assert recipe.times("data", "exp") == before
+
+
+def test_an_overlays_own_epochs_count(finished):
+    """conf/overlays/stages_three.yaml says 35; here 3, so that training is short."""
+    recipe = finished.recipe
+    (recipe.folder / "three.yaml").write_text("training_config: {max_epoch: 3}\n")
+    options = ("--student_overlay", "three.yaml", "--student_name", "three", "--stage", 3)
+    recipe.run("run_distill.sh", *finished.options, *options, "--stop_stage", 3)
+    assert cv_epochs(recipe, "three") == [-1, 0, 1, 2]
+    assert read_yaml(recipe.folder / EXP / "three/config.yaml")["training_config"]["max_epoch"] == 3
+    assert (recipe.folder / EXP / "three/avg_2.pt").is_file()
+
+
+def test_what_is_scored_is_not_scored_again(finished):
+    recipe = finished.recipe
+    (recipe.folder / EXP / "student/avg_2.pt").touch()  # averaged again, to the same weights
+    before = recipe.times(EXP)
+    said = recipe.run("run_distill.sh", *finished.options, "--student_epochs", 2, *("--stage", 4),
+                      "--stop_stage", 4)  # fmt: skip
+    assert said.count("scored already") == 8
+    assert said.count("error rates and plots done already") == 4
+    assert recipe.times(EXP) == before
+    model = recipe.folder / EXP / "a copy"
+    shutil.copytree(recipe.folder / EXP / "student", model)
+    evaluate = ("evaluate.sh", "--checkpoint", model / "final.pt", "--num_workers", 1)
+    said = recipe.run(*evaluate, "--budgets", "3")
+    assert said.count("scored already") == 2 and "3/h" in said
+    (model / "final.pt").write_bytes((model / "0.pt").read_bytes())
+    said = recipe.run("evaluate.sh", "--checkpoint", f"{EXP}/a copy/final.pt", "--num_workers", 1)
+    assert "scored already" not in said and "0.5/h" in said
+
+
 def test_teacher_that_is_given_is_not_trained(finished):
     recipe, teacher = finished.recipe, f"{EXP}/teacher"
     before = recipe.times(teacher)
@@ -248,14 +312,14 @@ def test_wrong_words_are_refused_before_anything_runs(recipe, script, words):
 
 
 def test_wrong_values_are_refused(recipe):
-    assert "expected synth, mobvoi or kaldi" in recipe.run(
+    assert "--corpus: found 'libri'; expected synth | mobvoi | kaldi" in recipe.run(
         "run_distill.sh", "--corpus", "libri", status=2
     )
     assert "no such file" in recipe.run("evaluate.sh", "--checkpoint", "9.pt", status=2)
     said = recipe.run("run_distill.sh", "--student_epochs", 4, status=2)
-    assert "--num_average 30: more than the student's 4 epochs" in said
+    assert "--num_average 30: more than the student's 4 epochs (--student_epochs)" in said
     said = recipe.run("run_distill.sh", "--teacher_epochs", 4, status=2)
-    assert "--num_average 30: more than the teacher's 4 epochs" in said
+    assert "--num_average 30: more than the teacher's 4 epochs (--teacher_epochs)" in said
     said = recipe.run("run_distill.sh", "--preset", "balance", status=2)
     assert "expected one of aggressive, balanced, conservative, quality, quick, list, ask" in said
     # Standard input is no terminal here.

@@ -1,0 +1,162 @@
+"""Options of run_distill.sh, resolved before its first stage."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from wekws.bin import plan_recipe
+from wekws.errors import ConfigError
+from wekws.shell import UserPaths
+from wekws.sweep.recipe_plan import RecipeOptions, RecipePlan, read_options, resolve
+
+ROOT = Path(__file__).parents[3]
+
+
+def defaults() -> list[str]:
+    """Return the option block of the script as it passes it on."""
+    block = (ROOT / "run_distill.sh").read_text("utf-8").partition(". tools/parse_options.sh")[0]
+    return [f"{n}={value}" for n, value in re.findall(r"^([a-z]\w*)=(\S*)", block, re.MULTILINE)]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """Folder with the shipped configurations, in which the scripts run."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def plan(*options: str, caller_dir: Path = Path()) -> RecipePlan:
+    return resolve(read_options([*defaults(), *options]), UserPaths(caller_dir))
+
+
+def test_the_script_has_exactly_these_options():
+    names = [assignment.partition("=")[0] for assignment in defaults()]
+    assert names == [field.name for field in dataclasses.fields(RecipeOptions)]
+
+
+def test_defaults(project):
+    resolved = plan()
+    assert resolved.lists == Path("data/synth_small")
+    assert resolved.overlays == (Path("conf/overlays/speed.yaml"),)
+    assert (resolved.base.epochs, resolved.teacher.epochs, resolved.student.epochs) == (80, 80, 80)
+    assert resolved.student.source == "conf/fsmn_ctc_base.yaml"
+    assert resolved.teacher_checkpoint == Path("exp/synth_small/teacher/avg_30.pt")
+    assert resolved.student_checkpoint == Path("exp/synth_small/student/avg_30.pt")
+    assert resolved.report_dir == Path("exp/synth_small/report")
+    assert not resolved.base_given and not resolved.teacher_given
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "source", "num_average"),
+    [
+        (["preset=balanced"], 50, "conf/presets/balanced.yaml", 25),
+        (["preset=balanced", "student_epochs=12"], 12, "--student_epochs", 6),
+        (["student_overlay=conf/overlays/stages_three.yaml"], 35, "stages_three.yaml", 18),
+        (["student_overlay=conf/overlays/ctc_tail.yaml"], 80, "conf/overlays/ctc_tail.yaml", 30),
+        (["student_epochs=40"], 40, "--student_epochs", 30),
+        (["student_epochs=4", "num_average=4"], 4, "--student_epochs", 4),
+        (["preset=quick", "num_average=2"], 3, "conf/presets/quick.yaml", 2),
+    ],
+)
+def test_flag_then_overlay_or_preset_then_default(project, options, epochs, source, num_average):
+    student = plan(*options).student
+    assert (student.epochs, student.num_average) == (epochs, num_average)
+    assert student.source.endswith(source)
+
+
+def test_a_preset_may_take_its_epochs_from_its_base(project):
+    (project / "conf/presets/mine.yaml").write_text("base: balanced.yaml\noptim_conf: {lr: 1e-4}\n")
+    resolved = plan("preset=mine")
+    assert (resolved.student.epochs, resolved.student.num_average) == (50, 25)
+    assert resolved.student.source == "conf/presets/balanced.yaml"
+    assert resolved.student_checkpoint == Path("exp/synth_small/student_mine/avg_25.pt")
+    assert resolved.report_dir == Path("exp/synth_small/report_mine")
+
+
+def test_a_preset_may_have_a_comment_behind_its_epochs(project):
+    text = "training_config:\n  max_epoch: 7  # to see whether it works\n"
+    (project / "conf/presets/short.yaml").write_text(text)
+    assert plan("preset=short").student.epochs == 7
+
+
+def test_base_and_teacher_keep_to_an_overlay_of_both(project):
+    (project / "short.yaml").write_text("training_config: {max_epoch: 6}\n")
+    overlays = "overlay=conf/overlays/speed.yaml,short.yaml"
+    resolved = plan(overlays, "teacher_epochs=9", "num_average=2")
+    assert (resolved.base.epochs, resolved.base.source) == (6, "short.yaml")
+    assert (resolved.teacher.epochs, resolved.teacher.source) == (9, "--teacher_epochs")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["student_epochs=4"], "--num_average 30: more than the student's 4 epochs"),
+        (["teacher_epochs=4"], "--num_average 30: more than the teacher's 4 epochs"),
+        (["num_average=90"], "--num_average 90: more than the teacher's 80 epochs"),
+        (["num_average=0"], "--num_average 0: expected at least 1"),
+        (["num_average=many"], "--num_average: found 'many' .text.; expected an integer$"),
+        (["bf16=yes"], "--bf16: found 'yes' .text.; expected true or false"),
+        (["decoder=beam"], r"--decoder: found 'beam'; expected keyword \| prefix_beam"),
+        (["preset=balance"], "expected one of aggressive, .*, quick, list, ask"),
+        (["corpus=kaldi"], "--corpus kaldi: needs --data_dir"),
+        (["data_dir=nowhere"], "--data_dir nowhere: no such file or folder"),
+        (["lexicon=nowhere"], "--lexicon nowhere: no such file or folder"),
+        (["teacher_checkpoint=exp/no.pt"], "--teacher_checkpoint exp/no.pt: no such file"),
+        (
+            ["student_overlay=conf/overlays/gates.yaml"],
+            "--student_overlay conf/overlays/gates.yaml",
+        ),
+        (["alpha=cosine_grwoth"], "distill_conf.alpha: found 'cosine_grwoth'"),
+        (["preset=balanced", "student_overlay=conf/overlays/stages_three.yaml"], "stages: given"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_first_stage(project, options, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(*options)
+
+
+def test_a_given_teacher_is_given_even_where_the_recipe_puts_its_own(project):
+    path = Path("exp/synth_small/teacher/avg_8.pt")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    resolved = plan(f"teacher_checkpoint={path}", "teacher_epochs=4", "num_average=8")
+    assert resolved.teacher_given and resolved.teacher_checkpoint == path
+    assert "teacher   given, not trained" in resolved.summary()
+
+
+def test_paths_count_from_the_callers_folder_then_from_the_projects(project, tmp_path):
+    caller = tmp_path / "elsewhere"
+    caller.mkdir()
+    (caller / "mine.yaml").write_text("training_config: {max_epoch: 5}\n")
+    (project / "mine.yaml").write_text("training_config: {max_epoch: 6}\n")
+    overlays = "student_overlay=mine.yaml,conf/overlays/hidden.yaml"
+    resolved = plan(overlays, "download_dir=new", caller_dir=caller)
+    assert resolved.student_overlays == (caller / "mine.yaml", Path("conf/overlays/hidden.yaml"))
+    assert (resolved.student.epochs, resolved.download_dir) == (5, caller / "new")
+    assert plan(overlays, caller_dir=project).student.epochs == 6
+
+
+def test_front_end_changes_with_the_overlay_alone(project):
+    (project / "noisy.yaml").write_text("dataset_conf: {frame_skip: 2}\n")
+    (project / "other.yaml").write_text("optim_conf: {lr: 0.1}\n")
+    fronts = [plan(f"overlay={o}").front_end for o in ("none", "other.yaml")]
+    assert fronts[0] == fronts[1] != plan("overlay=conf/overlays/small_corpus.yaml").front_end
+
+
+def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_path, capsys):
+    folder = tmp_path / "my $(touch hacked) 'tones'; *"
+    for split in ("train", "dev", "test"):
+        (folder / split).mkdir(parents=True)
+    options = [*defaults(), f"data_dir={folder}", "overlay=none", "student_epochs=40"]
+    assert plan_recipe.main(["--", *options]) == 0
+    script = capsys.readouterr().out + 'printf "%s|" "$lists" ${#overlay_flags[@]}'
+    script += ' "${student_epoch_flags[@]}" "$lexicon" "$teacher_given"'
+    done = subprocess.run(["bash", "-euc", script], capture_output=True, encoding="utf-8")
+    assert done.stdout == (f"data/{folder.name}|0|--override|training_config.max_epoch=40||false|")
+    assert not list(tmp_path.rglob("hacked"))

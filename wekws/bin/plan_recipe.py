@@ -1,0 +1,77 @@
+"""Resolve the options of run_distill.sh and print them as shell assignments.
+
+The script passes every option as NAME=VALUE and evaluates what is printed; a wrong option or
+configuration ends here, before the first stage.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from wekws.log import run
+from wekws.shell import UserPaths, assignments
+from wekws.sweep.recipe_plan import RecipeOptions, RecipePlan, read_options, resolve
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the options, resolve them, print the assignments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--caller_dir", type=Path, default=Path(), help="folder that relative paths count from [.]"
+    )
+    parser.add_argument("option", nargs="*", metavar="NAME=VALUE", help="option of run_distill.sh")
+    args = parser.parse_args(argv)
+    options = read_options(args.option)
+    plan = resolve(options, UserPaths(args.caller_dir))
+    print(assignments(_variables(options, plan)))
+    return 0
+
+
+def _variables(options: RecipeOptions, plan: RecipePlan) -> dict[str, object]:
+    """Return the script's variables by name; those that end in ``_flags`` are arrays of flags."""
+    return {
+        "corpus": plan.corpus,
+        "data_dir": plan.data_dir,
+        "lists": plan.lists,
+        "exp": plan.exp,
+        "download_dir": plan.download_dir,
+        "lexicon": plan.lexicon,
+        "extra_lists": plan.extra_lists,
+        "front_end": plan.front_end,
+        "teacher_config": plan.teacher_config,
+        "student_config": plan.student_config,
+        "base_given": plan.base_given,
+        "base_checkpoint": plan.base_checkpoint,
+        "base_dict": plan.base_dict,
+        "teacher_given": plan.teacher_given,
+        "teacher_dir": plan.teacher_checkpoint.parent,
+        "teacher_checkpoint": plan.teacher_checkpoint,
+        "teacher_average": plan.teacher.num_average,
+        "student_name": plan.student_name,
+        "student_dir": plan.student_checkpoint.parent,
+        "student_checkpoint": plan.student_checkpoint,
+        "student_average": plan.student.num_average,
+        "report_dir": plan.report_dir,
+        "num_workers": plan.num_workers,
+        "overlay_flags": _repeat("--overlay", plan.overlays),
+        "student_overlay_flags": _repeat("--overlay", plan.student_overlays),
+        "more_teacher_flags": _repeat("--teacher_checkpoint", plan.more_teachers),
+        "base_epoch_flags": _epochs(options.base_epochs),
+        "teacher_epoch_flags": _epochs(options.teacher_epochs),
+        "student_epoch_flags": _epochs(options.student_epochs),
+        "plan_summary": plan.summary(),
+    }
+
+
+def _repeat(flag: str, values: Iterable[object]) -> list[str]:
+    return [word for value in values for word in (flag, str(value))]
+
+
+def _epochs(epochs: int | None) -> list[str]:
+    """Return the flags that set the epochs; without the option, the configuration decides."""
+    return [] if epochs is None else ["--override", f"training_config.max_epoch={epochs}"]
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

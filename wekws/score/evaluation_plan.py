@@ -1,0 +1,121 @@
+"""Plan of an evaluation: which folders it writes, and which of them hold its results already."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wekws.dataset.vocabulary import read_keywords
+from wekws.errors import ConfigError, DataError
+from wekws.files import file_sha256, read_json
+from wekws.score.det import Budget, budgets_from_text
+
+PLOTS = ("det.png", "confidence.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """Folders of an evaluation, and what is left to do."""
+
+    lists: Path
+    """Folder of dev/data.list and test/data.list."""
+    keywords_file: Path
+    """Keywords to score, one per line."""
+    result_dir: Path
+    """Folder of the scores and figures."""
+    dev_dir: Path | None
+    """Folder of the dev scores that choose the thresholds; None: the set chooses its own."""
+    is_scored: bool
+    """Whether ``result_dir`` holds the scores already."""
+    is_dev_scored: bool
+    """Whether ``dev_dir`` holds the scores already, or there is none."""
+    is_counted: bool
+    """Whether error rates and plots of these scores, at these budgets, are there already."""
+
+
+def plan_evaluation(
+    checkpoint: Path,
+    *,
+    dataset: Literal["dev", "test"],
+    lists: Path | None,
+    decoder: str,
+    budgets: str,
+) -> EvaluationPlan:
+    """Return the folders of an evaluation, and what is left to do.
+
+    A result counts as done if it was made with the same checkpoint (by its bytes), decoder, list
+    and keywords, after the list was written; figures also depend on the budgets (such as
+    ``0.5,1``). lists: None for the lists that the checkpoint was trained on.
+    Raises: ConfigError if nothing says where the lists are.
+    """
+    model_dir = checkpoint.parent
+    lists = lists or _training_lists(model_dir)
+    tag = checkpoint.stem + ("" if decoder == "keyword" else f"_{decoder}")
+    result_dir, dev_list = model_dir / f"{dataset}_{tag}", lists / "dev" / "data.list"
+    dev_dir = model_dir / f"dev_{tag}" if dataset != "dev" and dev_list.is_file() else None
+    keywords_file = model_dir / "keywords.txt"
+    made_with = {
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "decoder": decoder,
+        "keywords": read_keywords(keywords_file),
+    }
+    is_scored = _is_scored(result_dir, lists / dataset / "data.list", made_with)
+    is_dev_scored = dev_dir is None or _is_scored(dev_dir, dev_list, made_with)
+    return EvaluationPlan(
+        lists=lists,
+        keywords_file=keywords_file,
+        result_dir=result_dir,
+        dev_dir=dev_dir,
+        is_scored=is_scored,
+        is_dev_scored=is_dev_scored,
+        is_counted=is_scored and is_dev_scored and _is_counted(result_dir, dev_dir, budgets),
+    )
+
+
+def _training_lists(model_dir: Path) -> Path:
+    path = model_dir / "run.json"
+    train_list = read_json(path).get("train_data") if path.is_file() else None
+    if not isinstance(train_list, str):
+        raise ConfigError(
+            f"{path}: names no training list; give --lists, the folder of dev/ and test/"
+        )
+    return Path(train_list).parent.parent
+
+
+def _is_scored(result_dir: Path, data_list: Path, made_with: Mapping[str, object]) -> bool:
+    """Return whether the scores of a list are there; score.json is what scoring writes last."""
+    info_path = result_dir / "score.json"
+    if not (data_list.is_file() and _is_newer(info_path, data_list)):
+        return False
+    try:
+        info = read_json(info_path)
+    except DataError:
+        return False
+    same_list = os.path.realpath(str(info.get("data_list"))) == os.path.realpath(data_list)
+    return same_list and all(info.get(key) == value for key, value in made_with.items())
+
+
+def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: str) -> bool:
+    """Return whether summary and plots are newer than the scores and of these budgets."""
+    summary_path, scored = result_dir / "summary.json", [result_dir]
+    if dev_dir is not None:
+        scored.append(dev_dir)
+    if not all(_is_newer(summary_path, folder / "score.json") for folder in scored):
+        return False
+    if not all(_is_newer(result_dir / plot, summary_path) for plot in PLOTS):
+        return False
+    summary = read_json(summary_path)
+    wanted = [budget.label for budget in (*budgets_from_text(budgets), Budget(None))]
+    counted = [
+        [point.get("budget") for point in entry.get("operating_points", [])]
+        for entry in summary.get("keywords", [])
+    ]
+    if (summary.get("dev") is None) != (dev_dir is None):
+        return False
+    return bool(counted) and all(labels == wanted for labels in counted)
+
+
+def _is_newer(path: Path, source: Path) -> bool:
+    """Return whether a file is there and not older than its source."""
+    return path.is_file() and path.stat().st_mtime_ns >= source.stat().st_mtime_ns

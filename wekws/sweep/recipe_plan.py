@@ -1,0 +1,371 @@
+"""Plan of a run of ``run_distill.sh``: every option resolved before the first stage.
+
+One rule decides each value: the flag, then an overlay, preset or configuration, then the default.
+"""
+
+import dataclasses
+import hashlib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from wekws.config import load_config, parse_section, to_mapping
+from wekws.dataset.dataset_conf import load_dataset_config
+from wekws.errors import ConfigError
+from wekws.machine import usable_cores
+from wekws.shell import UserPaths
+from wekws.sweep.preset_info import preset_paths
+from wekws.train.train_config import load_experiment
+
+PRESET_DIR = Path("conf/presets")
+DEFAULT_NUM_AVERAGE = 30
+DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
+    "synth": ("conf/overlays/speed.yaml",),
+    "kaldi": ("conf/overlays/small_corpus.yaml",),
+    "mobvoi": (),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Options of ``run_distill.sh`` as the user gave them; its ``--help`` explains each.
+
+    None or an empty value: not given. The defaults stand in the script.
+    """
+
+    stage: int
+    stop_stage: int
+    dry_run: bool
+    corpus: Literal["synth", "mobvoi", "kaldi"]
+    size: Literal["tiny", "small", "full", "long_test"]
+    data_dir: str
+    download_dir: str
+    download_url: str
+    keywords: str
+    language: Literal["zh", "en"]
+    lexicon: str
+    name: str
+    num_tokens: str
+    teacher_config: str
+    student_config: str
+    preset: str
+    overlay: tuple[str, ...]
+    student_overlay: tuple[str, ...]
+    extra_lists: str
+    base_checkpoint: str
+    base_dict: str
+    teacher_checkpoint: str
+    more_teachers: tuple[str, ...]
+    init_from_teacher: bool
+    alpha: str
+    temperature: str
+    base_epochs: int | None
+    teacher_epochs: int | None
+    student_epochs: int | None
+    num_average: int | None
+    average_best: bool
+    budgets: str
+    decoder: Literal["keyword", "prefix_beam"]
+    corpus_seed: int
+    seed: int
+    num_workers: int | None
+    num_threads: int
+    num_processes: int
+    device: Literal["auto", "cpu", "cuda"]
+    bf16: bool
+    student_name: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """Training length of one model."""
+
+    epochs: int
+    """Epochs in all."""
+    source: str
+    """File or flag that set the epochs, or ``default``."""
+    num_average: int
+    """Epochs whose weights are averaged at the end."""
+
+    def with_at_most_half(self) -> "Length":
+        """Return the same length with no more than half of the epochs averaged."""
+        half = (self.epochs + 1) // 2
+        return dataclasses.replace(self, num_average=min(self.num_average, half))
+
+    def __str__(self) -> str:
+        """Return the length as the plan prints it."""
+        return f"{self.epochs} epochs ({self.source}), mean of {self.num_average}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipePlan:
+    """Everything that the stages read, paths resolved. Paths are absolute or of the project."""
+
+    corpus: str
+    """``synth``, ``mobvoi`` or ``kaldi``."""
+    data_dir: Path | None
+    """Kaldi folder of the user's own recordings."""
+    lists: Path
+    """Folder of lists, dictionary and features."""
+    exp: Path
+    """Folder of the models and the report."""
+    download_dir: Path
+    """Folder of a downloaded or synthesised corpus."""
+    lexicon: Path | None
+    """Pronunciation lexicon."""
+    extra_lists: Path | None
+    """Lists of another corpus whose training set joins the base's."""
+    overlays: tuple[Path, ...]
+    """YAML laid over the configurations of base, teacher and student."""
+    student_overlays: tuple[Path, ...]
+    """YAML laid over the student's configuration alone: the preset first."""
+    front_end: str
+    """Checksum of ``dataset_conf``, overlays included; the lists are made anew when it changes."""
+    teacher_config: Path
+    """Configuration of base and teacher."""
+    student_config: Path
+    """Configuration of the student."""
+    base_checkpoint: Path
+    """The base, given or to be trained."""
+    base_dict: Path
+    """Dictionary of the base's outputs."""
+    base_given: bool
+    """Whether the user gave a base, so that none is trained."""
+    base: Length
+    """Training of the base."""
+    teacher_checkpoint: Path
+    """The teacher, given or to be trained."""
+    teacher_given: bool
+    """Whether the user gave a teacher, so that neither base nor teacher is trained."""
+    teacher: Length
+    """Training of the teacher."""
+    more_teachers: tuple[Path, ...]
+    """Further teachers of the student."""
+    student_name: str
+    """Name of the student's folder."""
+    student: Length
+    """Training of the student."""
+    report_dir: Path
+    """Folder of the report."""
+    num_workers: int
+    """Processes for feature extraction."""
+
+    @property
+    def student_checkpoint(self) -> Path:
+        """The averaged student."""
+        return self.exp / self.student_name / f"avg_{self.student.num_average}.pt"
+
+    def summary(self) -> str:
+        """Return the plan in a few lines: models, epochs and who set them, where results go."""
+        teacher = "given, not trained" if self.teacher_given else str(self.teacher)
+        base = f"{self.base.epochs} epochs ({self.base.source}) -> {self.base_checkpoint}"
+        if self.base_given:
+            base = f"given, not trained -> {self.base_checkpoint}"
+        if self.teacher_given:
+            base = "not needed, the teacher is given"
+        overlays = " ".join(map(str, (*self.overlays, *self.student_overlays)))
+        rows = {
+            "lists": str(self.lists),
+            "overlays": overlays or "none",
+            "base": base,
+            "teacher": f"{teacher} -> {self.teacher_checkpoint}",
+            "student": f"{self.student} -> {self.student_checkpoint}",
+            "report": str(self.report_dir / "report.html"),
+        }
+        return "\n".join(f"   {name:<10}{value}" for name, value in rows.items())
+
+
+def read_options(assignments: Iterable[str]) -> RecipeOptions:
+    """Read ``name=value`` texts, the later of two for the same option counts.
+
+    Raises: ConfigError listing every value that is of the wrong kind.
+    """
+    texts = dict(assignment.split("=", 1) for assignment in assignments)
+    kinds = typing.get_type_hints(RecipeOptions)
+    values = {name: _read(texts.pop(name, ""), kinds[name]) for name in kinds}
+    try:
+        return parse_section(RecipeOptions, {**values, **texts}, "--")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--: ", "--")) from None
+
+
+def _read(text: str, kind: object) -> object:
+    """Return the value that a text stands for; a text that does not fit stays as it is."""
+    is_optional = typing.get_origin(kind) is types.UnionType
+    if is_optional and not text:
+        return None
+    if kind is bool:
+        return {"true": True, "false": False}.get(text, text)
+    if kind is int or is_optional:
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    if typing.get_origin(kind) is tuple:
+        return tuple(part for part in text.split(",") if part)
+    return text
+
+
+def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
+    """Resolve every option and check what the stages will read.
+
+    Raises: ConfigError for a file that is missing, a configuration that cannot be used, or fewer
+    epochs than are to be averaged.
+    """
+    _check_numbers(options)
+    corpus = "kaldi" if options.data_dir else options.corpus
+    data_dir = _data_dir(options, corpus, paths)
+    lists = Path("data") / _corpus_name(options, corpus, data_dir)
+    exp = Path("exp") / lists.name
+    download_dir = paths.place(options.download_dir) if options.download_dir else lists / "corpus"
+    teacher_config = paths.find(options.teacher_config, "--teacher_config")
+    student_config = paths.find(options.student_config, "--student_config")
+    overlay = options.overlay or DEFAULT_OVERLAYS[corpus]
+    overlays = paths.find_all([path for path in overlay if path != "none"], "--overlay")
+    preset = _preset_path(options.preset)
+    student_overlays = paths.find_all(options.student_overlay, "--student_overlay")
+    student_overlays = (*([preset] if preset else []), *student_overlays)
+    student_name = options.student_name or "student" + (f"_{preset.stem}" if preset else "")
+    suffix = "" if student_name == "student" else f"_{student_name.removeprefix('student_')}"
+
+    base, teacher = _teacher_lengths(options, teacher_config, overlays)
+    student = _student_length(options, student_config, (*overlays, *student_overlays))
+    trained = (exp / "base" / "final.pt", exp / "teacher" / f"avg_{teacher.num_average}.pt")
+    base_checkpoint = paths.find_given(options.base_checkpoint, "--base_checkpoint", trained[0])
+    base_dict = base_checkpoint.with_name("dict.txt")
+    if options.base_checkpoint and not options.base_dict and not base_dict.is_file():
+        raise ConfigError(f"{base_dict}: no such file; give --base_dict")
+    return RecipePlan(
+        corpus=corpus,
+        data_dir=data_dir,
+        lists=lists,
+        exp=exp,
+        download_dir=download_dir,
+        lexicon=paths.find(options.lexicon, "--lexicon") if options.lexicon else None,
+        extra_lists=(
+            paths.find(options.extra_lists, "--extra_lists") if options.extra_lists else None
+        ),
+        overlays=overlays,
+        student_overlays=student_overlays,
+        front_end=_front_end(teacher_config, overlays),
+        teacher_config=teacher_config,
+        student_config=student_config,
+        base_checkpoint=base_checkpoint,
+        base_dict=paths.find_given(options.base_dict, "--base_dict", base_dict),
+        base_given=bool(options.base_checkpoint),
+        base=base,
+        teacher_checkpoint=paths.find_given(
+            options.teacher_checkpoint, "--teacher_checkpoint", trained[1]
+        ),
+        teacher_given=bool(options.teacher_checkpoint),
+        teacher=teacher,
+        more_teachers=paths.find_all(options.more_teachers, "--more_teachers"),
+        student_name=student_name,
+        student=student,
+        report_dir=exp / f"report{suffix}",
+        num_workers=usable_cores() if options.num_workers is None else options.num_workers,
+    )
+
+
+def _check_numbers(options: RecipeOptions) -> None:
+    least = {"base_epochs": 1, "teacher_epochs": 1, "student_epochs": 1, "num_average": 1}
+    least |= {"num_workers": 0, "num_threads": 0, "num_processes": 1}
+    values = {name: getattr(options, name) for name in least}
+    problems = [
+        f"--{name} {value}: expected at least {least[name]}"
+        for name, value in values.items()
+        if value is not None and value < least[name]
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _data_dir(options: RecipeOptions, corpus: str, paths: UserPaths) -> Path | None:
+    if corpus != "kaldi":
+        return None
+    if not options.data_dir:
+        raise ConfigError("--corpus kaldi: needs --data_dir, the folder of your recordings")
+    # Later stages read the lists that stage -1 made of it.
+    is_read = options.stage <= -1 <= options.stop_stage
+    return paths.find(options.data_dir, "--data_dir") if is_read else paths.place(options.data_dir)
+
+
+def _corpus_name(options: RecipeOptions, corpus: str, data_dir: Path | None) -> str:
+    if options.name:
+        return options.name
+    if data_dir is not None:
+        return data_dir.resolve().name
+    return f"synth_{options.size}" if corpus == "synth" else corpus
+
+
+def _preset_path(preset: str) -> Path | None:
+    if preset in ("", "list", "ask"):
+        return None
+    known = preset_paths(PRESET_DIR)
+    if preset not in known:
+        raise ConfigError(f"--preset {preset}: expected one of {', '.join(known)}, list, ask")
+    return known[preset]
+
+
+def _teacher_lengths(
+    options: RecipeOptions, config: Path, overlays: Sequence[Path]
+) -> tuple[Length, Length]:
+    """Return how long base and teacher train."""
+    average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
+    base = _length("--base_epochs", options.base_epochs, 1, config, overlays)
+    teacher = _length("--teacher_epochs", options.teacher_epochs, average, config, overlays)
+    if options.teacher_epochs is None and options.num_average is None:
+        teacher = teacher.with_at_most_half()
+    if not options.teacher_checkpoint:
+        _check_average(teacher, "teacher")
+    return base, teacher
+
+
+def _student_length(options: RecipeOptions, config: Path, overlays: Sequence[Path]) -> Length:
+    """Return how long the student trains."""
+    given = {"alpha": options.alpha, "temperature": options.temperature}
+    overrides = [f"distill_conf.{name}={value}" for name, value in given.items() if value]
+    average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
+    epochs = options.student_epochs
+    student = _length("--student_epochs", epochs, average, config, overlays, overrides)
+    if options.student_epochs is None or options.preset:
+        student = student.with_at_most_half()
+    _check_average(student, "student")
+    return student
+
+
+def _length(
+    flag: str,
+    epochs: int | None,
+    num_average: int,
+    config: Path,
+    overlays: Sequence[Path],
+    overrides: Sequence[str] = (),
+) -> Length:
+    """Return how long a model trains; its whole configuration is checked on the way."""
+    if epochs is not None:
+        overrides = [*overrides, f"training_config.max_epoch={epochs}"]
+    num_epochs = load_experiment(config, overrides, overlays).training_config.max_epoch
+    source = load_config(config, overlays).origin("training_config", "max_epoch") or "default"
+    if epochs is not None:
+        source = flag
+    return Length(epochs=num_epochs, source=source, num_average=num_average)
+
+
+def _check_average(length: Length, model: str) -> None:
+    if length.num_average > length.epochs:
+        raise ConfigError(
+            f"--num_average {length.num_average}: more than the {model}'s {length.epochs} epochs "
+            f"({length.source})"
+        )
+
+
+def _front_end(config: Path, overlays: Sequence[Path]) -> str:
+    section = to_mapping(load_dataset_config(config, overlays))
+    return hashlib.sha256(yaml.safe_dump(section).encode()).hexdigest()[:16]
