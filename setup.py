@@ -1,4 +1,4 @@
-"""Installation: ``pip install -e .[synth,export]``."""
+"""Installation: ``pip install -e .[synth]``."""
 
 from pathlib import Path
 
@@ -10,9 +10,11 @@ setup(
     description="FSMN-CTC wake-word models, distilled to a third of their size and measured",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     packages=find_packages(include=["wekws", "wekws.*"]),
     python_requires=">=3.11",
-    # torchaudio's compiled part refuses any other build of torch: the two are one pin.
+    # torchaudio works with one version of torch only: change the two together.
     install_requires=[
         "torch==2.11.0",
         "torchaudio==2.11.0",
@@ -25,9 +27,8 @@ setup(
         "pypinyin>=0.51",
     ],
     extras_require={
-        # espeak-ng is GPL-3: only the synthesis tool runs it, in a process of its own.
+        # espeak-ng is GPL-3; only the synthesis script runs it, in a separate process.
         "synth": ["espeakng-loader>=0.2.4"],
-        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
         "dev": [
             "ruff>=0.8",
             "mypy>=1.11",

@@ -1,4 +1,4 @@
-"""What the tests of the recipe share: a copy to run in, and a Kaldi folder to run it on."""
+"""Fixtures of the recipe tests: a copy of the recipe, and a Kaldi folder to run it on."""
 
 from pathlib import Path
 

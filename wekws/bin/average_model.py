@@ -12,14 +12,15 @@ from wekws.train.epoch_checkpoint import read_epoch_info
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the average and a YAML that names the epochs that went in."""
+    """Write the average, and a YAML file that names its epochs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dst_model", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--src_path", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--num", type=int, default=30, help="how many epochs to average")
+    parser.add_argument("--src_path", type=Path, required=True, help="folder of the training run")
+    parser.add_argument("--num", type=int, default=30, help="number of epochs [%(default)s]")
     parser.add_argument(
-        "--val_best", action="store_true", help="the best by cv_loss instead of the last"
-    )
+        "--val_best", action="store_true",
+        help="average the epochs of lowest cv_loss instead of the last ones",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     epochs = choose_epochs(args.src_path, args.num, is_best=args.val_best)
     weights = average_checkpoints(args.src_path, epochs)

@@ -1,4 +1,4 @@
-"""Show the presets with size, cost and time, or ask which one to train.
+"""List the presets with size, cost and training time, or ask which one to train.
 
 python -m wekws.bin.presets list --lists data/synth_small
 python -m wekws.bin.presets show --preset balanced
@@ -26,7 +26,7 @@ from wekws.train import distributed
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure what is asked for, print it; of ``ask``, the chosen name alone on standard output."""
+    """Measure and print; ``ask`` prints only the chosen name to standard output."""
     args = _parser().parse_args(argv)
     paths = preset_paths(args.preset_dir)
     if args.what == "show" and args.preset not in paths:
@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
 def read_place(args: argparse.Namespace) -> Place:
     """Return the models and the corpus that the flags name.
 
-    The number of tokens is that of the corpus's dictionary, where there is one, or
-    ``--num_tokens``, or the teacher's.
+    The number of tokens is that of the corpus's dictionary if there is one, otherwise
+    ``--num_tokens``, otherwise the teacher's.
     """
     teacher, num_tokens = read_model_config(args.teacher_config), args.num_tokens
     dict_path = args.lists / "dict" / "dict.txt" if args.lists else None
@@ -69,24 +69,45 @@ def read_place(args: argparse.Namespace) -> Place:
 
 
 def _say(text: str) -> None:
-    """Standard output carries the answer alone."""
+    """Print to standard error: standard output carries the answer alone."""
     print(text, end="", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("what", choices=("list", "show", "ask"))
-    add("--preset", help="which one to show")
-    add("--preset_dir", type=Path, default=Path("conf/presets"))
-    add("--student_config", type=Path, default=Path("conf/fsmn_ctc_student_mini.yaml"))
-    add("--overlay", type=Path, action="append", default=[], help="laid over it; repeatable")
-    add("--teacher_config", type=Path, default=Path("conf/fsmn_ctc_teacher.yaml"))
-    add("--num_tokens", type=int, default=0, help="[of the lists' dictionary, or the teacher's]")
-    add("--lists", type=Path, help="data/NAME, for the number and length of its utterances")
-    add("--lexicon", type=Path, help="word to units, where letters will not do")
-    add("--num_threads", type=int, default=0, help="of the step; 0: all cores")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add(
+        "what", choices=("list", "show", "ask"),
+        help="list: a table of all presets; show: one of them; ask: let the user choose",
+    )  # fmt: skip
+    add("--preset", help="name of the preset to show")
+    add(
+        "--preset_dir", type=Path, default=Path("conf/presets"),
+        help="folder of the presets [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--student_config", type=Path, default=Path("conf/fsmn_ctc_student_mini.yaml"),
+        help="configuration that a preset changes [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--overlay", type=Path, action="append", default=[],
+        help="YAML laid over --student_config before the preset; may be repeated",
+    )  # fmt: skip
+    add(
+        "--teacher_config", type=Path, default=Path("conf/fsmn_ctc_teacher.yaml"),
+        help="configuration with the teacher's sizes [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--num_tokens", type=int, default=0,
+        help="outputs of both models [size of the dictionary in --lists, else the teacher's]",
+    )  # fmt: skip
+    add("--lists", type=Path, help="data/NAME, whose utterances are counted [1,000 short commands]")
+    add("--lexicon", type=Path, help="pronunciations, `WORD unit unit ...`")
+    add("--num_threads", type=int, default=0, help="CPU threads of a measured step; 0 = all cores")
+    add(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="device of a measured step [%(default)s]",
+    )  # fmt: skip
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The command around the presets: what goes where, and who is asked."""
+"""wekws.bin.presets: what each action prints, and the dialogue of `ask`."""
 
 import io
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -119,6 +120,32 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
 def test_a_wrong_option_is_refused_before_the_first_stage(project, options, message):
     with pytest.raises(ConfigError, match=message):
         plan(*options)
+
+
+def readme_commands() -> list[str]:
+    """Return the arguments of every run_distill.sh in the README and the example's README."""
+    texts = [(ROOT / p).read_text("utf-8") for p in ("README.md", "examples/hi_xiaowen/README.md")]
+    text = "\n".join(texts).replace("\\\n", " ")
+    found = re.findall(r"bash run_distill\.sh((?: +(?:\"[^\"]*\"|[^\s`;|\"]+))*)", text)
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_command_of_the_readme_can_be_planned(project, command):
+    for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).touch()
+    for name in ("DIR", "data/synth_en"):
+        (project / name).mkdir(parents=True)
+    words = shlex.split(command.replace("$KEYWORDS", "JARVIS,ALEXA"))
+    if words == ["--help"]:
+        return
+    options = []
+    while words:
+        name = words.pop(0).removeprefix("--")
+        is_bare = not words or words[0].startswith("--")
+        options.append(f"{name}={'true' if is_bare else words.pop(0)}")
+    assert plan(*options).summary()
 
 
 def test_a_given_teacher_is_given_even_where_the_recipe_puts_its_own(project):

@@ -1,0 +1,82 @@
+"""Folders of an evaluation, and which results count as done. tests/recipe runs evaluate.sh."""
+
+import json
+import os
+
+import pytest
+
+from wekws.errors import ConfigError, DataError
+from wekws.files import file_sha256
+from wekws.score.evaluation_plan import plan_evaluation
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A checkpoint with dev and test lists, and scores of both."""
+    folder, lists = tmp_path / "exp", tmp_path / "lists"
+    folder.mkdir()
+    (folder / "avg_3.pt").write_bytes(b"weights")
+    (folder / "keywords.txt").write_text("JARVIS\n")
+    for split in ("dev", "test"):
+        (lists / split).mkdir(parents=True)
+        (lists / split / "data.list").write_text("")
+        info = {
+            "checkpoint_sha256": file_sha256(folder / "avg_3.pt"),
+            "decoder": "keyword",
+            "keywords": ["JARVIS"],
+            "data_list": str(lists / split / "data.list"),
+        }
+        (folder / f"{split}_avg_3").mkdir()
+        (folder / f"{split}_avg_3" / "score.json").write_text(json.dumps(info))
+    train_list = str(lists / "train" / "data.list")
+    (folder / "run.json").write_text(json.dumps({"train_data": train_list}))
+    return folder / "avg_3.pt"
+
+
+def plan(model, **changes):
+    options = {"dataset": "test", "lists": None, "decoder": "keyword", "budgets": "1"}
+    return plan_evaluation(model, **(options | changes))
+
+
+def test_scores_of_the_same_checkpoint_and_list_are_done(model):
+    done = plan(model)
+    assert done.lists == model.parents[1] / "lists"
+    assert done.result_dir == model.parent / "test_avg_3"
+    assert done.dev_dir == model.parent / "dev_avg_3"
+    # Scores alone: nothing has been counted from them.
+    assert (done.is_scored, done.is_dev_scored, done.is_counted) == (True, True, False)
+
+
+def test_dev_chooses_its_own_thresholds(model):
+    on_dev = plan(model, dataset="dev")
+    assert (on_dev.dev_dir, on_dev.is_scored, on_dev.is_dev_scored) == (None, True, True)
+
+
+def test_another_decoder_has_a_folder_of_its_own(model):
+    other = plan(model, decoder="prefix_beam")
+    assert other.result_dir.name == "test_avg_3_prefix_beam" and not other.is_scored
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "keywords", "list", "damage"])
+def test_scores_of_anything_else_are_not(model, change):
+    score_json = model.parent / "test_avg_3" / "score.json"
+    if change == "checkpoint":
+        model.write_bytes(b"other weights")
+    elif change == "keywords":
+        (model.parent / "keywords.txt").write_text("JARVIS\nALEXA\n")
+    elif change == "list":
+        later = score_json.stat().st_mtime + 10
+        os.utime(model.parents[1] / "lists" / "test" / "data.list", (later, later))
+    else:
+        score_json.write_text("{")
+    assert not plan(model).is_scored
+
+
+def test_without_a_record_of_training_the_lists_must_be_named(model):
+    (model.parent / "run.json").unlink()
+    with pytest.raises(ConfigError, match="run.json: names no training list; give --lists"):
+        plan(model)
+    assert plan(model, lists=model.parents[1] / "lists").is_scored
+    (model.parent / "run.json").write_text("{")
+    with pytest.raises(DataError, match="run.json: not readable as JSON"):
+        plan(model)
