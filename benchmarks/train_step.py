@@ -10,6 +10,7 @@ a change of the machine's speed affects all of them alike.
 """
 
 import argparse
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
@@ -17,25 +18,24 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from wekws.dataset.augment import SpecAugConfig, spec_augment
-from wekws.dataset.dataset_conf import DatasetConfig
-from wekws.dataset.features import expand_context
+from wekws.dataset.batch import Batch
 from wekws.distill.adversarial import AdversarialConfig
-from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.consistency import ConsistencyConfig
+from wekws.distill.ctc import CtcConfig
 from wekws.distill.gate import GateConfig
+from wekws.distill.guide import GuideConfig
 from wekws.distill.hidden import HiddenConfig
 from wekws.distill.inner_head import InnerConfig
-from wekws.distill.objective import Objective
-from wekws.distill.terms import ConsistencyConfig, CtcConfig, GuideConfig, KdConfig
+from wekws.distill.kd import KdConfig
+from wekws.distill.methods import DistillConfig, build_objective
+from wekws.distill.weight_average import WeightAverage
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model import KwsModel
-from wekws.train.discriminator_step import Rival
+from wekws.train.build import mix_teachers
 from wekws.train.distributed import Process
-from wekws.train.ema import WeightAverage
-from wekws.train.gradients import GradientProbe
-from wekws.train.step import Heard, Run, forward_loss, listen
-from wekws.train.teachers import as_one
-from wekws.train.train_config import load_experiment
+from wekws.train.gradient_probe import GradientProbe
+from wekws.train.loop import StepParts, backward, step_inputs
+from wekws.train.train_config import load_train_config
 
 CONFIGS = {
     "teacher": "conf/fsmn_ctc_teacher.yaml",
@@ -48,14 +48,21 @@ def make_model(name: str) -> KwsModel:
     return KwsModel(config, (torch.zeros(400), torch.ones(400)))
 
 
-def make_batch(batch_size: int, num_frames: int) -> tuple[torch.Tensor, ...]:
+def make_batch(batch_size: int, num_frames: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     feats = torch.randn(batch_size, num_frames, 80, generator=generator)
     lengths = torch.randint(
         num_frames * 6 // 10, num_frames + 1, (batch_size,), generator=generator
     )
-    labels = torch.randint(1, 20, (batch_size, 4), generator=generator)
-    return feats, lengths, labels, torch.full((batch_size,), 4)
+    return Batch(
+        keys=[f"utterance{i}" for i in range(batch_size)],
+        feats=feats,
+        feat_lengths=lengths,
+        labels=torch.randint(1, 20, (batch_size, 4), generator=generator),
+        label_lengths=torch.full((batch_size,), 4),
+        is_keyword=torch.ones(batch_size, dtype=torch.bool),
+        num_global=batch_size,
+    )
 
 
 @dataclass(frozen=True)
@@ -113,74 +120,48 @@ OPTIONS = {
 class Step:
     """One whole training step: SpecAugment, context, forward, loss, backward, clip, Adam."""
 
-    def __init__(self, model_name: str, batch: tuple, option: Option, *, use_bf16: bool) -> None:
-        model, teacher, self.option = make_model(model_name), None, option
-        configs = (option.distill or FULL, option.ctc)
-        objective = Objective(*configs, has_teacher=False)
+    def __init__(self, model_name: str, batch: Batch, option: Option, *, use_bf16: bool) -> None:
+        model, teacher = make_model(model_name), None
         if option.distill:
-            teacher = as_one([make_model("teacher").eval() for _ in range(option.num_teachers)])
-            objective = Objective.between(*configs, model, teacher)
+            teachers = [make_model("teacher").eval() for _ in range(option.num_teachers)]
+            teacher = mix_teachers(teachers)
+        config = load_train_config(CONFIGS[model_name]).with_output_dim(20)
+        config = dataclasses.replace(
+            config,
+            ctc_conf=option.ctc,
+            distill_conf=option.distill or FULL,
+            training_config=dataclasses.replace(
+                config.training_config, accum_grad=option.accum_grad
+            ),
+        )
+        objective = build_objective(config, model, teacher)
         parameters = [*model.parameters(), *objective.trained_parameters]
-        self.run = Run(
+        self.parts = StepParts(
             process=Process(0, 1, torch.device("cpu")),
-            experiment=load_experiment(CONFIGS[model_name]),
+            config=config,
             model=model,
             teacher=teacher,
             objective=objective,
             optimizer=torch.optim.Adam(parameters, lr=1e-6, fused=True),
-            learning_rate=None,
-            train_set=None,
-            cv_set=None,
-            model_dir=None,
             seed=0,
             use_bf16=use_bf16,
-            average=WeightAverage(model, 0.999) if option.use_ema else None,
         )
-        self.rival = Rival(self.run) if objective.rivals else None
+        self.average = WeightAverage(model, 0.999) if option.use_ema else None
+        self.use_probe = option.use_probe
         self.batch, self.generator = batch, torch.Generator().manual_seed(0)
 
-    def heard(self) -> Heard:
-        """Return what the step is computed from, as ``wekws.train.step.hear`` does."""
-        feats, lengths, *labels = self.batch
-
-        def view(is_masked: bool) -> tuple[torch.Tensor, torch.Tensor]:
-            shown = feats
-            if is_masked:
-                shown = spec_augment(
-                    feats,
-                    lengths,
-                    config=SpecAugConfig(),
-                    generator=self.generator,
-                    fill=torch.zeros(80),
-                )
-            return expand_context(shown, lengths, DatasetConfig().front_end)
-
-        student, frame_lengths = view(True)
-        again = view(True)[0] if self.run.objective.wants_second_view(0.0) else student
-        is_clean = self.run.teacher and self.option.distill.teacher_view == "clean"
-        teacher = view(False)[0] if is_clean else student
-        return Heard(student, teacher, again, frame_lengths, *labels, len(feats))
-
     def __call__(self) -> None:
-        run = self.run
-        run.optimizer.zero_grad(set_to_none=True)
-        probe = GradientProbe(run.model) if self.option.use_probe else None
-        parts = list(self.heard().parts(self.option.accum_grad))
-        known = None
-        if self.rival:
-            known = listen(run, parts[0], 0.0) if len(parts) == 1 else None
-            self.rival.step(run, parts, known)
-        for part in parts:
-            loss = forward_loss(run, part, 0.0, known)
-            if probe:
-                probe.add(loss.weighted)
-            loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(run.parameters, 5.0)
-        run.optimizer.step()
-        if run.average:
-            run.average.update(run.model, 1)
+        parts, probe = self.parts, None
+        if self.use_probe:
+            probe = GradientProbe(parts.model, parts.objective.task_terms)
+        inputs = step_inputs(parts, self.batch, self.generator, 0.0)
+        backward(parts, inputs, 0.0, probe)
+        torch.nn.utils.clip_grad_norm_(parts.parameters, 5.0)
+        parts.optimizer.step()
+        if self.average:
+            self.average.update(parts.model, 1)
         if probe:
-            probe.figures(run.process)
+            probe.figures(parts.process)
 
 
 class Floor:
@@ -219,7 +200,7 @@ def cpu_ms(function, repeats: int) -> float:
     return 1000 * min(times)
 
 
-def compare_options(batch: tuple, repeats: int) -> None:
+def compare_options(batch: Batch, repeats: int) -> None:
     """Print the cost of each option relative to plain CTC; the options run in turn."""
     steps = {n: Step("student", batch, option, use_bf16=False) for n, option in OPTIONS.items()}
     times = {name: math.inf for name in steps}
@@ -228,7 +209,7 @@ def compare_options(batch: tuple, repeats: int) -> None:
             start = time.process_time()
             step()
             times[name] = min(times[name], time.process_time() - start)
-    each = {name: 1000 * least / len(batch[2]) for name, least in times.items()}
+    each = {name: 1000 * least / batch.num_global for name, least in times.items()}
     print("| student step | CPU ms per utterance | ratio to CTC | ratio to CTC + KD |")
     print("|---|---|---|---|")
     for name, value in each.items():
@@ -248,7 +229,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
     batch = make_batch(args.batch_size, int(100 * args.seconds) - 2)
-    num_rows = int((-(-batch[1] // 3)).sum())
+    num_rows = int((-(-batch.feat_lengths // 3)).sum())
     print(f"batch {args.batch_size}, longest {args.seconds} s, {num_rows} valid frames of 30 ms")
     print(f"{args.num_threads} thread(s), fastest of {args.repeats} runs; CPU ms per utterance\n")
     if args.options:

@@ -4,11 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.files import write_yaml
+from wekws.files import read_yaml
 from wekws.log import run
-from wekws.model.checkpoint import save_weights
-from wekws.train.average import average_checkpoints, choose_epochs
-from wekws.train.epoch_checkpoint import read_epoch_info
+from wekws.train.average import average_model
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,16 +20,10 @@ def main(argv: list[str] | None = None) -> int:
         help="average the epochs of lowest cv_loss instead of the last ones",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    epochs = choose_epochs(args.src_path, args.num, is_best=args.val_best)
-    weights = average_checkpoints(args.src_path, epochs)
-    save_weights(weights, args.dst_model)
-    losses = {epoch: read_epoch_info(args.src_path, epoch)["cv_loss"] for epoch in epochs}
-    chosen = "best by cv_loss" if args.val_best else "last"
-    write_yaml(
-        args.dst_model.with_suffix(".yaml"),
-        {"averaged_epochs": epochs, "chosen": chosen, "cv_loss_of_epochs": losses},
-    )
-    print(f"{args.dst_model}: mean of epochs {', '.join(map(str, epochs))} ({chosen})")
+    path = average_model(args.src_path, args.num, is_best=args.val_best, checkpoint=args.dst_model)
+    chosen = read_yaml(path.with_suffix(".yaml"))
+    epochs = ", ".join(map(str, chosen["averaged_epochs"]))
+    print(f"{path}: mean of epochs {epochs} ({chosen['chosen']})")
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.methods import DistillConfig
 from wekws.distill.schedule import Schedule
 from wekws.log import run
 from wekws.plot.schedules import ScheduleCurve, plot_schedules

@@ -3,32 +3,16 @@
 import argparse
 import sys
 
-from wekws.dataset.label_set import LabelSet
+from wekws.bin.train_flags import add_train_flags, print_trained, train_options
 from wekws.log import run as run_command
-from wekws.model.cost import num_parameters
-from wekws.train import distributed, session
-from wekws.train.grow import at_start
-from wekws.train.loop import fit
+from wekws.train.build import train_model
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Load configuration, build data and model; resume; loop; close."""
+    """Train as the flags say, print the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    session.add_arguments(parser)
-    args = parser.parse_args(argv)
-    process = distributed.start(args.device, args.num_threads)
-    outputs = LabelSet.load(args.dict, lexicon=args.lexicon, keywords_file=args.keywords_file)
-    experiment = session.read_experiment(args, outputs.vocabulary)
-    data = session.open_data(args, experiment, outputs, process)
-
-    model = session.make_model(args, at_start(args, experiment).model, outputs.vocabulary)
-    run = session.build_run(
-        args, process, experiment, outputs, model=model, teacher=None, data=data
-    )
-    fit(run)
-    distributed.stop(process)
-    if process.is_first:
-        print(f"{args.model_dir / 'final.pt'}: {num_parameters(model):,} parameters")
+    add_train_flags(parser)
+    print_trained(train_model(train_options(parser.parse_args(argv))))
     return 0
 
 

@@ -1,13 +1,13 @@
-"""Health rules of the distillation methods: teacher, KD against the task, adapters, gate.
+"""Health rules of distillation as a whole: the teacher, KD against the task, adapters.
 
-Each method's file is to own its rule; until then they stand here together. Thresholds were
-checked as those in ``wekws.runlog.health_rules``.
+A rule about one method is in the file of that method. Thresholds were checked as those in
+``wekws.runlog.health_rules``.
 """
 
 import statistics
 from collections.abc import Sequence
 
-from wekws.distill.loss import TASK_TERMS
+from wekws.distill.methods import METHOD_RULES, TERM_GROUPS
 from wekws.runlog.health import HealthRule, RunLog
 from wekws.runlog.health_rules import GENERAL_RULES
 
@@ -17,18 +17,15 @@ WEAKER_SHARE, WEAKER_EPOCHS = 0.05, 2
 APART_EPOCHS, APART_FALL = 3, 0.10
 # An adapter starts as the identity; weight decay or a wrong sign can shrink it to nothing.
 DEAD_WEIGHT_SHARE, DEAD_GRADIENT_SHARE = 0.01, 1e-6
-# A gate's mean over an epoch, 0 to 1: below, no feature passes; above, the gate selects nothing.
-GATE_CLOSED, GATE_OPEN = 0.05, 0.98
 
 
 def active_terms(log: RunLog) -> list[str]:
-    """Return the distillation terms with a weight other than 0 in the last epoch, sorted."""
-    logged = {key.removeprefix("weighted_") for row in log.steps for key in row if _is_weight(key)}
-    return sorted(name for name in logged - set(TASK_TERMS) if log.mean(f"weighted_{name}"))
-
-
-def _is_weight(key: str) -> bool:
-    return key.startswith("weighted_")
+    """Return the distillation terms with a weight other than 0 in the last epoch."""
+    return [
+        name
+        for name, group in TERM_GROUPS.items()
+        if group != "task" and log.mean(f"weighted_{name}")
+    ]
 
 
 def weak_teacher(log: RunLog) -> str | None:
@@ -51,8 +48,7 @@ def weak_teacher(log: RunLog) -> str | None:
 
 def task_left_behind(log: RunLog) -> str | None:
     """Find a distillation loss that falls while CTC does not, short of the teacher's level."""
-    active = active_terms(log)
-    names = [name for name in ("kd", "hidden", "guide", "inner_kd") if name in active]
+    names = [name for name in active_terms(log) if log.series(f"cv_{name}")]
     losses = log.series("cv_loss")
     if not names or len(losses) < 2 * APART_EPOCHS:
         return None
@@ -84,7 +80,7 @@ def dead_adapter(log: RunLog) -> str | None:
     largest = max(row["gradient"].values(), default=0.0)
     active = active_terms(log)
     for name, weight in row.get("adapter_weight", {}).items():
-        if not any(term.split("_")[0] == name.split(".")[0] for term in active):
+        if not _is_trained(name, active):
             continue
         highest = max(each.get("adapter_weight", {}).get(name, 0.0) for each in log.layers)
         gradient = row["adapter_gradient"].get(name, largest)  # a frozen adapter has none
@@ -95,14 +91,12 @@ def dead_adapter(log: RunLog) -> str | None:
     return f"adapters died: {'; '.join(found)}" if found else None
 
 
-def stuck_gate(log: RunLog) -> str | None:
-    """Find a gate that is closed or open for nearly every feature."""
-    mean = log.mean("gate_mean")
-    if mean is None or GATE_CLOSED <= mean <= GATE_OPEN:
-        return None
-    if mean < GATE_CLOSED:
-        return f"the gate has closed: its mean is {mean:.3f}, hardly a feature is imitated"
-    return f"the gate is wide open: its mean is {mean:.3f}, it selects nothing"
+def _is_trained(adapter: str, active: Sequence[str]) -> bool:
+    """Return whether an active term uses an adapter such as ``inner.linear``."""
+    section = adapter.split(".")[0]
+    if section == "layer_pairs":
+        return any(TERM_GROUPS[term] == "feature" for term in active)
+    return any(term.split("_")[0] == section for term in active)
 
 
 DISTILLATION_RULES = (
@@ -120,11 +114,7 @@ DISTILLATION_RULES = (
     HealthRule(
         "dead_adapter", dead_adapter, "Lower `weight_decay`, or give the term more weight."
     ),
-    HealthRule(
-        "stuck_gate", stuck_gate, "Change `distill_conf.hidden.gate.openness`, or train without "
-        "the gate.",
-    ),
 )  # fmt: skip
 
-ALL_RULES = (*GENERAL_RULES, *DISTILLATION_RULES)
+ALL_RULES = (*GENERAL_RULES, *DISTILLATION_RULES, *METHOD_RULES)
 """The rules that training applies and that reports explain."""

@@ -1,4 +1,4 @@
-"""Which of the teacher's features are imitated. Axes: N valid frames, C channels."""
+"""Learnt weights on the distances between hidden features. Axes: N valid frames, C channels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,26 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wekws.errors import ConfigError
+from wekws.runlog.health import HealthRule, RunLog
 
+# A gate's mean over an epoch, 0 to 1: below, no feature passes; above, the gate selects nothing.
+GATE_CLOSED, GATE_OPEN = 0.05, 0.98
 # Sums over all weights of a batch, from which ``gate_figures`` makes mean and spread.
 COUNTS = ("gate_num", "gate_sum", "gate_squares")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
-    """Section ``distill_conf.hidden.gate``: a learnt weight, 0 to 1, on each hidden distance.
-
-    openness: the distance (as ``distance`` measures it) up to which a feature is imitated in
-    full; one of k times this distance weighs 1 / k. 0: no gate.
-    per: one weight a ``frame``, since in CTC it is frames that differ in worth (blank or not),
-    or one a frame and ``channel``, for the squared distances.
-    """
+    """Section ``distill_conf.hidden.gate``: a learnt weight, 0 to 1, on each hidden distance."""
 
     openness: float = 0.0
+    """The distance (as ``distance`` measures it) up to which a feature has its full weight; at k
+    times this distance it has weight 1 / k. 0: no gate."""
     per: Literal["frame", "channel"] = "frame"
+    """One weight per ``frame``, since CTC frames differ in worth (blank or not), or one per frame
+    and ``channel``, for squared distances."""
 
     def __post_init__(self) -> None:
-        """Refuse a gate that would want to close."""
+        """Refuse an openness at which the best gate is closed."""
         if self.openness < 0.0:
             raise ConfigError(f"openness: found {self.openness}; expected at least 0")
 
@@ -39,21 +40,21 @@ class GateConfig:
 
 
 class Gate(nn.Module):
-    """Linear and sigmoid on a teacher's frame, brought to mean 0 and deviation 1.
+    """Linear layer and sigmoid on a teacher's frame, normalised to mean 0 and deviation 1.
 
-    A gate that only weighs the distances, ``sum g d``, is best at g = 0 everywhere: the term falls
-    and nothing is imitated. Divided by the mean of g it would shut every frame but the easiest,
-    and batches in parts would no longer add up. Here each weight pays ``openness * -log g``:
-    ``g d - openness * log g`` is least at ``g = openness / d``, and at 1 where d is smaller, so
-    that no feature is ever shut, far ones only count less, and frames still add up one by one.
-    With the gate at its best the student minimises ``openness * log d``. Starts at 1/2
-    everywhere, for which no random number is spent.
+    A gate that only weighs the distances, ``sum g d``, has its minimum at g = 0 everywhere: the
+    term falls and nothing is imitated. Divided by the mean of g, it would select the easiest frame
+    alone, and the parts of a batch would no longer add up. Here each weight costs
+    ``openness * -log g``: ``g d - openness * log g`` has its minimum at ``g = openness / d``, and
+    at 1 where d is smaller. So no feature gets the weight 0, distant ones count less, and frames
+    still add up one by one. With the best gate the student minimises ``openness * log d``. The
+    weights start at 1/2; no random number is used.
     Source: the form of Kendall et al. 2018, arXiv:1705.07115 (a learnt weight on a loss
     and its logarithm beside it), here as a function of the teacher's frame.
     """
 
     def __init__(self, width: int, config: GateConfig) -> None:
-        """Put a gate on features of ``width`` channels."""
+        """Make a gate for features of ``width`` channels."""
         super().__init__()
         num_weights = width if config.per == "channel" else 1
         self.linear = nn.utils.skip_init(nn.Linear, width, num_weights)
@@ -61,7 +62,7 @@ class Gate(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weights and what they pay, -log of each: (N, 1) or (N, C).
+        """Return the weights and their cost, -log of each: (N, 1) or (N, C).
 
         teacher: (N, C).
         """
@@ -78,7 +79,7 @@ def count_weights(weights: Tensor) -> dict[str, Tensor]:
 
 
 def gate_figures(counts: Mapping[str, float]) -> dict[str, float]:
-    """Return mean and standard deviation of the weights: near 0, a gate that has closed."""
+    """Return mean and standard deviation of the weights; a mean near 0 is a closed gate."""
     number, total, squares = (counts[name] for name in COUNTS)
     mean = total / number
     variance = squares / number - mean**2
@@ -88,3 +89,22 @@ def gate_figures(counts: Mapping[str, float]) -> dict[str, float]:
 def add_counts(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the sums of several gates' counts."""
     return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+
+
+def stuck_gate(log: RunLog) -> str | None:
+    """Find a gate that is closed or open for nearly every feature."""
+    mean = log.mean("gate_mean")
+    if mean is None or GATE_CLOSED <= mean <= GATE_OPEN:
+        return None
+    if mean < GATE_CLOSED:
+        return f"the gate has closed: its mean is {mean:.3f}, hardly a feature is imitated"
+    return f"the gate is wide open: its mean is {mean:.3f}, it selects nothing"
+
+
+HEALTH_RULES = (
+    HealthRule(
+        "stuck_gate",
+        stuck_gate,
+        "Change `distill_conf.hidden.gate.openness`, or train without the gate.",
+    ),
+)

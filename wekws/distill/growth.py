@@ -1,4 +1,4 @@
-"""Adding blocks to a student while it trains.
+"""Growing depth: blocks are added to the student while it trains (section ``progressive``).
 
 Axes: N valid frames, H channels between blocks, P memory channels, V tokens.
 
@@ -9,13 +9,16 @@ blocks only: ``ends`` pairs these with the teacher's first and last ones; of a l
 are used.
 """
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from wekws.distill.stages import share_out
+from wekws.distill.hook import TrainingHook, TrainingRun
+from wekws.distill.schedule import share_out
 from wekws.distill.transplant import Sample, TransplantConfig, transplant
 from wekws.distill.transplant.least_squares import fit_rectified
 from wekws.distill.transplant.sample import compute_activations
@@ -25,22 +28,20 @@ from wekws.model.model import KwsModel
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveConfig:
-    """Section ``progressive``: depth that grows to ``model.backbone.num_layers``.
-
-    start_blocks: at the start; 0: all of them, nothing grows.
-    every: epochs from one new block to the next; 0: as many at every depth.
-    new_block: ``identity``, as near as a block can be to what it is fed (see ``near_identity``),
-    so that the loss does not jump; or ``teacher``, that block of the teacher by the transplant's
-    map and channels, which makes sense for a student that itself began with
-    ``--init_from_teacher``: the head has yet to learn to read it, and the loss jumps.
-    """
+    """Section ``progressive``: depth that grows to ``model.backbone.num_layers``."""
 
     start_blocks: int = 0
+    """Blocks at the start; 0: all of them, nothing grows."""
     every: int = 0
+    """Epochs from one new block to the next; 0: the same number of epochs at every depth."""
     new_block: Literal["identity", "teacher"] = "identity"
+    """``identity``: nearly the identity (see ``near_identity``), so that the loss does not jump.
+    ``teacher``: the teacher's block by the transplant's map and channels, for a student that
+    itself began with ``--init_from_teacher``; the head has not been trained on it, and the loss
+    jumps."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing."""
+        """Refuse negative numbers, and settings without effect."""
         if self.start_blocks < 0 or self.every < 0:
             raise ConfigError(
                 f"start_blocks {self.start_blocks}, every {self.every}: expected at least 0"
@@ -131,3 +132,78 @@ def add_teacher_block(model: KwsModel, teacher: KwsModel, config: TransplantConf
 def copy_block(block: nn.Module, other: nn.Module) -> None:
     """Copy the weights of another block of the same sizes."""
     block.load_state_dict(other.state_dict())
+
+
+def require_teacher_blocks(
+    config: TransplantConfig, num_student: int, teacher: KwsModel | None
+) -> tuple[int, ...]:
+    """Return the teacher's block for each block of the student at full depth.
+
+    num_student: blocks at full depth.
+    Raises: ConfigError if there is no teacher, or it lacks one of these blocks.
+    """
+    num_teacher = teacher.config.backbone.num_layers if teacher is not None else 0
+    blocks = config.blocks_for(num_student, num_teacher or num_student)
+    if max(blocks) >= num_teacher:
+        raise ConfigError(
+            f"progressive.new_block: teacher: blocks {list(blocks)} of a teacher that has "
+            f"{num_teacher}; change transplant.blocks, or use new_block identity"
+        )
+    return blocks
+
+
+class GrowthHook(TrainingHook):
+    """Adds the blocks that the student gains in an epoch, before that epoch."""
+
+    def __init__(
+        self,
+        config: ProgressiveConfig,
+        transplant: TransplantConfig,
+        *,
+        num_layers: int,
+        max_epoch: int,
+    ) -> None:
+        """num_layers: blocks at the end. max_epoch: length of the training."""
+        self._config, self._transplant = config, transplant
+        self._num_layers, self._max_epoch = num_layers, max_epoch
+
+    def before_epoch(self, run: TrainingRun, epoch: int) -> None:
+        """Add blocks where the epoch asks for more; log cv_loss before and after."""
+        num_layers = self._depth_at(epoch)
+        if len(run.model.backbone.fsmn) >= num_layers:
+            return
+        before = run.cv_loss(run.kept_model)
+        while len(run.model.backbone.fsmn) < num_layers:
+            self._add_block(run)
+        run.update_optimizer_groups()
+        figures = {
+            "num_layers": num_layers,
+            "new_block": self._config.new_block,
+            "cv_loss_before": before,
+            "cv_loss_after": run.cv_loss(run.kept_model),
+        }
+        run.log("growth", {"epoch": epoch, **figures})
+
+    def epoch_notes(self, epoch: int) -> dict[str, str | int]:
+        """Return the depth, while it is not yet the full one."""
+        depth = self._depth_at(epoch)
+        return {"num_layers": depth} if depth < self._num_layers else {}
+
+    def _depth_at(self, epoch: int) -> int:
+        return self._config.depth_at(epoch, self._num_layers, self._max_epoch)
+
+    def _add_block(self, run: TrainingRun) -> None:
+        """Add one block, made on the CPU wherever the run is, to all models of the run."""
+        grown, rules = copy.deepcopy(run.model).cpu(), self._transplant
+        if self._config.new_block == "teacher":
+            teacher = copy.deepcopy(run.teacher)
+            blocks = require_teacher_blocks(rules, self._num_layers, teacher)
+            assert teacher is not None, "require_teacher_blocks has checked it"
+            add_teacher_block(grown, teacher.cpu(), dataclasses.replace(rules, blocks=blocks))
+        else:
+            add_identity_block(grown, run.draw_sample(grown, rules.num_batches))
+        copy_block(run.model.append_block(), grown.backbone.fsmn[-1])
+        run.copy_from_first(run.model)
+        if run.kept_model is not run.model:
+            block = run.kept_model.append_block().requires_grad_(False)
+            copy_block(block, run.model.backbone.fsmn[-1])

@@ -1,6 +1,9 @@
-"""Inner features of the teacher as targets. Axes: N valid frames, C channels."""
+"""Distance between inner features of student and teacher.
 
-from collections.abc import Callable, Sequence
+Axes: N valid frames, C channels.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,67 +11,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wekws.distill.gate import Gate, GateConfig, add_counts, count_weights
-from wekws.distill.schedule import Scheduled, checked_schedule, is_used
-from wekws.distill.taps import tap_widths
+from wekws.distill import gate as gates
+from wekws.distill.gate import Gate, GateConfig
+from wekws.distill.layer_pairs import (
+    AlignedPair,
+    BlockChoice,
+    HiddenPair,
+    PairingRule,
+    choose_blocks,
+    pair_blocks,
+)
+from wekws.distill.method import LossInputs, Method, MethodConfig, MethodContext, Term
+from wekws.distill.schedule import Scheduled, as_schedule, checked_schedule, is_used
 from wekws.errors import ConfigError
 from wekws.model.fsmn import block_path
 
-Rule = Literal["ends", "even", "skip", "groups"]
-Blocks = Literal["all", "first_half", "second_half", "odd", "even"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class HiddenPair:
-    """One item of ``distill_conf.hidden.pairs``.
-
-    student: module path, such as ``backbone.fsmn.0.2``, a block's output.
-    teacher: module path, or several of one width, whose mean is the target.
-    weight: against the other pairs, above 0.
-    """
-
-    student: str
-    teacher: str | tuple[str, ...]
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse pairs without a target or weight."""
-        if not self.weight > 0.0 or not self.teacher:
-            raise ConfigError("expected a weight above 0 and at least one teacher module")
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """The teacher's paths, be it one or several."""
-        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
-
-
-@dataclass(frozen=True, kw_only=True)
-class HiddenConfig:
-    """Section ``distill_conf.hidden``: features of inner layers.
-
-    weight: within distillation; 0: off.
-    distance: ``mse`` over channels; ``normalised_mse``, of frames brought to mean 0 and deviation
-    1 over their channels, so that the scale of a layer does not matter; ``cosine``, 1 - cos.
-    rule: which block of the teacher each block of the student imitates. ``ends``: the first half
-    is counted from the first block on, the second half from the last one back; ``even``:
-    spread evenly, first to first and last to last; ``skip``: every so manyth; ``groups``:
-    the mean of several that follow each other, all used.
-    blocks: which blocks of the student take part, counted from 1 for odd and even.
-    block_weights: one for each of them, in order; empty: all alike.
-    pairs: module paths, instead of all these.
-    gate: learns which features to imitate.
-    """
+class HiddenConfig(MethodConfig):
+    """Section ``distill_conf.hidden``: features of inner layers."""
 
     weight: Scheduled = 0.0
+    """Weight within distillation; 0: off."""
     distance: Literal["mse", "normalised_mse", "cosine"] = "mse"
-    rule: Rule = "ends"
-    blocks: Blocks = "all"
+    """``mse`` over channels; ``normalised_mse``: mse of frames normalised to mean 0 and deviation 1
+    over their channels, so that the scale of a layer does not matter; ``cosine``: 1 - cos."""
+    rule: PairingRule = "ends"
+    """Which block of the teacher each block of the student imitates, see ``pair_blocks``."""
+    blocks: BlockChoice = "all"
+    """Which blocks of the student take part; odd and even count from 1."""
     block_weights: tuple[float, ...] = ()
+    """One weight per block that takes part, in order; empty: equal weights."""
     pairs: tuple[HiddenPair, ...] = ()
+    """Pairs by module path, instead of rule, blocks and block_weights."""
     gate: GateConfig = field(default_factory=GateConfig)
+    """A learnt weight on each distance."""
+
+    term_groups = {"hidden": "feature", "gate": "feature"}
+    health_rules = gates.HEALTH_RULES
 
     def __post_init__(self) -> None:
-        """Refuse weights that mean nothing, and two ways of saying which layers."""
+        """Refuse weights that mean nothing, and two ways of naming the layers."""
         checked_schedule("weight", self.weight, 0.0)
         if any(not weight > 0.0 for weight in self.block_weights):
             raise ConfigError("block_weights: expected above 0; leave blocks out with `blocks`")
@@ -76,7 +59,12 @@ class HiddenConfig:
         if self.pairs and chosen != ("ends", "all", ()):
             raise ConfigError("pairs: given beside rule, blocks or block_weights; expected one way")
         if self.gate.is_used and self.gate.per == "channel" and self.distance == "cosine":
-            raise ConfigError("gate.per: channels have no cosine of their own; take frame")
+            raise ConfigError("gate.per: a single channel has no cosine; use frame")
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the distance ever has a weight."""
+        return is_used(self.weight)
 
     def pairs_for(self, num_student: int, num_teacher: int) -> tuple[HiddenPair, ...]:
         """Return the pairs for models of so many blocks.
@@ -100,138 +88,74 @@ class HiddenConfig:
             for i, weight in zip(chosen, weights, strict=True)
         )
 
-
-def choose_blocks(blocks: Blocks, num: int) -> list[int]:
-    """Return the indices, from 0, of the chosen ones of ``num`` blocks."""
-    indices = list(range(num))
-    half = (num + 1) // 2
-    choices = {
-        "all": indices,
-        "first_half": indices[:half],
-        "second_half": indices[half:],
-        "odd": indices[::2],
-        "even": indices[1::2],
-    }
-    return choices[blocks]
+    def build(self, context: MethodContext) -> Method | None:
+        """Return the method; None where it is off or nothing is distilled."""
+        if not (self.is_used and context.is_distilling):
+            return None
+        return HiddenDistance(self, context.layer_pairs.widths)
 
 
-def pair_blocks(rule: Rule, num_student: int, num_teacher: int) -> list[tuple[int, ...]]:
-    """Return for each block of the student the teacher's that it imitates, counted from 0.
+class HiddenDistance(Method):
+    """Term ``hidden``: the distance between paired layers, and ``gate`` where gates weigh it.
 
-    Raises: ConfigError if the teacher has fewer blocks.
-    """
-    if num_teacher < num_student:
-        raise ConfigError(
-            f"{num_student} blocks of the student, {num_teacher} of the teacher: no rule pairs "
-            "them; name pairs"
-        )
-    half, gap = (num_student + 1) // 2, num_teacher - num_student
-    last_student, last_teacher = max(1, num_student - 1), num_teacher - 1
-    edges = [i * num_teacher // num_student for i in range(num_student + 1)]
-    if rule == "ends":
-        return [(i if i < half else i + gap,) for i in range(num_student)]
-    if rule == "even":
-        nearest = (2 * i * last_teacher + last_student for i in range(num_student))
-        return [(place // (2 * last_student),) for place in nearest]
-    if rule == "skip":
-        return [(edge - 1,) for edge in edges[1:]]
-    return [tuple(range(*pair)) for pair in zip(edges, edges[1:], strict=False)]
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """One pair's features, of one width. student: after its adapter; both (N, C)."""
-
-    weight: float
-    student: Tensor
-    teacher: Tensor
-
-
-class HiddenTerm(nn.Module):
-    """Distance between paired layers, with adapters from the student's width to the teacher's.
-
-    An adapter (linear: the 1x1 convolution) exists where widths differ and is trained with the
-    student. It starts as the identity, cut or padded with zeros: a transplanted student's
-    channels are some of the teacher's, and no random number is spent on it. So are gates, which
-    weigh the distances in training; in ``eval`` mode they stand open, so that cv passes compare.
+    Gates work in training only; in eval mode the distance is the plain one, so that cv passes of
+    different epochs compare.
     """
 
-    def __init__(self, config: HiddenConfig, student: nn.Module, teacher: nn.Module) -> None:
-        """Pair the layers of two models.
+    needs_layer_pairs = True
 
-        Raises: ConfigError if a path is none of a model's, or several to one differ in width.
-        """
+    def __init__(self, config: HiddenConfig, widths: Sequence[int]) -> None:
+        """Take the distance over pairs of these widths, with a gate for each if configured."""
         super().__init__()
-        numbers = (m.config.backbone.num_layers for m in (student, teacher))
-        self.pairs = config.pairs_for(*numbers)
-        self.student_paths = tuple(dict.fromkeys(pair.student for pair in self.pairs))
-        self.teacher_paths = tuple(dict.fromkeys(p for pair in self.pairs for p in pair.teachers))
-        narrow = tap_widths(student, self.student_paths, "student")
-        wide = tap_widths(teacher, self.teacher_paths, "teacher")
-        self.widths = tuple(_one_width(pair, wide) for pair in self.pairs)
+        weight = as_schedule(config.weight)
+        self.terms = (Term(name="hidden", group="feature", weight=weight),)
         self._distance = DISTANCES[config.distance]
-        self.adapters = nn.ModuleList(
-            _adapter(narrow[pair.student], width)
-            for pair, width in zip(self.pairs, self.widths, strict=True)
-        )
-        has_gates = config.gate.is_used and is_used(config.weight)
-        self.gates = nn.ModuleList(Gate(w, config.gate) for w in self.widths if has_gates)
+        self.gates = nn.ModuleList(Gate(w, config.gate) for w in widths if config.gate.is_used)
+        if config.gate.is_used:
+            self.count_names = gates.COUNTS
+            self.terms += (
+                Term(
+                    name="gate",
+                    group="feature",
+                    weight=weight,
+                    factor=config.gate.openness,
+                    has_cv_figure=False,
+                ),
+            )
 
-    def aligned(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> list[Aligned]:
-        """Return each pair's features, the student's as wide as the teacher's.
+    def values(self, inputs: LossInputs, wanted: Collection[str]) -> dict[str, Tensor]:
+        """Return ``hidden``, the pairs' weighted mean distance summed over the frames.
 
-        student, teacher: module path -> (N, C).
+        With gates in training the distance is the gated one; beside it are ``gate``, the cost of
+        low weights, and the counts of ``wekws.distill.gate``.
         """
-        result = []
-        for pair, adapter in zip(self.pairs, self.adapters, strict=True):
-            target = torch.stack([teacher[path].float() for path in pair.teachers]).mean(dim=0)
-            result.append(Aligned(pair.weight, adapter(student[pair.student].float()), target))
-        return result
-
-    def forward(self, aligned: Sequence[Aligned]) -> dict[str, Tensor]:
-        """Return ``hidden``, the pairs' weighted mean distance, summed over the frames.
-
-        In training with gates the distance is the gated one, and beside it stand ``gate``, what
-        the weights pay for being low, and the counts of ``wekws.distill.gate``.
-        """
+        if "hidden" not in wanted:
+            return {}
+        aligned = inputs.aligned
         whole = sum(pair.weight for pair in aligned)
         distances = [self._distance(pair.student, pair.teacher) for pair in aligned]
         if not (self.gates and self.training):
             return {"hidden": _weighted(aligned, distances) / whole}
-        weights, prices = zip(
+        weights, costs = zip(
             *(gate(pair.teacher) for gate, pair in zip(self.gates, aligned, strict=True)),
             strict=True,
         )
         gated = [g * distance for g, distance in zip(weights, distances, strict=True)]
         return {
             "hidden": _weighted(aligned, gated) / whole,
-            "gate": _weighted(aligned, prices) / whole,
-            **add_counts([count_weights(g) for g in weights]),
+            "gate": _weighted(aligned, costs) / whole,
+            **gates.add_counts([gates.count_weights(g) for g in weights]),
         }
 
+    def figures(self, counts: Mapping[str, float]) -> dict[str, float]:
+        """Return mean and spread of the gates' weights, if any step used them."""
+        return gates.gate_figures(counts) if counts.get("gate_num") else {}
 
-def _weighted(aligned: Sequence[Aligned], values: Sequence[Tensor]) -> Tensor:
+
+def _weighted(aligned: Sequence[AlignedPair], values: Sequence[Tensor]) -> Tensor:
     """Return the pairs' weighted sum of values (N, C), each a mean over channels."""
     sums = [p.weight * v.mean(dim=1).sum() for p, v in zip(aligned, values, strict=True)]
     return torch.stack(sums).sum()
-
-
-def _one_width(pair: HiddenPair, widths: dict[str, int]) -> int:
-    found = {widths[path] for path in pair.teachers}
-    if len(found) > 1:
-        raise ConfigError(
-            f"teacher: {', '.join(pair.teachers)}: {sorted(found)} channels; expected one width"
-        )
-    return found.pop()
-
-
-def _adapter(student_width: int, teacher_width: int) -> nn.Module:
-    if student_width == teacher_width:
-        return nn.Identity()
-    adapter = nn.utils.skip_init(nn.Linear, student_width, teacher_width)
-    nn.init.eye_(adapter.weight)
-    nn.init.zeros_(adapter.bias)
-    return adapter
 
 
 def _mse(student: Tensor, teacher: Tensor) -> Tensor:

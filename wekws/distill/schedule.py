@@ -1,7 +1,8 @@
-"""A number that changes over training: weights, temperature and stages are all one of these."""
+"""Numbers that change over training: weights and temperatures."""
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from wekws.errors import ConfigError
 Shape = Literal[
     "constant", "linear", "cosine_descent", "cosine_growth", "cosine_vshape", "cosine_^shape"
 ]
-# What a shape runs between when nothing is said: the range of a weight.
+# Ends of a shape that is given by its name alone: the range of a weight.
 _USUAL_RANGE: dict[str, tuple[float, float]] = {
     "cosine_descent": (1.0, 0.0),
     "cosine_growth": (0.0, 1.0),
@@ -21,25 +22,23 @@ _USUAL_RANGE: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A value for every progress from 0 (before the first step) to 1 (after the last).
-
-    shape: ``constant``; ``linear``; half a cosine from start down to end (``cosine_descent``) or
-    up to it (``cosine_growth``); a whole one that starts at its highest (``cosine_vshape``) or
-    at its lowest (``cosine_^shape``), reaches the other end halfway and comes back.
-    start: value at progress 0; all that ``constant`` needs.
-    end: value at progress 1, for the two last shapes at 0.5. The cosine shapes run between
-    0 and 1 unless told otherwise.
-    knots: (progress, value) pairs instead of start and end, from progress 0 on: joined by lines
-    (``linear``) or each held until the next (``constant``: stages).
-    """
+    """A value for every progress from 0 (before the first step) to 1 (after the last)."""
 
     shape: Shape
+    """``constant``; ``linear``; half a cosine from start down to end (``cosine_descent``) or up to
+    it (``cosine_growth``); a whole cosine that begins at its highest value (``cosine_vshape``) or
+    at its lowest (``cosine_^shape``), reaches the other end halfway and comes back."""
     start: float | None = None
+    """Value at progress 0; all that ``constant`` needs."""
     end: float | None = None
+    """Value at progress 1, for the last two shapes at 0.5. The cosine shapes run between 0 and 1
+    unless start and end say otherwise."""
     knots: tuple[tuple[float, float], ...] = ()
+    """(progress, value) pairs instead of start and end, from progress 0 on: joined by lines
+    (``linear``) or each held until the next (``constant``: stages)."""
 
     def __post_init__(self) -> None:
-        """Refuse what has no value somewhere, and shapes that go the other way."""
+        """Refuse a schedule without a value, and a shape whose ends go the other way."""
         if self.knots:
             self._check_knots()
         elif self.shape == "constant":
@@ -67,16 +66,19 @@ class Schedule:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """(start, end), the usual ones where none were given."""
-        start, end = _USUAL_RANGE.get(self.shape, (self.start, self.start))
+        """(start, end); the usual ones where none were given."""
+        usual = _USUAL_RANGE.get(self.shape)
+        if usual is None:  # constant and linear, which always have a start
+            assert self.start is not None, "knots have no ends"
+            usual = self.start, self.start
         return (
-            start if self.start is None else self.start,
-            end if self.end is None else self.end,
+            usual[0] if self.start is None else self.start,
+            usual[1] if self.end is None else self.end,
         )
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """The lowest and the highest value it ever has."""
+        """The lowest and the highest value."""
         values = [value for _, value in self.knots] or self.ends
         return min(values), max(values)
 
@@ -104,11 +106,11 @@ class Schedule:
 
 
 Scheduled = float | Shape | Schedule
-"""What a configuration may say: a number, the name of a shape, or all of it."""
+"""A number, the name of a shape, or a whole schedule, as a configuration gives it."""
 
 
 def as_schedule(value: Scheduled) -> Schedule:
-    """Return the schedule that a configuration's number, name or section stands for.
+    """Return the schedule for a configuration's number, name or section.
 
     Raises: ConfigError for the name of a shape that needs more than its name.
     """
@@ -136,3 +138,24 @@ def checked_schedule(name: str, value: Scheduled, low: float, high: float = math
         limits = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
         raise ConfigError(f"{name}: found {span}; expected {limits}")
     return schedule
+
+
+def share_out(shares: Sequence[int], total: int) -> list[int]:
+    """Return whole numbers in proportion to ``shares`` that add up to ``total``, none below 1.
+
+    By largest remainder; of equal ones the earlier wins.
+    Raises: ConfigError if there are more shares than there is to give.
+    """
+    if total < len(shares):
+        raise ConfigError(
+            f"{len(shares)} stages (or depths of a student that grows) in {total} epochs; expected "
+            "at least one epoch each: raise training_config.max_epoch"
+        )
+    exact = [share * total / sum(shares) for share in shares]
+    given = [max(1, int(value)) for value in exact]
+    while sum(given) != total:
+        step = 1 if sum(given) < total else -1
+        open_ = [i for i in range(len(given)) if given[i] + step >= 1]
+        place = max(open_, key=lambda i: step * (exact[i] - given[i]))
+        given[place] += step
+    return given

@@ -1,43 +1,51 @@
-"""A training in named stages: what each of them weighs, freezes and learns at."""
+"""Training in named stages, each with its own weights, frozen modules and learning rate."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from wekws.distill.schedule import Schedule
+from wekws.distill.hook import TrainingHook, TrainingRun
+from wekws.distill.method import Group
+from wekws.distill.schedule import Schedule, share_out
 from wekws.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One item of the list ``stages``, which stands in place of alpha.
+    """One item of the list ``stages``, which is given in place of alpha.
 
-    name: for the log, its own. epochs: its share of the training (see ``StagePlan``), at least 1.
-    task: weight of the terms that know the labels (ctc, its smoothing, the inner head's ctc).
-    distillation: of those on posteriors (kd, guide, inner_kd, consistency). feature: of those on
-    inner features (hidden and the like). Each multiplies the terms' own weights in
-    ``distill_conf``; what weighs 0 is not computed in training, nor then the teacher. At least 0,
-    and not all of them 0. Cv passes compute every term of the run in every stage, so that epochs
-    compare.
-    temperature: above 0; empty: that of distill_conf.
-    lr: learning rate in place of ``optim_conf.lr``: what the scheduler makes of that one, in
-    proportion; empty: ``optim_conf.lr``.
-    lr_scales: module path of the student -> factor on its learning rate, above 0; of several
-    that apply the longest path counts.
-    freeze: module paths of the student that stay as they are: no gradient, no weight decay.
+    ``task``, ``distillation`` and ``feature`` multiply the terms' own weights in
+    ``distill_conf``. At least one of them is above 0. A group of weight 0 is not computed in
+    training, nor are the teacher's outputs if nothing else needs them. Cv passes compute every
+    term of the run in every stage, so that epochs compare.
     """
 
     name: str
+    """Name for the log, different from that of the other stages."""
     epochs: int
+    """Share of the training (see ``StagePlan``), at least 1."""
     task: float = 1.0
+    """Weight of the terms that use the labels (ctc, its smoothing, the inner head's ctc), >= 0."""
     distillation: float = 0.0
+    """Weight of the terms on posteriors (kd, guide, inner_kd, consistency), >= 0."""
     feature: float = 0.0
+    """Weight of the terms on inner features (hidden, gate, adversarial), >= 0."""
     temperature: float | None = None
+    """Temperature, above 0; empty: that of distill_conf."""
     lr: float | None = None
+    """Learning rate in place of ``optim_conf.lr``; the scheduler changes it in proportion. Empty:
+    ``optim_conf.lr``."""
     lr_scales: dict[str, float] = field(default_factory=dict)
+    """Module path of the student -> factor on its learning rate, above 0; where several apply, the
+    longest path counts."""
     freeze: tuple[str, ...] = ()
+    """Module paths of the student that stay as they are: no gradient, no weight decay."""
 
     def __post_init__(self) -> None:
-        """Refuse a stage that lasts or trains nothing."""
+        """Refuse a stage without epochs or without a weight."""
         if not self.name or self.epochs < 1:
             raise ConfigError(f"name {self.name!r}, epochs {self.epochs}: expected a name, >= 1")
         weights = (self.task, self.distillation, self.feature)
@@ -53,7 +61,7 @@ class Stage:
 
     @property
     def is_distilling(self) -> bool:
-        """Whether it listens to more than labels."""
+        """Whether it uses more than the labels."""
         return max(self.distillation, self.feature) > 0.0
 
     def is_frozen(self, parameter: str) -> bool:
@@ -86,7 +94,7 @@ class StagePlan:
 
     @property
     def is_distilling(self) -> bool:
-        """Whether any stage listens to more than labels."""
+        """Whether any stage uses more than the labels."""
         return any(stage.is_distilling for stage in self.stages)
 
     def index_at(self, epoch: int) -> int:
@@ -97,36 +105,11 @@ class StagePlan:
         """Return the stage of an epoch."""
         return self.stages[self.index_at(epoch)]
 
-    def schedule(self, values: Iterable[float]) -> Schedule:
-        """Return one value a stage as a schedule that holds each until the next."""
-        places = (start / self.max_epoch for start in self.starts)
-        return Schedule(shape="constant", knots=tuple(zip(places, values, strict=True)))
-
-    def weights(self) -> dict[str, Schedule]:
-        """Return what the groups of terms weigh over training, by their names in ``Stage``."""
-        groups = ("task", "distillation", "feature")
-        return {g: self.schedule(getattr(stage, g) for stage in self.stages) for g in groups}
-
-    def temperature(self, usual: Schedule) -> Schedule:
-        """Return the temperature over training; ``usual`` where a stage has none of its own.
-
-        Raises: ConfigError if that one moves and only some stages have their own.
-        """
-        own = [stage.temperature for stage in self.stages]
-        if not any(own):
-            return usual
-        if not all(own) and usual.extremes[0] != usual.extremes[1]:
-            raise ConfigError(
-                "stages: some have a temperature and distill_conf.temperature moves; give each "
-                "stage one, or none"
-            )
-        return self.schedule(value or usual.at(0.0) for value in own)
-
     def require_terms(self, groups: Iterable[str]) -> None:
-        """Check that what the stages weigh is there.
+        """Check that every group with a weight has a term in use.
 
-        groups: those that have a term in use, ``distillation`` or ``feature``.
-        Raises: ConfigError naming the stages that weigh another.
+        groups: those that have one.
+        Raises: ConfigError naming the stages that weigh a group without terms.
         """
         advice = {
             "distillation": "distill_conf.kd.weight or that of another term on posteriors",
@@ -159,26 +142,97 @@ class StagePlan:
                 raise ConfigError(f"stages: {stage.name} freezes the whole student; leave some out")
 
 
-def share_out(shares: Sequence[int], total: int) -> list[int]:
-    """Return whole numbers in proportion to ``shares`` that add up to ``total``, none below 1.
-
-    By largest remainder; of equal ones the earlier wins.
-    Raises: ConfigError if there are more shares than there is to give.
-    """
-    if total < len(shares):
-        raise ConfigError(
-            f"{len(shares)} stages (or depths of a student that grows) in {total} epochs; expected "
-            "at least one epoch each: raise training_config.max_epoch"
-        )
-    exact = [share * total / sum(shares) for share in shares]
-    given = [max(1, int(value)) for value in exact]
-    while sum(given) != total:
-        step = 1 if sum(given) < total else -1
-        open_ = [i for i in range(len(given)) if given[i] + step >= 1]
-        place = max(open_, key=lambda i: step * (exact[i] - given[i]))
-        given[place] += step
-    return given
-
-
 def _is_within(name: str, path: str) -> bool:
     return name == path or name.startswith(f"{path}.")
+
+
+class StageWeighting:
+    """Weights of task, distillation and features as the stages set them; see ``Weighting``."""
+
+    def __init__(self, plan: StagePlan, temperature: Schedule) -> None:
+        """Take the weights of ``plan``; ``temperature`` counts where a stage has none of its own.
+
+        Raises: ConfigError if ``temperature`` moves and only some stages have their own.
+        """
+        self._weights: dict[Group, Schedule] = {
+            "task": self._schedule(plan, [stage.task for stage in plan.stages]),
+            "distillation": self._schedule(plan, [stage.distillation for stage in plan.stages]),
+            "feature": self._schedule(plan, [stage.feature for stage in plan.stages]),
+        }
+        self._temperature = temperature
+        own = [stage.temperature for stage in plan.stages]
+        if not any(own):
+            return
+        if not all(own) and temperature.extremes[0] != temperature.extremes[1]:
+            raise ConfigError(
+                "stages: some have a temperature and distill_conf.temperature moves; give each "
+                "stage one, or none"
+            )
+        self._temperature = self._schedule(plan, [value or temperature.at(0.0) for value in own])
+
+    @staticmethod
+    def _schedule(plan: StagePlan, values: Sequence[float]) -> Schedule:
+        """Return one value per stage as a schedule that holds each until the next."""
+        places = (start / plan.max_epoch for start in plan.starts)
+        return Schedule(shape="constant", knots=tuple(zip(places, values, strict=True)))
+
+    def weight(self, group: Group, progress: float) -> float:
+        """Return the weight of a group at a progress from 0 to 1."""
+        return self._weights[group].at(progress)
+
+    def leaves_out(self, group: Group, progress: float) -> bool:
+        """Return whether the current stage gives the group no weight."""
+        return not self.weight(group, progress) > 0.0
+
+    def temperature(self, progress: float) -> float:
+        """Return the temperature at a progress from 0 to 1."""
+        return self._temperature.at(progress)
+
+
+class StageHook(TrainingHook):
+    """Freezes modules and scales learning rates as each epoch's stage says."""
+
+    def __init__(self, plan: StagePlan, lr: float) -> None:
+        """lr: the configured learning rate, to which a stage's own is compared."""
+        self._plan, self._lr = plan, lr
+
+    def before_epoch(self, run: TrainingRun, epoch: int) -> None:
+        """Apply the stage of an epoch; log a stage that begins."""
+        plan = self._plan
+        if epoch == 0:
+            self._log_plan()
+        index = plan.index_at(epoch)
+        stage = plan.stages[index]
+        for name, parameter in run.model.named_parameters():
+            parameter.requires_grad_(not stage.is_frozen(name))
+        run.scale_learning_rate(1.0 if stage.lr is None else stage.lr / self._lr)
+        for group in run.optimizer.param_groups:
+            group["lr_scale"] = group["lr_scales"][index]
+        if epoch == plan.starts[index]:
+            temperature = run.objective.temperature(plan.starts[index] / plan.max_epoch)
+            run.log("stage", {"epoch": epoch, **self._row(index, temperature)})
+
+    def epoch_notes(self, epoch: int) -> dict[str, str | int]:
+        """Return the stage of an epoch."""
+        return {"stage": self._plan.at(epoch).name}
+
+    def _log_plan(self) -> None:
+        plan = self._plan
+        parts = [f"{s.name} {n}" for s, n in zip(plan.stages, plan.epochs, strict=True)]
+        written = [stage.epochs for stage in plan.stages]
+        scaled = "" if written == plan.epochs else f", scaled from {'+'.join(map(str, written))}"
+        logger.info("stages, in epochs: %s%s", ", ".join(parts), scaled)
+
+    def _row(self, index: int, temperature: float) -> dict[str, Any]:
+        stage = self._plan.stages[index]
+        return {
+            "name": stage.name,
+            "num_epochs": self._plan.epochs[index],
+            "task": stage.task,
+            "distillation": stage.distillation,
+            "feature": stage.feature,
+            "temperature": temperature,
+            "lr": self._lr if stage.lr is None else stage.lr,
+            "lr_scales": dict(stage.lr_scales),
+            "frozen": list(stage.freeze),
+        }

@@ -1,4 +1,7 @@
-"""A model's logits together with what went on inside it."""
+"""Forward passes that keep the outputs of inner layers.
+
+Axes: B batch, T frames, V vocabulary, N valid frames, C channels.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,41 +12,42 @@ import torch
 from torch import Tensor, nn
 
 from wekws.errors import ConfigError
+from wekws.model.model import KwsModel
 
 
 @dataclass(frozen=True)
-class Output:
-    """What a model says of a batch.
-
-    logits: (B, T, V). hidden: module path -> (N, C), the N valid frames of the batch one
-    utterance after another, in the same order for every model that hears the same lengths.
-    """
+class ModelOutputs:
+    """Outputs of one model for a batch."""
 
     logits: Tensor
-    hidden: dict[str, Tensor] = field(default_factory=dict)
+    """(B, T, V), unnormalised."""
+    features: dict[str, Tensor] = field(default_factory=dict)
+    """Module path -> (N, C): the valid frames of the batch, one utterance after another, in the
+    same order for every model that takes the same lengths."""
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What all who listen say of a batch.
+class StepOutputs:
+    """Outputs of student and teacher for a batch."""
 
-    teacher: None in plain CTC. again: the student on a second view, where terms want one.
-    """
+    student: ModelOutputs
+    teacher: ModelOutputs | None = None
+    """None where no term needs the teacher."""
+    second_view: ModelOutputs | None = None
+    """The student's outputs on another view of the same utterances; None where no term needs it."""
 
-    student: Output
-    teacher: Output | None = None
-    again: Output | None = None
 
-
-def forward_tapped(model: nn.Module, x: Tensor, lengths: Tensor, paths: Sequence[str]) -> Output:
+def forward_tapped(
+    model: nn.Module, x: Tensor, lengths: Tensor, paths: Sequence[str]
+) -> ModelOutputs:
     """Run ``model`` and keep the outputs of the modules at ``paths``.
 
-    A layer that the network rectifies in place (``in_linear2`` and the last affine of a block,
-    ``backbone.fsmn.N.2``) gives its rectified output: the block's own.
+    Layers whose output the network rectifies in place (``in_linear2`` and the last affine of a
+    block, ``backbone.fsmn.N.2``) give the rectified output.
     """
-    with _kept_outputs(model, paths) as hidden:
+    with _kept_outputs(model, paths) as features:
         logits = model(x, lengths)
-    return Output(logits, hidden)
+    return ModelOutputs(logits, features)
 
 
 @contextmanager
@@ -61,13 +65,17 @@ def _kept_outputs(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, 
 
 
 def _keep(
-    outputs: dict[str, Tensor], path: str, module: nn.Module, inputs: tuple, output: Tensor
+    outputs: dict[str, Tensor],
+    path: str,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    output: Tensor,
 ) -> None:
     outputs[path] = output
 
 
 @torch.no_grad()
-def tap_widths(model: nn.Module, paths: Sequence[str], whose: str) -> dict[str, int]:
+def tap_widths(model: KwsModel, paths: Sequence[str], whose: str) -> dict[str, int]:
     """Return the number of channels at each path.
 
     whose: ``student`` or ``teacher``, for messages.
@@ -82,8 +90,9 @@ def tap_widths(model: nn.Module, paths: Sequence[str], whose: str) -> dict[str, 
         )
     device = next(model.parameters()).device
     silence = torch.zeros(1, 1, model.config.input_dim, device=device)
-    hidden = forward_tapped(model, silence, torch.ones(1, dtype=torch.long, device=device), paths)
-    missing = [path for path in paths if path not in hidden.hidden]
+    lengths = torch.ones(1, dtype=torch.long, device=device)
+    features = forward_tapped(model, silence, lengths, paths).features
+    missing = [path for path in paths if path not in features]
     if missing:
-        raise ConfigError(f"{whose}: {', '.join(missing)} has no output of its own; name a layer")
-    return {path: hidden.hidden[path].shape[-1] for path in paths}
+        raise ConfigError(f"{whose}: {', '.join(missing)} is no layer with an output; name a layer")
+    return {path: features[path].shape[-1] for path in paths}

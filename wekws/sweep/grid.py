@@ -1,94 +1,66 @@
-"""The runs of a plan: where each lies, which are done, and how the rest is spread over devices."""
+"""The runs of a plan: their folders, which are done, and how the rest is spread over devices."""
 
-import dataclasses
 import logging
+import multiprocessing
 import os
 import queue
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from wekws.config import to_mapping
 from wekws.errors import DataError
 from wekws.files import file_sha256, write_yaml
+from wekws.log import run as run_logged
 from wekws.machine import usable_cores
 from wekws.sweep.plan import Variant
+from wekws.sweep.run_job import CONFIG_NAME, Job, run_job
+from wekws.train.options import DeviceName
 
 logger = logging.getLogger(__name__)
 
-JOB_NAME = "variant.yaml"
-CONFIG_NAME = "given.yaml"
 LOG_NAME = "run.log"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one run needs beside its configuration.
-
-    lists: folder with train, dev, test and dict. test_lists: folder with the test set, if that is
-    another. teachers: checkpoints. lexicon: empty for none.
-    """
-
-    variant: str
-    seed: int
-    init_from_teacher: bool
-    num_average: int
-    lists: str
-    teachers: tuple[str, ...]
-    lexicon: str = ""
-    test_lists: str = ""
-
-    def result_dir(self, run_dir: Path) -> Path:
-        """Return the folder in ``run_dir`` with the scores of the test set."""
-        name = Path(self.test_lists).name if self.test_lists else "test"
-        return run_dir / result_name(name, self.num_average)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run and its folder, which is named for what it is: plans share runs that are the same."""
+    """A run and its folder, which is named for its content: plans share runs that are equal."""
 
     variant: Variant
+    """The configuration."""
     job: Job
+    """Everything else that the run needs."""
     run_dir: Path
+    """Its folder."""
 
     @property
     def result_dir(self) -> Path:
-        """Scores of the test set."""
+        """Folder with the scores of the test set."""
         return self.job.result_dir(self.run_dir)
 
     @property
     def is_done(self) -> bool:
-        """Whether its last file, the summary of the test set, is there."""
+        """Whether its last file, the summary of the test set, exists."""
         return (self.result_dir / "summary.json").exists()
 
 
 @dataclass(frozen=True)
-class Device:
-    """Where a run computes. gpu: number of the GPU, None for the CPU."""
+class RunDevice:
+    """The device of one run at a time."""
 
     gpu: int | None
+    """Number of the GPU; None: the CPU."""
     num_threads: int
+    """CPU threads of the run."""
 
     @property
-    def flags(self) -> list[str]:
-        """What a command is told of it."""
-        kind = "cpu" if self.gpu is None else "cuda"
-        return ["--device", kind, "--num_threads", str(self.num_threads)]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment of a process that is to see this GPU and no other."""
-        shown = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": str(self.gpu)}
-        return {**os.environ, **shown}
-
-
-def result_name(split: str, num_average: int) -> str:
-    """Return the name of the folder with a split's scores."""
-    return f"{split}_avg_{num_average}"
+    def name(self) -> DeviceName:
+        """Name of the device for training and scoring."""
+        return "cpu" if self.gpu is None else "cuda"
 
 
 def planned_runs(
@@ -97,14 +69,14 @@ def planned_runs(
     *,
     lists: Path,
     teachers: Sequence[Path],
-    lexicon: Path | None,
-    test_lists: Path | None,
     runs_dir: Path,
+    lexicon: Path | None = None,
+    test_lists: Path | None = None,
 ) -> list[PlannedRun]:
-    """Return every variant's run with every seed, all variants of the first seed first.
+    """Return the run of every variant with every seed, all variants of the first seed first.
 
-    A run's folder is named after what its outcome depends on: configuration, start, teachers,
-    training list and seed.
+    The name of a run's folder is a hash of everything that its outcome depends on: configuration,
+    start, teachers, training list and seed.
     """
     teacher_hashes = [file_sha256(teacher) for teacher in teachers]
     list_hash = file_sha256(lists / "train/data.list")
@@ -127,32 +99,31 @@ def planned_runs(
     return runs
 
 
-def available_devices(num_jobs: int) -> list[Device]:
-    """Return where runs can compute at the same time.
+def available_devices(num_jobs: int) -> list[RunDevice]:
+    """Return the devices that can work at the same time.
 
-    Each GPU once; without one the CPU's cores, shared by ``num_jobs`` runs (0: one a core).
+    Each GPU once; without a GPU the CPU's cores, shared by ``num_jobs`` runs (0: one per core).
     """
-    import torch
-
     if torch.cuda.is_available():
-        return [Device(gpu, 1) for gpu in range(torch.cuda.device_count())]
+        return [RunDevice(gpu, 1) for gpu in range(torch.cuda.device_count())]
     num_cores = usable_cores()
     num_jobs = num_jobs or num_cores
-    return [Device(None, max(1, num_cores // num_jobs)) for _ in range(num_jobs)]
+    return [RunDevice(None, max(1, num_cores // num_jobs)) for _ in range(num_jobs)]
 
 
-def carry_out(runs: Sequence[PlannedRun], devices: Sequence[Device]) -> Iterator[PlannedRun]:
-    """Do the runs that are not done, as many at a time as there are devices; yield each at its end.
+def run_all(runs: Sequence[PlannedRun], devices: Sequence[RunDevice]) -> Iterator[PlannedRun]:
+    """Do the runs that are not done, one per device at a time; yield each when it has ended.
 
+    Every run is a process of its own, which calls ``run_job`` and writes its log into its folder.
     Raises: DataError at the end, naming the runs that failed and their logs; the others are done
     all the same.
     """
-    free: queue.SimpleQueue[Device] = queue.SimpleQueue()
+    free: queue.SimpleQueue[RunDevice] = queue.SimpleQueue()
     for device in devices:
         free.put(device)
     failed = []
     with ThreadPoolExecutor(len(devices)) as pool:
-        ends = [(run, pool.submit(_carry_out_one, run, free)) for run in runs if not run.is_done]
+        ends = [(run, pool.submit(_run_one, run, free)) for run in runs if not run.is_done]
         for run, end in ends:
             if end.result():
                 yield run
@@ -163,17 +134,31 @@ def carry_out(runs: Sequence[PlannedRun], devices: Sequence[Device]) -> Iterator
         raise DataError(f"{len(failed)} of {len(runs)} runs failed; their logs:\n  {logs}")
 
 
-def _carry_out_one(run: PlannedRun, free: queue.SimpleQueue) -> bool:
+def _run_one(run: PlannedRun, free: "queue.SimpleQueue[RunDevice]") -> bool:
     run.run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(run.run_dir / CONFIG_NAME, to_mapping(run.variant.content))
-    write_yaml(run.run_dir / JOB_NAME, dataclasses.asdict(run.job))
+    run.job.write(run.run_dir)
     device = free.get()
-    command = [sys.executable, "-m", "wekws.bin.run_variant", "--run_dir", str(run.run_dir)]
     try:
-        with open(run.run_dir / LOG_NAME, "a", encoding="utf-8") as log:
-            ended = subprocess.run(
-                [*command, *device.flags], env=device.environment, stdout=log, stderr=log
-            )
+        # A new interpreter: neither threads nor a GPU context come along.
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_run_in_process, args=(run.run_dir, device))
+        process.start()
+        process.join()
     finally:
         free.put(device)
-    return ended.returncode == 0
+    return process.exitcode == 0
+
+
+def _run_in_process(run_dir: Path, device: RunDevice) -> None:
+    """Do a run in this process, which shows it no GPU but its own; output goes to its log."""
+    if device.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(device.gpu)
+    with open(run_dir / LOG_NAME, "a", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.exit(
+        run_logged(lambda: run_job(run_dir, device=device.name, num_threads=device.num_threads))
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import wekws
 from wekws.config import load_yaml_with_base, merge, non_defaults, parse_section
 from wekws.errors import ConfigError
-from wekws.train.train_config import ExperimentConfig
+from wekws.train.train_config import TrainConfig
 
 # What makes a run more than CTC on its start.
 _DISTILLATION = ("distill_conf", "stages", "progressive")
@@ -20,21 +20,21 @@ _DISTILLATION = ("distill_conf", "stages", "progressive")
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What one value of an axis changes.
-
-    overlays: YAML files, relative to the working directory. settings: the same, written out.
-    student_config, init_from_teacher: instead of the plan's; nothing: as the plan has it.
-    num_teachers: distil from the first so many of the teachers that are given; 0: from all.
-    """
+    """One value of an axis: its changes to the configuration."""
 
     overlays: tuple[str, ...] = ()
+    """YAML files, relative to the working directory."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """Changes written out here, after the overlays."""
     student_config: str = ""
+    """Configuration of the student; empty: that of the plan."""
     init_from_teacher: bool | None = None
+    """Whether the student starts from the teacher; empty: as in the plan."""
     num_teachers: int = 0
+    """Distil from this many of the given teachers, the first ones; 0: from all."""
 
     def __post_init__(self) -> None:
-        """Refuse a number that counts nothing."""
+        """Refuse a negative number."""
         if self.num_teachers < 0:
             raise ConfigError(f"num_teachers: found {self.num_teachers}; expected 0 (all) or more")
 
@@ -44,17 +44,20 @@ class Axis:
     """One thing that varies: named options, or a key of the configuration and its values."""
 
     options: dict[str, Option] = field(default_factory=dict)
+    """Options by name; or:"""
     key: str = ""
+    """Dotted key of the configuration."""
     values: tuple[Any, ...] = ()
+    """Its values."""
 
     def __post_init__(self) -> None:
-        """Refuse an axis without a value, and two ways of saying what varies."""
+        """Refuse an axis without a value, and options beside a key."""
         if bool(self.options) == bool(self.key) or bool(self.key) != bool(self.values):
             raise ConfigError("expected either options, or a key with values")
 
     @property
     def choices(self) -> dict[str, Option]:
-        """The options by name; a value's name is the value."""
+        """The options by name; the name of a value is the value."""
         return self.options or {
             str(value): Option(settings=_nested(self.key, value)) for value in self.values
         }
@@ -67,28 +70,32 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A file of ``conf/ablation``: the grid of its axes, over the seeds.
-
-    question: what the comparison is to answer; the title of table and plot.
-    student_config, overlays, settings, init_from_teacher: what all variants share.
-    epochs: of every run; 0: each configuration's own, times ``epoch_share``.
-    num_average: best epochs by cv loss that make the checkpoint that is scored.
-    compare_to: name of the variant that the others are held against; empty: the first.
-    add_undistilled: for every start and length in the grid also a run with CTC alone.
-    """
+    """A file of ``conf/ablation``: the grid of its axes, over the seeds."""
 
     question: str
+    """The question that the comparison answers; the title of table and plot."""
     axes: dict[str, Axis]
+    """The things that vary, by name."""
     student_config: str = "conf/fsmn_ctc_student_mini.yaml"
+    """Configuration that all variants share."""
     overlays: tuple[str, ...] = ()
+    """YAML files laid over it."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """Changes after these, written out."""
     init_from_teacher: bool = True
+    """Whether students start from the teacher."""
     epochs: int = 0
+    """Epochs of every run; 0: each configuration's own, times ``epoch_share``."""
     epoch_share: float = 1.0
+    """Share of the configuration's own epochs, above 0, at most 1."""
     seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of every variant."""
     num_average: int = 3
+    """Best epochs by cv loss that make the scored checkpoint."""
     compare_to: str = ""
+    """Name of the variant that the others are compared with; empty: the first."""
     add_undistilled: bool = True
+    """Whether to add a run with CTC alone for every start and length in the grid."""
 
     def __post_init__(self) -> None:
         """Refuse a plan without runs."""
@@ -99,27 +106,38 @@ class Plan:
         if self.epochs and self.epoch_share != 1.0:
             raise ConfigError("epoch_share: of each configuration's own epochs; leave epochs at 0")
 
+    def shortened(self, seeds: Sequence[int] = (), epochs: int = 0) -> "Plan":
+        """Return the plan with other seeds and another length, where these are given."""
+        plan = self
+        if seeds:
+            plan = dataclasses.replace(plan, seeds=tuple(seeds))
+        if epochs:
+            plan = dataclasses.replace(plan, epochs=epochs, epoch_share=1.0)
+        return plan
+
 
 @dataclass(frozen=True)
 class Variant:
-    """One cell of the grid.
-
-    content: its whole configuration, as YAML would have it. num_teachers: how many of those given.
-    """
+    """One cell of the grid."""
 
     name: str
+    """Names of its options."""
     content: Mapping[str, Any]
+    """Its whole configuration, as YAML would have it."""
     init_from_teacher: bool
+    """Whether the student starts from the teacher."""
     num_average: int
+    """Epochs in the average."""
     num_teachers: int
+    """How many of the given teachers it is distilled from."""
 
     def identity(self, *others: Any) -> str:
-        """Return what tells its run from another's: 12 hexadecimal digits.
+        """Return a hash of everything that the outcome depends on: 12 hexadecimal digits.
 
-        others: what else the outcome depends on, the seed and the teacher. Settings that are at
-        their defaults do not count, so that writing one out makes no other run.
+        others: what it depends on beside the configuration, such as teachers. Settings at their
+        defaults do not count, so that writing one out makes no other run.
         """
-        experiment = parse_section(ExperimentConfig, self.content, self.name)
+        experiment = parse_section(TrainConfig, self.content, self.name)
         whole = [non_defaults(experiment), self.init_from_teacher, self.num_average, *others]
         text = json.dumps([wekws.__version__, *whole], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -178,7 +196,7 @@ def _variant(
     if not init_from_teacher:
         content.pop("transplant", None)
     name = ", ".join(cell)
-    experiment = parse_section(ExperimentConfig, content, name)
+    experiment = parse_section(TrainConfig, content, name)
     epochs = plan.epochs or round(plan.epoch_share * experiment.training_config.max_epoch)
     content = merge(content, _nested("training_config.max_epoch", max(1, epochs)))
     asked = [option.num_teachers for option in options if option.num_teachers]

@@ -11,13 +11,13 @@ import torch
 from wekws.dataset.dataset_conf import FilterConfig
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
-from wekws.distill.schedule import as_schedule
+from wekws.distill.schedule import Scheduled, as_schedule
 from wekws.errors import ConfigError
 from wekws.model.cost import model_cost
 from wekws.model.model import KwsModel, ModelConfig
 from wekws.report.format import duration
 from wekws.sweep.step_time import seconds_per_utterance
-from wekws.train.train_config import ExperimentConfig, load_experiment
+from wekws.train.train_config import TrainConfig, load_train_config
 
 DEFAULT = "balanced"
 # What a step is measured on where there is no corpus yet: short commands.
@@ -59,7 +59,7 @@ class Offer:
     """
 
     name: str
-    experiment: ExperimentConfig
+    experiment: TrainConfig
     cost: Mapping[str, Any]
     teacher_cost: Mapping[str, Any]
     num_trained: int | None
@@ -85,7 +85,7 @@ def preset_paths(folder: Path) -> dict[str, Path]:
 
 def make_offer(name: str, path: Path, place: Place, device: torch.device) -> Offer:
     """Read a preset and measure a few steps of it."""
-    experiment = load_experiment(place.student_config, overlays=[*place.overlays, path])
+    experiment = load_train_config(place.student_config, overlays=[*place.overlays, path])
     experiment = experiment.with_output_dim(place.num_tokens)
     sizes, dim = place.teacher.with_output_dim(place.num_tokens), experiment.model.input_dim
     teacher = KwsModel(sizes, (torch.zeros(dim), torch.ones(dim)))
@@ -155,7 +155,7 @@ def _ratios(offer: Offer) -> tuple[float, float]:
     return params, macs
 
 
-def _shown(value: object) -> str:
+def _shown(value: Scheduled) -> str:
     """Return a weight or temperature: a number, or the shape of its schedule with its ends."""
     schedule = as_schedule(value)
     low, high = schedule.extremes

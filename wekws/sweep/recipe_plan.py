@@ -20,7 +20,7 @@ from wekws.errors import ConfigError
 from wekws.machine import usable_cores
 from wekws.shell import UserPaths
 from wekws.sweep.preset_info import preset_paths
-from wekws.train.train_config import load_experiment
+from wekws.train.train_config import load_train_config
 
 PRESET_DIR = Path("conf/presets")
 DEFAULT_NUM_AVERAGE = 30
@@ -351,7 +351,7 @@ def _length(
     """Return how long a model trains; its whole configuration is checked on the way."""
     if epochs is not None:
         overrides = [*overrides, f"training_config.max_epoch={epochs}"]
-    num_epochs = load_experiment(config, overrides, overlays).training_config.max_epoch
+    num_epochs = load_train_config(config, overrides, overlays).training_config.max_epoch
     source = load_config(config, overlays).origin("training_config", "max_epoch") or "default"
     if epochs is not None:
         source = flag

@@ -2,20 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from wekws.dataset.batch import Batch
-from wekws.distill.objective import Objective
+from wekws.distill.methods import build_objective
 from wekws.model.model import KwsModel
 from wekws.train.distributed import Process
-from wekws.train.learning_rate import LearningRate
-from wekws.train.session import make_optimizer
-from wekws.train.step import Run, forward_loss, hear, step_generator, step_size
-from wekws.train.train_config import ExperimentConfig
+from wekws.train.loop import StepParts, backward, step_inputs
+from wekws.train.optimizer import make_optimizer
+from wekws.train.step_inputs import step_generator
+from wekws.train.train_config import TrainConfig
 
 NUM_LABELS = 4
 # Progress of the training, where schedules and stages usually have every term in use.
@@ -23,7 +22,7 @@ HALFWAY = 0.5
 
 
 def seconds_per_utterance(
-    experiment: ExperimentConfig,
+    experiment: TrainConfig,
     teacher: KwsModel,
     durations_s: Sequence[float],
     device: torch.device,
@@ -37,19 +36,19 @@ def seconds_per_utterance(
     but the reading of features and a discriminator's own step. The least of ``repeats`` steps
     after one that is not counted: what else the machine does should not count either.
     """
-    run = _run_without_data(experiment, teacher, device)
-    batch = random_batch(experiment, durations_s, step_size(run))
+    parts = _step_parts(experiment, teacher, device)
+    batch = random_batch(experiment, durations_s, experiment.step_size)
     times = []
     for index in range(1 + repeats):
         began = time.perf_counter()
-        _step(run, batch, index)
+        _step(parts, batch, index)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
     return min(times[1:]) / len(batch.keys)
 
 
-def random_batch(experiment: ExperimentConfig, durations_s: Sequence[float], num: int) -> Batch:
+def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int) -> Batch:
     """Return ``num`` utterances of noise, their durations drawn from the given ones."""
     config, rng = experiment.dataset_conf, np.random.default_rng(0)
     hop_s = config.fbank_conf.frame_shift / 1000
@@ -73,33 +72,23 @@ def random_batch(experiment: ExperimentConfig, durations_s: Sequence[float], num
     )
 
 
-def _run_without_data(experiment: ExperimentConfig, teacher: KwsModel, device: torch.device) -> Run:
-    cmvn = (teacher.global_cmvn.mean, teacher.global_cmvn.istd)
-    student = KwsModel(experiment.model, cmvn).to(device)
+def _step_parts(config: TrainConfig, teacher: KwsModel, device: torch.device) -> StepParts:
+    student = KwsModel(config.model, teacher.cmvn).to(device)
     teacher = teacher.to(device).requires_grad_(False).eval()
-    configs = (experiment.distill_conf, experiment.ctc_conf)
-    objective = Objective.between(*configs, student, teacher, experiment.stage_plan).to(device)
-    optimizer = make_optimizer(experiment, student, objective)
-    return Run(
+    objective = build_objective(config, student, teacher, config.stage_plan).to(device)
+    return StepParts(
         process=Process(0, 1, device),
-        experiment=experiment,
+        config=config,
         model=student,
         teacher=teacher,
         objective=objective,
-        optimizer=optimizer,
-        learning_rate=LearningRate.of(optimizer, experiment),
-        train_set=None,
-        cv_set=None,
-        model_dir=Path(),
+        optimizer=make_optimizer(config, student, objective),
         seed=0,
+        use_bf16=False,
     )
 
 
-def _step(run: Run, batch: Batch, index: int) -> None:
-    config = run.experiment.training_config
-    run.optimizer.zero_grad(set_to_none=True)
-    heard = hear(run, batch, step_generator(run, 0, index), HALFWAY)
-    for part in heard.parts(config.accum_grad):
-        forward_loss(run, part, HALFWAY).total.backward()
-    nn.utils.clip_grad_norm_(run.parameters, config.grad_clip)
-    run.optimizer.step()
+def _step(parts: StepParts, batch: Batch, index: int) -> None:
+    backward(parts, step_inputs(parts, batch, step_generator(0, 0, index, 0), HALFWAY), HALFWAY)
+    nn.utils.clip_grad_norm_(parts.parameters, parts.config.training_config.grad_clip)
+    parts.optimizer.step()

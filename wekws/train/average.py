@@ -1,5 +1,6 @@
-"""Averaging checkpoints: fewer surprises than the last epoch, for the price of a mean."""
+"""Average the weights of several epochs."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import torch
 from torch import Tensor
 
 from wekws.errors import DataError
-from wekws.model.checkpoint import load_weights
+from wekws.files import write_yaml
+from wekws.model.checkpoint import load_weights, save_weights
 from wekws.train.epoch_checkpoint import epoch_numbers, read_epoch_info
+
+logger = logging.getLogger(__name__)
 
 
 def choose_epochs(model_dir: Path, num: int, *, is_best: bool) -> list[int]:
@@ -69,3 +73,24 @@ def average_checkpoints(model_dir: Path, epochs: Sequence[int]) -> dict[str, Ten
     """Return the mean of the given epochs' weights."""
     paths = [model_dir / f"{epoch}.pt" for epoch in epochs]
     return average_states([load_weights(path) for path in paths], [str(path) for path in paths])
+
+
+def average_model(
+    model_dir: Path, num: int, *, is_best: bool = True, checkpoint: Path | None = None
+) -> Path:
+    """Average ``num`` epochs of a run; write the checkpoint, and a YAML that names the epochs.
+
+    is_best: the best epochs by cv_loss; False: the last ones.
+    checkpoint: file to write; None: ``avg_NUM.pt`` in ``model_dir``.
+    Returns: the file that was written.
+    Raises: DataError if there are fewer epochs.
+    """
+    path = checkpoint or model_dir / f"avg_{num}.pt"
+    epochs = choose_epochs(model_dir, num, is_best=is_best)
+    save_weights(average_checkpoints(model_dir, epochs), path)
+    losses = {epoch: read_epoch_info(model_dir, epoch)["cv_loss"] for epoch in epochs}
+    chosen = "best by cv_loss" if is_best else "last"
+    content = {"averaged_epochs": epochs, "chosen": chosen, "cv_loss_of_epochs": losses}
+    write_yaml(path.with_suffix(".yaml"), content)
+    logger.info("%s: mean of epochs %s (%s)", path, ", ".join(map(str, epochs)), chosen)
+    return path

@@ -17,11 +17,14 @@ from wekws.machine import usable_cores
 
 @dataclass(frozen=True)
 class Process:
-    """This process among its peers. device: where its model lives."""
+    """This process among its peers."""
 
     rank: int
+    """Number of this process, from 0."""
     world_size: int
+    """Number of processes."""
     device: torch.device
+    """Device of its model."""
 
     @property
     def is_first(self) -> bool:
@@ -32,7 +35,7 @@ class Process:
 def start(device: str = "auto", num_threads: int = 0) -> Process:
     """Join the peers that ``torchrun`` started, or run alone.
 
-    device: ``auto`` (a GPU a process where there are enough, else the CPU), ``cpu`` or ``cuda``.
+    device: ``auto`` (a GPU per process if there are enough, else the CPU), ``cpu`` or ``cuda``.
     num_threads: CPU threads of this process; 0 shares the cores available among the local peers.
     Raises: ConfigError when a GPU is asked for and absent.
     """
@@ -110,5 +113,5 @@ def add_gradients(process: Process, parameters: Sequence[nn.Parameter]) -> None:
 def copy_from_first(process: Process, model: nn.Module) -> None:
     """Give every process the weights and buffers of rank 0."""
     if process.world_size > 1:
-        for value in model.state_dict().values():
-            dist.broadcast(value, src=0)
+        for value in (*model.parameters(), *model.buffers()):
+            dist.broadcast(value.detach(), src=0)

@@ -1,11 +1,14 @@
 """Epoch checkpoints as WeKWS has them, and beside them what a resume needs.
 
-``N.pt`` is a plain state dict, ``N.yaml`` says how the epoch ended (and ``num_layers``, of a
-student that has yet to grow to the depth in config.yaml), ``train_state.pt`` (written last, so
-that it never speaks of weights that are not there) holds optimiser and schedule.
+``N.pt`` is a plain state dict; ``N.yaml`` holds the figures at the end of the epoch (and
+``num_layers``, for a student that has yet to grow to the depth in config.yaml). ``train_state.pt``
+holds optimiser and schedule; it is written last, so that it never refers to weights that are not
+there.
 """
 
+import pickle
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import nn
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, read_yaml, write_yaml
 from wekws.model.checkpoint import load_weights, save_weights
+from wekws.model.model import KwsModel
 
 STATE_NAME = "train_state.pt"
 
@@ -40,27 +44,63 @@ def save_final(model_dir: Path, epoch: int) -> None:
             shutil.copyfile(model_dir / f"{epoch}{suffix}", temporary)
 
 
-def load_state(model_dir: Path, model: nn.Module) -> dict[str, Any] | None:
-    """Load the last finished epoch's weights into ``model`` and return its state.
+def read_state(model_dir: Path) -> dict[str, Any] | None:
+    """Return the state after the last finished epoch; None if no epoch has finished yet.
 
-    Returns: None if no epoch has finished yet.
-    Raises: DataError if the state is there and its weights are not.
+    Raises: DataError if the file cannot be read.
     """
     path = model_dir / STATE_NAME
     if not path.exists():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    weights_path = model_dir / f"{state['epoch']}.pt"
-    if not weights_path.exists():
-        raise DataError(f"{path}: speaks of {weights_path.name}, which is missing; start afresh")
-    model.load_state_dict(load_weights(weights_path))
-    return state
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a readable state: {reason}. {_WAY_OUT}") from error
+    if not isinstance(state, dict) or not isinstance(state.get("epoch"), int):
+        raise DataError(f"{path}: not the state of a training run. {_WAY_OUT}")
+    return _from_earlier_version(state)
 
 
-def last_epoch(model_dir: Path) -> int | None:
-    """Return the last finished epoch that a resume goes on from; None: there is none yet."""
-    path = model_dir / STATE_NAME
-    return torch.load(path, weights_only=True)["epoch"] if path.exists() else None
+_WAY_OUT = (
+    "The run cannot be resumed; start another --model_dir, from its last weights with "
+    "--checkpoint N.pt if you like"
+)
+
+
+def _from_earlier_version(state: dict[str, Any]) -> dict[str, Any]:
+    """Bring a state that was written before version 0.2 into today's form."""
+    if "hooks" in state:
+        return state
+    renamed = {"hidden.adapters.": "layer_pairs.adapters.", "rivals.": "adversarial."}
+    objective = {}
+    for name, value in state["objective"].items():
+        for old, new in renamed.items():
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+        objective[name] = value
+    if "rival" in state:
+        objective["adversarial._extra_state"] = state["rival"]
+    hooks = {}
+    if "raw_model" in state:
+        hooks["raw_model"] = state["raw_model"]
+    if state.get("teacher_weights"):
+        hooks["teacher_weights"] = {"weights": state["teacher_weights"]}
+    kept = ("epoch", "step", "optimizer", "learning_rate")
+    return {**{name: state[name] for name in kept}, "objective": objective, "hooks": hooks}
+
+
+def load_epoch(model_dir: Path, epoch: int, model: KwsModel) -> None:
+    """Load an epoch's weights into ``model``.
+
+    Raises: DataError if they are missing, damaged or do not fit.
+    """
+    path = model_dir / f"{epoch}.pt"
+    if not path.exists():
+        raise DataError(
+            f"{model_dir / STATE_NAME}: refers to {path.name}, which does not exist. {_WAY_OUT}"
+        )
+    model.load_weights(load_weights(path), source=str(path))
 
 
 def epoch_numbers(model_dir: Path) -> list[int]:
@@ -88,5 +128,6 @@ def require_fresh(model_dir: Path) -> None:
     """
     if (model_dir / STATE_NAME).exists() or epoch_numbers(model_dir):
         raise ConfigError(
-            f"{model_dir}: holds a run already; go on with --resume or choose another --model_dir"
+            f"{model_dir}: holds a run already; continue it with --resume or choose another "
+            "--model_dir"
         )

@@ -3,43 +3,38 @@
 import math
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from wekws.train.train_config import ExperimentConfig, SchedulerConfig
+from wekws.train.train_config import SchedulerConfig
 
 
 class LearningRate:
-    """Sets the optimiser's rate before each step; ``state_dict`` makes it resumable.
+    """Sets the optimiser's rate before each step; ``state_dict`` makes it resumable."""
 
-    scale: factor on the whole schedule; a parameter group may have its own, ``lr_scale``.
-    current: the rate of the last step, without the groups' own factors.
-    """
+    scale: float
+    """Factor on the whole schedule; a parameter group may have its own, ``lr_scale``."""
+    current: float
+    """Rate of the last step, without the groups' own factors."""
 
     def __init__(
-        self, optimizer: Optimizer, config: SchedulerConfig, max_epoch: int, lr: float
+        self, optimizer: Optimizer, config: SchedulerConfig, *, max_epoch: int, lr: float
     ) -> None:
         """Schedule ``optimizer`` over ``max_epoch`` epochs; ``lr`` is the rate after warm-up."""
-        self._optimizer = optimizer
-        self._config = config
-        self._max_epoch = max_epoch
+        self._optimizer, self._config, self._max_epoch = optimizer, config, max_epoch
         self._lr = lr
         self.scale, self.current = 1.0, lr
-        self._plateau = None
-        if config.type == "plateau":
-            self._plateau = ReduceLROnPlateau(
-                optimizer,
-                factor=config.factor,
-                patience=config.patience,
-                threshold=config.threshold,
-                min_lr=config.min_lr,
-            )
-
-    @classmethod
-    def of(cls, optimizer: Optimizer, experiment: ExperimentConfig) -> "LearningRate":
-        """Schedule ``optimizer`` as a configuration says."""
-        conf, max_epoch = experiment.scheduler_conf, experiment.training_config.max_epoch
-        return cls(optimizer, conf, max_epoch, experiment.optim_conf.lr)
+        # The plateau rule runs on an optimiser of its own, which holds nothing but the rate: the
+        # groups of the real one change when the model grows.
+        self._plateau_rate = torch.optim.SGD([torch.zeros(1)], lr=lr)
+        self._plateau = ReduceLROnPlateau(
+            self._plateau_rate,
+            factor=config.factor,
+            patience=config.patience,
+            threshold=config.threshold,
+            min_lr=config.min_lr,
+        )
 
     def before_step(self, epochs_done: float) -> float:
         """Set and return the rate of the step that ends ``epochs_done`` epochs into the run."""
@@ -49,12 +44,12 @@ class LearningRate:
         return self.current
 
     def after_epoch(self, cv_loss: float) -> None:
-        """Tell the plateau schedule how the epoch ended."""
-        if self._plateau is not None:
-            for group in self._optimizer.param_groups:
-                group["lr"] = self._lr
-            self._plateau.step(cv_loss)
-            self._lr = self._optimizer.param_groups[0]["lr"]
+        """Let the plateau schedule take note of an epoch's cv_loss."""
+        if self._config.type != "plateau":
+            return
+        self._plateau_rate.param_groups[0]["lr"] = self._lr
+        self._plateau.step(cv_loss)
+        self._lr = self._plateau_rate.param_groups[0]["lr"]
 
     def _rate(self, epochs_done: float) -> float:
         warmup, end = self._config.warmup_epochs, self._max_epoch
@@ -68,11 +63,11 @@ class LearningRate:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resume needs."""
-        plateau = self._plateau.state_dict() if self._plateau is not None else {}
+        plateau = self._plateau.state_dict() if self._config.type == "plateau" else {}
         return {"lr": self._lr, "plateau": plateau}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state_dict()``."""
+        """Continue from ``state_dict()``."""
         self._lr = state["lr"]
-        if self._plateau is not None:
+        if state["plateau"]:
             self._plateau.load_state_dict(state["plateau"])

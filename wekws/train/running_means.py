@@ -1,70 +1,94 @@
 """Means of the loss terms and the pace of a training epoch."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from wekws.distill.loss import Loss
-from wekws.train.distributed import add_over_peers
-from wekws.train.step import Run
+from wekws.distill.method import LossValue
+from wekws.distill.objective import Objective
+from wekws.train.distributed import Process, add_over_peers
 
 
-class Meter:
+@dataclass(frozen=True)
+class _Means:
+    """Means over some steps, per utterance."""
+
+    terms: dict[str, float]
+    """Each term, unweighted."""
+    weighted: dict[str, float]
+    """Each term's part of the loss."""
+    figures: dict[str, float]
+    """The methods' own figures."""
+
+    @property
+    def loss(self) -> float:
+        """The weighted sum."""
+        return sum(self.weighted.values())
+
+
+class RunningMeans:
     """Means of the loss terms over an interval and over the epoch, and the pace."""
 
-    def __init__(self, run: Run, epoch: int) -> None:
-        """Begin an epoch."""
-        self._run = run
-        max_epoch = run.experiment.training_config.max_epoch
-        # A stage lasts whole epochs, and what it leaves out is not computed.
-        self._names = tuple(run.objective.weights(epoch / max_epoch))
-        self._counts = run.objective.counts
-        size = 2 * len(self._names) + len(self._counts)
-        self._interval = torch.zeros(size, dtype=torch.float64, device=run.process.device)
+    def __init__(
+        self,
+        objective: Objective,
+        names: Sequence[str],
+        *,
+        process: Process,
+        num_utterances_left: int,
+    ) -> None:
+        """Begin an epoch.
+
+        names: the terms computed in this epoch; a stage lasts whole epochs. num_utterances_left:
+        from here to the end of the training, for the expected time.
+        """
+        self._objective, self._process = objective, process
+        self._names, self._count_names = tuple(names), objective.count_names
+        size = 2 * len(self._names) + len(self._count_names)
+        self._interval = torch.zeros(size, dtype=torch.float64, device=process.device)
         self._epoch = torch.zeros_like(self._interval)
         self._num_interval = self._num_epoch = self._num_steps = 0
         self._norm = 0.0
         self._started = time.monotonic()
-        self._num_left = (max_epoch - epoch) * len(run.train_set)
+        self._num_left = num_utterances_left
 
-    def add(self, loss: Loss, norm: Tensor, num_utterances: int) -> None:
+    def add(self, loss: LossValue, norm: Tensor, num_utterances: int) -> None:
         """Count one step; terms are this process's share of a mean over ``num_utterances``."""
         values = [
             kind[name].double() for kind in (loss.terms, loss.weighted) for name in self._names
         ]
         values = [value * num_utterances for value in values]
         nothing = self._interval.new_zeros(())
-        counts = [loss.counts.get(name, nothing) for name in self._counts]
+        counts = [loss.counts.get(name, nothing) for name in self._count_names]
         self._interval += torch.stack([*values, *counts])
         self._num_interval += num_utterances
         self._num_steps += 1
         self._norm += float(norm)
 
-    def interval(self, rate: float, progress: float) -> dict[str, float]:
+    def interval(self, learning_rate: float, progress: float) -> dict[str, float]:
         """Return the fields of a log line and start the next interval.
 
-        Each term as it is (``kd``) and, where there are several, as it enters the loss
-        (``weighted_kd``); alpha and temperature as they were in the last step.
+        Each term unweighted (``kd``) and, where there are several, its part of the loss
+        (``weighted_kd``); alpha and temperature of the last step.
         """
-        sums = add_over_peers(self._run.process, self._interval)
+        sums = add_over_peers(self._process, self._interval)
         now = time.monotonic()
         pace = self._num_interval / max(now - self._started, 1e-9)
         self._epoch += sums
         self._num_epoch += self._num_interval
-        terms, weighted, figures = self._means(sums, self._num_interval)
-        row = {**terms, "loss": sum(weighted.values())}
-        if len(terms) > 1:
-            row |= {f"weighted_{name}": value for name, value in weighted.items()}
-        row |= figures
-        objective = self._run.objective
-        if objective.taught:
-            row |= {
-                "alpha": objective.alpha(progress),
-                "temperature": objective.temperature(progress),
-            }
+        means = self._means(sums, self._num_interval)
+        row = {**means.terms, "loss": means.loss}
+        if len(means.terms) > 1:
+            row |= {f"weighted_{name}": value for name, value in means.weighted.items()}
+        row |= means.figures
+        if self._objective.distillation_terms:
+            row["alpha"] = self._objective.alpha(progress)
+            row["temperature"] = self._objective.temperature(progress)
         row |= {
-            "lr": rate,
+            "lr": learning_rate,
             "grad_norm": self._norm / self._num_steps,
             "utt_per_s": round(pace, 1),
             "eta_s": round((self._num_left - self._num_epoch) / pace),
@@ -74,17 +98,17 @@ class Meter:
         self._norm, self._started = 0.0, now
         return row
 
-    def epoch_means(self) -> dict[str, float]:
-        """Return the epoch's mean of each term and of the weighted loss, and its figures."""
-        terms, weighted, figures = self._means(self._epoch, self._num_epoch)
-        named = {f"train_{name}": value for name, value in terms.items()}
-        return {**named, "train_loss": sum(weighted.values()), **figures}
+    def epoch(self) -> dict[str, float]:
+        """Return the epoch's mean of each term and of the loss, and the methods' figures."""
+        means = self._means(self._epoch, self._num_epoch)
+        terms = {f"train_{name}": value for name, value in means.terms.items()}
+        return {**terms, "train_loss": means.loss, **means.figures}
 
-    def _means(self, sums: Tensor, num: int) -> tuple[dict[str, float], ...]:
-        """Return the means of the terms as they are, as they enter the loss, and the figures."""
-        keys = (*self._names, *self._names, *self._counts)
-        pairs = list(zip(keys, sums.tolist(), strict=True))
-        size = len(self._names)
-        terms = {name: value / num for name, value in pairs[:size]}
-        weighted = {name: value / num for name, value in pairs[size : 2 * size]}
-        return terms, weighted, self._run.objective.figures(dict(pairs[2 * size :]))
+    def _means(self, sums: Tensor, num: int) -> _Means:
+        values, size = sums.tolist(), len(self._names)
+        counts = dict(zip(self._count_names, values[2 * size :], strict=True))
+        return _Means(
+            {n: value / num for n, value in zip(self._names, values[:size], strict=True)},
+            {n: v / num for n, v in zip(self._names, values[size : 2 * size], strict=True)},
+            self._objective.figures(counts),
+        )

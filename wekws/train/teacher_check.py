@@ -1,4 +1,4 @@
-"""What a teacher is worth on dev, before a student listens to it."""
+"""A check of the teacher on dev, before a student is distilled from it."""
 
 import logging
 from collections import Counter
@@ -17,17 +17,17 @@ from wekws.train.distributed import Process, add_over_peers
 
 logger = logging.getLogger(__name__)
 
-# A coin says 0.5. Below 0.75, one positive in four lies under a negative drawn at random.
+# Chance is 0.5. Below 0.75, one positive in four has a lower confidence than a random negative.
 MIN_SEPARATION = 0.75
-# Saying nothing at all is 0 of the tokens right; a tenth is not yet listening.
+# An empty output has 0 of the tokens right; below a tenth a model has learnt next to nothing.
 MIN_KEYWORD_ACCURACY = 0.1
 
 
-class Confidences:
-    """Each keyword's highest confidence in each cv utterance, taken in batch by batch."""
+class KeywordConfidences:
+    """The highest confidence of each keyword in each cv utterance, collected batch by batch."""
 
     def __init__(self, cv_set: SpeechDataset) -> None:
-        """Listen for the keywords of the set that it holds and whose tokens it knows."""
+        """Score the keywords that occur in the set and whose tokens are in the vocabulary."""
         self._held = {
             keyword: (ids, cv_set.holds_keyword[:, k])
             for k, (keyword, ids) in enumerate(
@@ -42,18 +42,18 @@ class Confidences:
         self._scorer = KeywordScorer(ids) if ids else None
 
     def add(self, keys: Sequence[str], logits: Tensor, lengths: Tensor) -> None:
-        """Take in a batch's outputs (B, T, V) of ``lengths`` (B,) frames."""
+        """Add a batch: logits (B, T, V) of ``lengths`` (B,) frames."""
         if self._scorer is not None:
             confidence, _ = self._scorer(logits.float().log_softmax(dim=-1), lengths)
             self._best[[self._row[key] for key in keys]] = confidence.amax(dim=2).cpu().numpy()
 
     def figures(self, process: Process) -> dict[str, dict[str, float]]:
-        """Return, for each keyword, how confident the model is of it where it is and is not.
+        """Return for each keyword the model's confidence on utterances with and without it.
 
-        positives, negatives: utterances with the keyword, and without any. mean, median:
+        positives, negatives: number of utterances with the keyword, and without any. mean, median:
         confidence of the positives. negative_mean, negative_median: of the negatives.
-        separation: how often a positive lies above a negative, drawn at random (ties count
-        half); 0.5 is chance.
+        separation: share of the pairs of a positive and a negative in which the positive has the
+        higher confidence (ties count half); 0.5 is chance.
         """
         whole = torch.from_numpy(self._best).to(process.device)
         best = add_over_peers(process, whole).cpu().numpy()
@@ -64,7 +64,7 @@ class Confidences:
 
 
 def _describe(positives: np.ndarray, negatives: np.ndarray) -> dict[str, float]:
-    figures = {"positives": len(positives), "negatives": len(negatives)}
+    figures: dict[str, float] = {"positives": len(positives), "negatives": len(negatives)}
     figures |= {"mean": float(positives.mean()), "median": float(np.median(positives))}
     if len(negatives):
         ordered = np.sort(negatives)
@@ -78,10 +78,10 @@ def _describe(positives: np.ndarray, negatives: np.ndarray) -> dict[str, float]:
 
 
 def label_figures(cv_set: SpeechDataset, frame_skip: int) -> dict[str, float]:
-    """Return what the labels of a set are like, for outputs to be held against.
+    """Return figures of the labels of a set, to compare outputs with.
 
-    label_share, filler_share: labels, and fillers among them, a frame of output.
-    same_label_share: of the utterances, those with the commonest labels.
+    label_share, filler_share: labels, and fillers among them, per output frame.
+    same_label_share: share of the utterances with the most frequent labels.
     """
     frames = int((-(-cv_set.num_frames // frame_skip)).sum())
     labels = [tuple(map(int, label)) for label in cv_set.labels]
@@ -93,13 +93,13 @@ def label_figures(cv_set: SpeechDataset, frame_skip: int) -> dict[str, float]:
     }
 
 
-def announce(figures: dict[str, Any]) -> None:
-    """Log the teacher's figures as a short block; warn of one that has hardly learnt."""
+def log_teacher(figures: dict[str, Any]) -> None:
+    """Log the teacher's figures as a short block; warn if it has hardly learnt."""
     accuracy = figures.get("cv_keyword_accuracy")
-    heard = "" if accuracy is None else f", of keyword utterances {accuracy:.1%}"
+    on_keywords = "" if accuracy is None else f", of keyword utterances {accuracy:.1%}"
     lines = [
         f"the teacher on dev: cv loss {figures['cv_loss']:.2f}, token accuracy "
-        f"{figures['cv_accuracy']:.1%}{heard}"
+        f"{figures['cv_accuracy']:.1%}{on_keywords}"
     ]
     for keyword, values in figures.get("confidences", {}).items():
         text = (
@@ -114,18 +114,19 @@ def announce(figures: dict[str, Any]) -> None:
             )
         lines.append(text)
     logger.info("%s", "\n".join(lines))
-    for text in doubts(figures):
+    for text in teacher_warnings(figures):
         logger.warning("the teacher: %s", text)
 
 
-def doubts(figures: dict[str, Any]) -> list[str]:
-    """Return why a teacher looks hardly better than chance on dev; empty if it does not."""
+def teacher_warnings(figures: dict[str, Any]) -> list[str]:
+    """Return the reasons why a teacher looks hardly better than chance on dev, if any."""
     found = []
     accuracy = figures.get("cv_keyword_accuracy", figures["cv_accuracy"])
     if accuracy < MIN_KEYWORD_ACCURACY:
         found.append(
-            f"{accuracy:.1%} of the dev tokens right, hardly better than saying nothing (0 %); "
-            "a student learns nothing from it. Are dictionary, features and checkpoint its own?"
+            f"{accuracy:.1%} of the dev tokens right, hardly better than an empty output "
+            "(0 %); a student learns nothing from it. Are dictionary, features and checkpoint "
+            "its own?"
         )
     for keyword, values in figures.get("confidences", {}).items():
         if values.get("separation", 1.0) < MIN_SEPARATION:

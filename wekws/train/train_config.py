@@ -1,4 +1,4 @@
-"""The configuration of a run: WeKWS's sections, and ours beside them."""
+"""The configuration of a training run: WeKWS's sections, and ours beside them."""
 
 import dataclasses
 import os
@@ -7,28 +7,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wekws.config import load_config, parse_config, to_mapping
-from wekws.dataset.loader import DatasetConfig
-from wekws.distill.distill_conf import DistillConfig
-from wekws.distill.growth import ProgressiveConfig
-from wekws.distill.schedule import is_used
-from wekws.distill.stages import Stage, StagePlan
-from wekws.distill.terms import CtcConfig
-from wekws.distill.transplant import TransplantConfig
+from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.distill.growth import ProgressiveConfig, require_teacher_blocks
+from wekws.distill.methods import MethodSections
+from wekws.distill.stages import StagePlan
 from wekws.errors import ConfigError
-from wekws.model.model import ModelConfig
+from wekws.model.model import KwsModel, ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Section ``optim_conf``.
-
-    lr: learning rate after warm-up. weight_decay: ``adam``'s L2 penalty, part of the gradient; of
-    ``adamw`` the share of each weight, times lr, that a step takes away (Loshchilov and Hutter
-    2019, arXiv:1711.05101).
-    """
+    """Section ``optim_conf``."""
 
     lr: float = 1e-3
+    """Learning rate after warm-up, > 0."""
     weight_decay: float = 0.0
+    """``adam``: L2 penalty, part of the gradient. ``adamw``: share of each weight, times lr, that a
+    step takes away (Loshchilov and Hutter 2019, arXiv:1711.05101). >= 0."""
 
     def __post_init__(self) -> None:
         """Refuse rates that cannot train."""
@@ -38,19 +33,21 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
-    """Section ``scheduler_conf``: the learning rate over training.
-
-    type: ``plateau`` multiplies by ``factor`` when cv_loss has not fallen by the share
-    ``threshold`` for ``patience`` epochs; ``cosine`` falls to ``min_lr`` at the last step.
-    warmup_epochs: linear rise from 0 over this many epochs, before either; may be a fraction.
-    """
+    """Section ``scheduler_conf``: the learning rate over training."""
 
     type: Literal["plateau", "cosine", "constant"] = "plateau"
+    """``plateau`` multiplies by ``factor`` when cv_loss has not fallen by the share ``threshold``
+    for ``patience`` epochs; ``cosine`` falls to ``min_lr`` at the last step."""
     factor: float = 0.5
+    """Factor of ``plateau``, between 0 and 1."""
     patience: int = 3
+    """Epochs that ``plateau`` waits, >= 0."""
     threshold: float = 0.01
+    """Share of cv_loss that counts as progress."""
     min_lr: float = 1e-6
+    """Lowest learning rate, >= 0."""
     warmup_epochs: float = 0.0
+    """Epochs of linear rise from 0, before either; may be a fraction. >= 0."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that would not fall."""
@@ -62,23 +59,24 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Section ``training_config``.
-
-    max_epoch: epochs in all. grad_clip: largest gradient norm. log_interval: steps a log line.
-    accum_grad: batches of ``batch_size`` that make one optimiser step; the step is that of one
-    batch as large as all of them.
-    ema_decay: of a moving average of the weights, which then is what cv passes and checkpoints
-    hold; below 1, 0: none.
-    gradient_interval: steps from one look at the single terms' gradients to the next, 0: never.
-    """
+    """Section ``training_config``."""
 
     max_epoch: int = 80
+    """Epochs in all, >= 1."""
     grad_clip: float = 5.0
+    """Largest norm of the gradient, > 0."""
     log_interval: int = 10
+    """Steps per log line, >= 1."""
     accum_grad: int = 1
+    """Batches of ``batch_size`` per optimiser step; the step is that of one batch as large as all
+    of them. >= 1."""
     ema_decay: float = 0.0
+    """Decay of a moving average of the weights, which is then scored and saved; below 1, 0: no
+    average."""
     gradient_interval: int = 0
+    """Steps from one measurement of the terms' gradients to the next; 0: never."""
     criterion: Literal["ctc"] = "ctc"
+    """WeKWS's name of the loss."""
 
     def __post_init__(self) -> None:
         """Refuse a run without steps."""
@@ -91,118 +89,88 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentConfig:
-    """A whole configuration file.
-
-    stages: see ``Stage``; empty: ``distill_conf.alpha`` weighs labels and teacher throughout.
-    """
+class TrainConfig(MethodSections):
+    """A whole configuration file; the sections of methods are inherited."""
 
     dataset_conf: DatasetConfig = field(default_factory=DatasetConfig)
+    """From audio to model input."""
     model: ModelConfig
+    """Sizes of the model."""
     optim: Literal["adam", "adamw"] = "adam"
+    """Optimiser."""
     optim_conf: OptimConfig = field(default_factory=OptimConfig)
+    """Its settings."""
     scheduler_conf: SchedulerConfig = field(default_factory=SchedulerConfig)
+    """The learning rate over training."""
     training_config: TrainingConfig = field(default_factory=TrainingConfig)
-    ctc_conf: CtcConfig = field(default_factory=CtcConfig)
-    distill_conf: DistillConfig = field(default_factory=DistillConfig)
-    transplant: TransplantConfig = field(default_factory=TransplantConfig)
-    stages: tuple[Stage, ...] = ()
-    progressive: ProgressiveConfig = field(default_factory=ProgressiveConfig)
+    """Length and steps of the training."""
 
     def __post_init__(self) -> None:
-        """Check the rules between sections: the front end makes what the model takes."""
+        """Check the rules between sections: the front end makes the frames that the model takes."""
         made = self.dataset_conf.front_end.input_dim
         if made != self.model.input_dim:
             raise ConfigError(
                 f"model.input_dim is {self.model.input_dim} but dataset_conf makes {made} "
                 "(mel bins x spliced frames); change one of them"
             )
-        if is_used(self.distill_conf.consistency.weight) and not self.dataset_conf.spec_aug:
-            raise ConfigError(
-                "distill_conf.consistency: two views differ by SpecAugment's masks; switch "
-                "dataset_conf.spec_aug on"
-            )
-        self._check_stages()
-        if self.progressive.is_used:
-            self._check_growth()
-
-    def _check_stages(self) -> None:
-        usual, conf = DistillConfig(), self.distill_conf
-        if self.stage_plan and (conf.alpha, conf.alpha_floor) != (usual.alpha, usual.alpha_floor):
-            raise ConfigError(
-                "stages: given beside distill_conf.alpha or alpha_floor; expected one way of "
-                "weighing, leave alpha out"
-            )
-
-    def _check_growth(self) -> None:
-        """Refuse what changes with the number of blocks, and a student that stays shallow."""
-        start, full = self.progressive.start_blocks, self.model.backbone.num_layers
-        last = self.depth_at(self.training_config.max_epoch - 1) if start <= full else start
-        if last != full:
-            raise ConfigError(
-                f"progressive: {start} blocks at the start, {last} in the last epoch, num_layers "
-                f"{full}; expected to end there: change start_blocks, every or max_epoch"
-            )
-        hidden, inner = self.distill_conf.hidden, self.distill_conf.inner
-        has_pairs = is_used(hidden.weight) or is_used(self.distill_conf.adversarial.weight)
-        if has_pairs and not hidden.pairs:
-            raise ConfigError(
-                "progressive: the rule of distill_conf.hidden pairs other blocks at every depth; "
-                f"name `pairs` within the student's first {start} blocks"
-            )
-        if is_used(inner.weight) and inner.block > start:
-            raise ConfigError(
-                f"progressive: distill_conf.inner.block {inner.block} is not there from the start; "
-                f"expected at most {start}"
-            )
-        takes_slices = self.transplant.channels != "activation" and not self.transplant.source
-        if self.progressive.new_block == "teacher" and not takes_slices:
-            raise ConfigError(
-                "progressive.new_block: teacher takes the same channels of the teacher at every "
-                "depth; expected transplant.channels first or uniform and no transplant.source, "
-                "or new_block identity"
-            )
-
-    def depth_at(self, epoch: int) -> int:
-        """Return how many blocks the student has in an epoch."""
-        full = self.model.backbone.num_layers
-        return self.progressive.depth_at(epoch, full, self.training_config.max_epoch)
-
-    def with_depth(self, num_layers: int) -> "ExperimentConfig":
-        """Return the configuration of a student that stays at its first ``num_layers`` blocks."""
-        blocks = self.transplant.blocks
-        blocks = blocks if blocks == "ends" else blocks[:num_layers]
-        return dataclasses.replace(
-            self,
-            model=self.model.with_num_layers(num_layers),
-            transplant=dataclasses.replace(self.transplant, blocks=blocks),
-            progressive=ProgressiveConfig(),
+        self.check_methods(
+            num_layers=self.model.backbone.num_layers,
+            max_epoch=self.training_config.max_epoch,
+            has_masks=self.dataset_conf.spec_aug,
         )
+
+    @property
+    def step_size(self) -> int:
+        """Utterances of one optimiser step, all processes together."""
+        return self.dataset_conf.batch_conf.batch_size * self.training_config.accum_grad
 
     @property
     def stage_plan(self) -> StagePlan | None:
         """The stages laid over the training's epochs; None: no stages."""
         return StagePlan(self.stages, self.training_config.max_epoch) if self.stages else None
 
-    def with_output_dim(self, output_dim: int) -> "ExperimentConfig":
+    def with_output_dim(self, output_dim: int) -> "TrainConfig":
         """Return the same configuration for a vocabulary of another size."""
         return dataclasses.replace(self, model=self.model.with_output_dim(output_dim))
 
+    def at_epoch(self, epoch: int, teacher: KwsModel | None) -> "TrainConfig":
+        """Return the configuration of the student as it is at the start of an epoch.
 
-def load_experiment(
+        It differs from this one for a student that grows: its depth, and its blocks' origin.
+        Raises: ConfigError if blocks are to come from a teacher that does not have them.
+        """
+        growth, full = self.progressive, self.model.backbone.num_layers
+        if not growth.is_used:
+            return self
+        rules = self.transplant
+        blocks = rules.blocks
+        if growth.new_block == "teacher":
+            blocks = require_teacher_blocks(rules, full, teacher)
+        num_layers = growth.depth_at(epoch, full, self.training_config.max_epoch)
+        return dataclasses.replace(
+            self,
+            model=self.model.with_num_layers(num_layers),
+            transplant=dataclasses.replace(
+                rules, blocks=blocks if blocks == "ends" else blocks[:num_layers]
+            ),
+            progressive=ProgressiveConfig(),
+        )
+
+
+def load_train_config(
     path: str | os.PathLike[str],
     overrides: Iterable[str] = (),
     overlays: Iterable[str | os.PathLike[str]] = (),
-) -> ExperimentConfig:
+) -> TrainConfig:
     """Read a configuration file and its bases; overlay files and then overrides change it.
 
     overrides: ``section.key=value``.
     Raises: ConfigError that names every problem with its file and dotted key.
     """
-    return parse_config(ExperimentConfig, load_config(path, overlays, overrides))
+    return parse_config(TrainConfig, load_config(path, overlays, overrides))
 
 
-def changed_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
+def changed_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
     """Return the dotted paths in which two configurations differ."""
     return sorted(_differences(to_mapping(old), to_mapping(new), ""))
 

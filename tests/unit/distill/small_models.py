@@ -1,7 +1,13 @@
-"""Small members of the family for the tests of transplants."""
+"""Small models, and objectives and inputs for them."""
+
+from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
 
+from wekws.distill.method import LossInputs, LossTargets
+from wekws.distill.methods import MethodSections, build_objective
+from wekws.distill.taps import ModelOutputs, StepOutputs, forward_tapped
 from wekws.distill.transplant import Sample
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig
@@ -23,6 +29,15 @@ STUDENT = {
     "left_order": 2,
     "right_order": 1,
     "output_affine_dim": 6,
+}
+TINY = {
+    "input_affine_dim": 8,
+    "num_layers": 2,
+    "linear_dim": 10,
+    "proj_dim": 6,
+    "left_order": 3,
+    "right_order": 1,
+    "output_affine_dim": 8,
 }
 MERGED = {**STUDENT, "output_affine_dim": 0}
 
@@ -50,3 +65,51 @@ def sample_of(teacher, num=40, num_frames=12, seed=0):
     feats = 2.0 * torch.randn(num, num_frames, 10, generator=generator) + 0.5
     lengths = torch.randint(1, num_frames + 1, (num,), generator=generator)
     return Sample.of(teacher, [(feats, lengths)])
+
+
+def tiny_model(seed=0, **changes):
+    """A model of 4 inputs and 5 outputs, without CMVN."""
+    return model(seed, TINY, output_dim=5, input_dim=4, has_cmvn=False, **changes)
+
+
+def objective_of(config, ctc=None, *, has_teacher=True, plan=None, student=None, teacher=None):
+    """The objective of a student and a teacher, by default two tiny models."""
+    sections = {"distill_conf": config} | ({} if ctc is None else {"ctc_conf": ctc})
+    if has_teacher:
+        teacher = teacher or tiny_model(1)
+    return build_objective(MethodSections(**sections), student or tiny_model(), teacher, plan)
+
+
+def outputs_of(objective, student, teacher, x, lengths):
+    """Outputs of both models with the inner features that the objective needs."""
+    return StepOutputs(
+        forward_tapped(student, x, lengths, objective.student_paths),
+        forward_tapped(teacher, x, lengths, objective.teacher_paths),
+    )
+
+
+def two_utterances():
+    """Input (2, 6, 4) and labels of two utterances, the second with 2 frames of padding."""
+    x = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    targets = LossTargets(
+        torch.tensor([6, 4]), torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1])
+    )
+    return x, targets
+
+
+def inputs_of_pairs(pairs):
+    """Loss inputs whose paired layers have the given features."""
+    nothing, one = ModelOutputs(torch.zeros(1, 1, 2)), torch.ones(1, dtype=torch.long)
+    layer_pairs = SimpleNamespace(align=lambda student, teacher: pairs)
+    targets = LossTargets(one, one[:, None], one)
+    return LossInputs(StepOutputs(nothing, nothing), targets, 1.0, layer_pairs)
+
+
+def random_logits(seed=0, num_frames=6, num_tokens=5):
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(2, num_frames, num_tokens, generator=generator)
+
+
+def peaked_logits(tokens, num_tokens=4):
+    """Logits of one utterance whose best token per frame is given."""
+    return 5.0 * F.one_hot(torch.tensor([tokens]), num_tokens).float()

@@ -44,27 +44,58 @@ def test_kd_that_falls_alone_is_named_with_the_cosine():
     assert found_in(done) == {}  # at the teacher's level there is nothing left to follow
 
 
+ADAPTER = "layer_pairs.adapters.0"
+
+
+def with_adapter(name, weights, gradients):
+    """Rows of two epochs with the norms of one adapter."""
+    rows = layered({"in": 4.0}, {"in": 4.0})
+    for row, norm, slope in zip(rows[-2:], weights, gradients, strict=True):
+        row["adapter_weight"], row["adapter_gradient"] = {name: norm}, {name: slope}
+    return rows
+
+
+@pytest.mark.parametrize("term", ["hidden", "adversarial"])
 @pytest.mark.parametrize(
     ("weight", "gradient", "weighted", "expected"),
     [
-        (0.05, 1.0, 0.3, "adapters died: hidden.adapters.0: weights of norm 0.05, once 8"),
+        (0.05, 1.0, 0.3, f"adapters died: {ADAPTER}: weights of norm 0.05, once 8"),
         (8.0, 1e-9, 0.3, "a gradient of norm 1e-09, the student's 4"),
         (8.0, 1e-9, 0.0, None),  # the term is off
         (0.5, 1.0, 0.3, None),
     ],
 )
-def test_an_adapter_that_shrank_or_gets_no_gradient_is_dead(weight, gradient, weighted, expected):
-    rows = layered({"in": 4.0}, {"in": 4.0})
-    for row, norm, slope in zip(rows[-2:], (8.0, weight), (1.0, gradient), strict=True):
-        row["adapter_weight"] = {"hidden.adapters.0": norm}
-        row["adapter_gradient"] = {"hidden.adapters.0": slope}
-    found = found_in([*rows, step(1, weighted_ctc=1.0, weighted_hidden=weighted)])
+def test_an_adapter_that_shrank_or_gets_no_gradient_is_dead(
+    term, weight, gradient, weighted, expected
+):
+    rows = with_adapter(ADAPTER, (8.0, weight), (1.0, gradient))
+    found = found_in([*rows, step(1, weighted_ctc=1.0, **{f"weighted_{term}": weighted})])
     assert (expected is None and found == {}) or expected in found["dead_adapter"]
 
 
-def test_a_gate_is_judged_by_its_mean_over_the_epoch():
+@pytest.mark.parametrize(
+    ("name", "term", "is_found"),
+    [
+        ("inner.linear", "inner_kd", True),
+        ("inner.linear", "kd", False),
+        ("hidden.gates.0.linear", "hidden", True),
+        (ADAPTER, "kd", False),
+    ],
+)
+def test_parameters_of_a_method_are_compared_while_its_terms_have_a_weight(name, term, is_found):
+    rows = with_adapter(name, (8.0, 0.05), (1.0, 1.0))
+    found = found_in([*rows, step(1, weighted_ctc=1.0, **{f"weighted_{term}": 0.3})])
+    assert found.keys() == ({"dead_adapter"} if is_found else set())
+
+
+def test_a_stuck_gate_is_found_by_its_mean_over_the_epoch():
     rows = run_of([9.0, 8.0])
     closed = [step(0, gate_mean=0.05), step(0, gate_mean=0.03)]
     assert "closed: its mean is 0.040" in found_in(rows + closed)["stuck_gate"]
     assert "wide open" in found_in([*rows, step(0, gate_mean=0.99)])["stuck_gate"]
     assert found_in([*rows, step(0, gate_mean=0.5)]) == {}
+
+
+def test_every_rule_has_a_name_of_its_own():
+    names = [rule.name for rule in ALL_RULES]
+    assert len(names) == len(set(names)) and "stuck_gate" in names

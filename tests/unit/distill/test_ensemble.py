@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from small_models import tiny_model
 from torch import nn
 
 from wekws.distill.ensemble import (
@@ -9,30 +10,15 @@ from wekws.distill.ensemble import (
     TeachersConfig,
     weights_by_score,
 )
-from wekws.distill.hidden import HiddenConfig, HiddenTerm
+from wekws.distill.hidden import HiddenConfig
+from wekws.distill.kd import kd_loss
+from wekws.distill.layer_pairs import LayerPairs
 from wekws.distill.taps import forward_tapped
-from wekws.distill.terms import kd_loss
 from wekws.errors import ConfigError
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
 
 
-def model(linear_dim=10, num_layers=2, seed=0):
-    torch.manual_seed(seed)
-    backbone = FSMNConfig(
-        input_affine_dim=8,
-        num_layers=num_layers,
-        linear_dim=linear_dim,
-        proj_dim=6,
-        left_order=3,
-        right_order=1,
-        output_affine_dim=8,
-    )
-    return KwsModel(ModelConfig(input_dim=4, output_dim=5, backbone=backbone))
-
-
-class Says(nn.Module):
-    """A teacher that says the same of every frame."""
+class ConstantTeacher(nn.Module):
+    """A teacher with the same output for every frame."""
 
     config = global_cmvn = backbone = None
 
@@ -45,7 +31,7 @@ class Says(nn.Module):
 
 
 def test_the_mean_of_log_probabilities_by_hand():
-    ensemble = TeacherEnsemble([Says([0.9, 0.1]), Says([0.5, 0.5])])
+    ensemble = TeacherEnsemble([ConstantTeacher([0.9, 0.1]), ConstantTeacher([0.5, 0.5])])
     feats = torch.zeros(1, 2, 4)
     # sqrt(0.9 x 0.5) : sqrt(0.1 x 0.5) is 3 : 1.
     probabilities = ensemble(feats).exp()
@@ -70,8 +56,8 @@ def test_weights_by_score_by_hand():
 
 
 def test_two_equal_teachers_are_one():
-    teacher, student = model(), model(seed=3)
-    ensemble = TeacherEnsemble([teacher, model()])
+    teacher, student = tiny_model(), tiny_model(3)
+    ensemble = TeacherEnsemble([teacher, tiny_model()])
     x, lengths = torch.randn(2, 6, 4), torch.tensor([6, 3])
     one, two = teacher(x, lengths), ensemble(x, lengths)
     torch.testing.assert_close(two, one.log_softmax(-1) * (one != 0).any(-1, keepdim=True))
@@ -79,24 +65,24 @@ def test_two_equal_teachers_are_one():
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
-def test_teachers_of_different_sizes_and_the_first_ones_inner_features():
-    first, second = model(), model(linear_dim=12, num_layers=3, seed=1)
+def test_teachers_may_differ_in_size_and_inner_features_are_the_first_ones():
+    first, second = tiny_model(), tiny_model(1, linear_dim=12, num_layers=3)
     ensemble = TeacherEnsemble([first, second])
-    student = model(linear_dim=6, seed=2)
-    term = HiddenTerm(HiddenConfig(weight=1.0), student, ensemble)
-    assert term.widths == (10, 10)
+    student = tiny_model(2, linear_dim=6)
+    layer_pairs = LayerPairs(HiddenConfig().pairs_for(2, 2), student, ensemble)
+    assert layer_pairs.widths == (10, 10)
     x, lengths = torch.randn(2, 6, 4), torch.tensor([6, 3])
-    mixed = forward_tapped(ensemble, x, lengths, term.teacher_paths)
-    alone = forward_tapped(first, x, lengths, term.teacher_paths)
-    for path in term.teacher_paths:
-        assert torch.equal(mixed.hidden[path], alone.hidden[path])
+    mixed = forward_tapped(ensemble, x, lengths, layer_pairs.teacher_paths)
+    alone = forward_tapped(first, x, lengths, layer_pairs.teacher_paths)
+    for path in layer_pairs.teacher_paths:
+        assert torch.equal(mixed.features[path], alone.features[path])
     log_probs = (first(x, lengths).log_softmax(-1) + second(x, lengths).log_softmax(-1)) / 2
     expected = log_probs.softmax(-1)[0]
     torch.testing.assert_close(mixed.logits[0].exp(), expected)
 
 
 def test_a_token_that_one_teacher_rules_out_leaves_the_loss_finite():
-    ensemble = TeacherEnsemble([Says([1.0, 0.0]), Says([0.5, 0.5])])
+    ensemble = TeacherEnsemble([ConstantTeacher([1.0, 0.0]), ConstantTeacher([0.5, 0.5])])
     student = torch.zeros(1, 2, 2, requires_grad=True)
     lengths = torch.tensor([2])
     value = kd_loss(student, ensemble(torch.zeros(1, 2, 4), lengths), lengths, temperature=2.0)

@@ -30,7 +30,7 @@ def test_the_identity_is_exact_where_the_input_varies_in_few_directions():
 def test_a_narrow_identity_loses_no_more_than_principal_components():
     torch.manual_seed(0)
     rows = (torch.randn(400, 6) @ torch.randn(6, 10)).clamp(min=0.0)
-    # A head that reads every channel alike has no say in what is lost.
+    # A head that reads every channel alike does not change what is lost.
     lost = (run_block(rows, near_identity(rows, torch.eye(10), 5)) - rows).square().sum().item()
     centred = rows - rows.mean(dim=0)
     tail = torch.linalg.svdvals(centred)[5:].square().sum().item()  # Eckart and Young 1936
@@ -39,7 +39,7 @@ def test_a_narrow_identity_loses_no_more_than_principal_components():
 
 def test_what_the_head_reads_is_lost_last():
     torch.manual_seed(0)
-    rows = torch.rand(400, 10) + 3.0  # far from 0: the ReLU has no say either
+    rows = torch.rand(400, 10) + 3.0  # far from 0: the ReLU changes nothing
     reader = torch.zeros(2, 10)
     reader[0, 7] = reader[1, 4] = 1.0
     back = run_block(rows, near_identity(rows, reader, 5))
@@ -47,7 +47,7 @@ def test_what_the_head_reads_is_lost_last():
     assert lost[[4, 7]].max() < 0.1 * lost.mean()
 
 
-def test_an_identity_block_keeps_the_logits():
+def test_a_grown_model_keeps_its_outputs():
     teacher = loud_model(1, TEACHER)
     sample = sample_of(teacher)
     wide = {"linear_dim": 4, "proj_dim": 4}
@@ -61,7 +61,7 @@ def test_an_identity_block_keeps_the_logits():
     assert {"backbone.fsmn.2.2.linear.bias"} <= student.state_dict().keys()
 
 
-def test_a_narrow_waist_costs_little_and_less_than_a_random_block():
+def test_a_narrow_identity_block_changes_outputs_less_than_a_random_block():
     teacher = loud_model(1, TEACHER)
     feats, lengths = torch.randn(8, 20, 10), torch.full((8,), 20)
     changes = []
@@ -73,7 +73,7 @@ def test_a_narrow_waist_costs_little_and_less_than_a_random_block():
     assert changes[0] < 0.4 and changes[0] < 0.5 * changes[1]
 
 
-def test_a_block_of_the_teacher_is_its_slice_by_the_map():
+def test_a_block_of_the_teacher_is_the_slice_that_a_transplant_would_take():
     teacher = loud_model(1, TEACHER)
     config = TransplantConfig(blocks=(0, 2), channels="uniform")
     begun = loud_model(2, STUDENT, num_layers=1)
@@ -91,10 +91,10 @@ def test_a_block_of_the_teacher_is_its_slice_by_the_map():
         ({"start_blocks": 2, "every": 2}, [2, 2, 3, 3, 4, 4]),
         ({"start_blocks": 2}, [2, 2, 3, 3, 4, 4]),
         ({"start_blocks": 3, "every": 1}, [3, 4, 4, 4, 4, 4]),
-        ({"start_blocks": 1}, [1, 1, 2, 2, 3, 4]),  # 6 in 4: the first two get one more
+        ({"start_blocks": 1}, [1, 1, 2, 2, 3, 4]),  # 6 epochs, 4 depths: the first two get one more
     ],
 )
-def test_depths(values, depths):
+def test_depth_of_each_epoch(values, depths):
     config = ProgressiveConfig(**values)
     assert [config.depth_at(epoch, 4, 6) for epoch in range(6)] == depths
 

@@ -4,9 +4,8 @@ import pytest
 import yaml
 
 from wekws.config import parse_section, to_mapping
-from wekws.distill.distill_conf import DistillConfig
-from wekws.distill.objective import Objective
-from wekws.distill.schedule import Schedule, as_schedule
+from wekws.distill.methods import DistillConfig
+from wekws.distill.schedule import Schedule, as_schedule, share_out
 from wekws.errors import ConfigError
 
 
@@ -26,23 +25,6 @@ def test_cosine_shapes_by_name_alone(shape, at_0, at_quarter, at_half, at_1):
     assert values == pytest.approx([at_0, at_quarter, at_half, at_1], abs=1e-5)
 
 
-def test_descent_hears_the_labels_first_and_growth_the_teacher_first():
-    for shape, weight_of_ctc_first in (("cosine_descent", True), ("cosine_growth", False)):
-        objective = Objective(DistillConfig(alpha=shape), has_teacher=True)
-        early, late = objective.weights(0.0), objective.weights(1.0)
-        assert (early["ctc"] > late["ctc"]) == weight_of_ctc_first
-        assert (early["kd"] < late["kd"]) == weight_of_ctc_first
-
-
-def test_the_floor_keeps_ctc_on_and_the_weights_add_up():
-    config = DistillConfig(alpha="cosine_vshape", alpha_floor=0.1)
-    objective = Objective(config, has_teacher=True)
-    for progress in (0.0, 0.3, 0.5, 0.7, 1.0):
-        weights = objective.weights(progress)
-        assert weights["ctc"] >= 0.1 and sum(weights.values()) == pytest.approx(1.0)
-    assert objective.weights(0.5)["ctc"] == 0.1
-
-
 def test_temperature_from_6_to_3():
     linear = Schedule(shape="linear", start=6.0, end=3.0)
     cosine = Schedule(shape="cosine_descent", start=6.0, end=3.0)
@@ -51,7 +33,7 @@ def test_temperature_from_6_to_3():
     assert (cosine.at(-1), cosine.at(2)) == (6.0, 3.0)
 
 
-def test_knots_are_stages_or_lines():
+def test_knots_are_held_or_joined_by_lines():
     knots = ((0.0, 1.0), (0.5, 0.6), (1.0, 0.2))
     stages = Schedule(shape="constant", knots=knots)
     assert [stages.at(p) for p in (0, 0.49, 0.5, 0.99, 1)] == [1.0, 1.0, 0.6, 0.6, 0.2]
@@ -72,9 +54,32 @@ def test_knots_are_stages_or_lines():
         ({"shape": "linear", "start": 1.0, "knots": ((0.0, 1.0),)}, "one or the other"),
     ],
 )
-def test_schedules_without_a_meaning_are_refused(values, message):
+def test_schedules_that_mean_nothing_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         Schedule(**values)
+
+
+@pytest.mark.parametrize(
+    ("shares", "total", "expected"),
+    [
+        ([10, 15, 10], 35, [10, 15, 10]),
+        ([5, 10], 30, [10, 20]),
+        # 2, 3 and 2 of 7 times 3: 0.86, 1.29, 0.86; there is one for each.
+        ([10, 15, 10], 3, [1, 1, 1]),
+        # 3.43, 5.14, 3.43: the first of the largest remainders gets the epoch left over.
+        ([10, 15, 10], 12, [4, 5, 3]),
+        # 0.05, 9.95: raised to 1, which the other pays for.
+        ([1, 199], 10, [1, 9]),
+        ([1, 1, 198], 10, [1, 1, 8]),
+    ],
+)
+def test_whole_numbers_in_proportion_to_shares(shares, total, expected):
+    assert share_out(shares, total) == expected
+
+
+def test_more_shares_than_there_is_to_give_are_refused():
+    with pytest.raises(ConfigError, match="3 stages .* in 2 epochs"):
+        share_out([1, 1, 1], 2)
 
 
 def distill_conf(text):
@@ -103,6 +108,6 @@ def test_numbers_names_and_sections_in_yaml():
         ("alpha: linear", "linear: expected start and end"),
     ],
 )
-def test_what_is_wrong_in_yaml_is_named(text, message):
+def test_mistakes_in_yaml_are_named(text, message):
     with pytest.raises(ConfigError, match=message):
         distill_conf(text)

@@ -1,14 +1,14 @@
 import pytest
 import torch
+from small_models import objective_of
 
-from wekws.distill.distill_conf import DistillConfig
+from wekws.distill.consistency import ConsistencyConfig
 from wekws.distill.hidden import HiddenConfig
-from wekws.distill.loss import Targets
-from wekws.distill.objective import Objective
+from wekws.distill.method import LossTargets
+from wekws.distill.methods import DistillConfig
 from wekws.distill.schedule import Schedule
-from wekws.distill.stages import Stage, StagePlan, share_out
-from wekws.distill.taps import Output, Outputs
-from wekws.distill.terms import ConsistencyConfig
+from wekws.distill.stages import Stage, StagePlan, StageWeighting
+from wekws.distill.taps import ModelOutputs, StepOutputs
 from wekws.errors import ConfigError
 
 THREE = (
@@ -18,76 +18,70 @@ THREE = (
 )
 
 
-@pytest.mark.parametrize(
-    ("shares", "total", "expected"),
-    [
-        ([10, 15, 10], 35, [10, 15, 10]),
-        ([5, 10], 30, [10, 20]),
-        # 2, 3 and 2 of 7 times 3: 0.86, 1.29, 0.86; one each is what there is.
-        ([10, 15, 10], 3, [1, 1, 1]),
-        # 3.43, 5.14, 3.43: the first of the largest remainders gets the epoch left over.
-        ([10, 15, 10], 12, [4, 5, 3]),
-        # 0.05, 9.95: raised to 1, which the other pays for.
-        ([1, 199], 10, [1, 9]),
-        ([1, 1, 198], 10, [1, 1, 8]),
-    ],
-)
-def test_epochs_are_shares_of_the_training(shares, total, expected):
-    assert share_out(shares, total) == expected
-
-
 def test_more_stages_than_epochs_are_refused():
     with pytest.raises(ConfigError, match="3 stages .* in 2 epochs"):
         StagePlan(THREE, 2)
 
 
-def test_a_plan_is_a_schedule_with_a_knot_a_stage():
+def test_a_plan_gives_every_epoch_the_weights_and_temperature_of_its_stage():
     plan = StagePlan(THREE, 7)  # 2, 3, 2 epochs
     assert plan.starts == [0, 2, 5]
     assert [plan.at(epoch).name for epoch in range(8)] == [
         *("task", "task", "gentle", "gentle", "gentle", "balanced", "balanced", "balanced")
     ]
-    weight = plan.weights()["distillation"]
-    assert isinstance(weight, Schedule)
-    # At the first step of an epoch, and at the last but a little.
-    values = [[weight.at((epoch + part) / 7) for part in (0.0, 0.999999)] for epoch in range(7)]
+    weighting = StageWeighting(plan, Schedule(shape="constant", start=2.0))
+    # At the first step of an epoch, and just before its end.
+    values = [
+        [weighting.weight("distillation", (epoch + part) / 7) for part in (0.0, 0.999999)]
+        for epoch in range(7)
+    ]
     assert values == [[v, v] for v in (0.0, 0.0, 0.15, 0.15, 0.15, 0.3, 0.3)]
-    assert plan.temperature(Schedule(shape="constant", start=2.0)).at(0.5) == 4.0
-    assert plan.temperature(Schedule(shape="constant", start=2.0)).at(1.0) == 2.0
+    assert weighting.leaves_out("distillation", 0.0) and weighting.leaves_out("feature", 1.0)
+    assert not weighting.leaves_out("distillation", 1.0)
+    assert [weighting.temperature(p) for p in (0.0, 0.5, 1.0)] == [2.0, 4.0, 2.0]
     with pytest.raises(ConfigError, match="give each stage one"):
-        plan.temperature(Schedule(shape="linear", start=6.0, end=3.0))
+        StageWeighting(plan, Schedule(shape="linear", start=6.0, end=3.0))
 
 
-def staged_objective(**config):
-    return Objective(DistillConfig(**config), has_teacher=True, plan=StagePlan(THREE, 7))
+def test_a_temperature_may_move_where_no_stage_has_its_own():
+    weighting = StageWeighting(
+        StagePlan(THREE[:1], 4), Schedule(shape="linear", start=6.0, end=3.0)
+    )
+    assert [weighting.temperature(p) for p in (0.0, 0.5, 1.0)] == [6.0, 4.5, 3.0]
 
 
-def test_stages_weigh_in_place_of_alpha_and_leave_out_what_weighs_nothing():
-    objective = staged_objective(consistency=ConsistencyConfig(weight=0.5))
+def needs(objective, progress):
+    """Whether a step needs the teacher, and whether it needs a second view."""
+    names = objective.active_terms(progress)
+    return objective.needs_teacher(names), objective.needs_second_view(names)
+
+
+def test_stages_weigh_in_place_of_alpha_and_leave_out_groups_without_weight():
+    config = DistillConfig(consistency=ConsistencyConfig(weight=0.5))
+    objective = objective_of(config, plan=StagePlan(THREE, 7))
     assert objective.weights(0.0) == {"ctc": 1.0}
-    assert not objective.wants_teacher(0.1) and not objective.wants_second_view(0.1)
+    assert needs(objective, 0.1) == (False, False)
     assert objective.weights(2 / 7) == {"ctc": 0.8, "kd": 0.15, "consistency": 0.075}
-    assert objective.wants_teacher(2 / 7) and objective.wants_second_view(2 / 7)
+    assert needs(objective, 2 / 7) == (True, True)
     assert objective.weights(1.0) == pytest.approx({"ctc": 0.6, "kd": 0.3, "consistency": 0.15})
     torch.manual_seed(0)
-    logits, taught = torch.randn(1, 4, 3), torch.randn(1, 4, 3)
     one = torch.tensor([1])
-    outputs = Outputs(Output(logits), Output(taught))
-    targets = Targets(torch.tensor([4]), torch.tensor([[1]]), one)
+    outputs = StepOutputs(ModelOutputs(torch.randn(1, 4, 3)), ModelOutputs(torch.randn(1, 4, 3)))
+    targets = LossTargets(torch.tensor([4]), torch.tensor([[1]]), one)
     assert objective(outputs, targets, 1, 0.0).terms.keys() == {"ctc"}
-    # A cv pass compares epochs: it hears every term of the run.
-    assert objective.terms(outputs, targets, 1.0).keys() == {"ctc", "kd"}
+    # Cv passes compute the terms of every stage in each, so that epochs compare.
+    assert objective.cv_terms == ("kd",)
+    names = ("ctc", *objective.cv_terms)
+    assert objective.terms(outputs, targets, 1.0, names).keys() == {"ctc", "kd"}
 
 
-def test_what_a_stage_weighs_must_be_there():
+def test_a_stage_may_only_weigh_terms_that_are_in_use():
     with pytest.raises(ConfigError, match="distillation above 0 in gentle, balanced.*a teacher"):
-        Objective(DistillConfig(), has_teacher=False, plan=StagePlan(THREE, 7))
+        objective_of(DistillConfig(), has_teacher=False, plan=StagePlan(THREE, 7))
     features = (Stage(name="align", epochs=1, task=0.0, feature=1.0),)
     with pytest.raises(ConfigError, match="feature above 0 in align.*hidden.weight"):
-        Objective(
-            DistillConfig(hidden=HiddenConfig()), has_teacher=True, plan=StagePlan(features, 1)
-        )
-    alone = Objective(DistillConfig(), has_teacher=False, plan=StagePlan(THREE[:1], 1))
+        objective_of(DistillConfig(hidden=HiddenConfig()), plan=StagePlan(features, 1))
+    alone = objective_of(DistillConfig(), has_teacher=False, plan=StagePlan(THREE[:1], 1))
     assert alone.weights(0.0) == {"ctc": 1.0}
 
 
@@ -109,7 +103,7 @@ def test_stages_that_mean_nothing_are_refused(values):
         StagePlan([Stage(name="s", epochs=1)] * 2, 2)
 
 
-def test_the_longest_path_scales_a_parameter():
+def test_the_longest_path_gives_the_learning_rate_and_freezing_ends_at_a_dot():
     scales = {"backbone": 0.5, "backbone.out_linear1": 0.1}
     stage = Stage(name="s", epochs=1, lr_scales=scales, freeze=("backbone.fsmn.1",))
     assert stage.lr_scale("backbone.out_linear1.linear.weight") == 0.1

@@ -9,7 +9,7 @@ import yaml
 
 from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.dataset_conf import FilterConfig
-from wekws.distill.objective import Objective
+from wekws.distill.methods import build_objective
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model import ModelConfig
@@ -23,8 +23,8 @@ from wekws.sweep.preset_info import (
     preset_paths,
     read_corpus,
 )
-from wekws.train.session import make_optimizer
-from wekws.train.train_config import load_experiment
+from wekws.train.optimizer import make_optimizer
+from wekws.train.train_config import load_train_config
 
 CONF = Path(__file__).parents[3] / "conf"
 PRESETS = CONF / "presets"
@@ -46,8 +46,8 @@ TABLE = {
 @pytest.mark.parametrize("name", TABLE)
 def test_the_numbers_are_the_sources(name):
     epochs, batch, lr, temperature, alpha, accumulation, _, longest = TABLE[name]
-    usual = load_experiment(STUDENT)
-    preset = load_experiment(STUDENT, overlays=[PRESETS / f"{name}.yaml"])
+    usual = load_train_config(STUDENT)
+    preset = load_train_config(STUDENT, overlays=[PRESETS / f"{name}.yaml"])
     assert preset.training_config.max_epoch == epochs
     assert preset.training_config.accum_grad == accumulation
     assert preset.dataset_conf.batch_conf.batch_size == batch
@@ -87,13 +87,13 @@ def test_the_shortest_training_is_quick_and_no_other_preset_is_there():
 
 
 def test_adamw_takes_its_share_of_a_weight_whatever_the_gradient():
-    preset = load_experiment(STUDENT, overlays=[PRESETS / "quality.yaml"])
+    preset = load_train_config(STUDENT, overlays=[PRESETS / "quality.yaml"])
     layer, gradients = torch.nn.Linear(1, 1, bias=False), (1.0, 1e-3)
     reached = []
     for gradient in gradients:
         with torch.no_grad():
             layer.weight.fill_(0.5)
-        objective = Objective(preset.distill_conf, has_teacher=False)
+        objective = build_objective(preset, layer)
         optimizer = make_optimizer(preset, layer, objective)
         layer.weight.grad = torch.full((1, 1), gradient)
         optimizer.step()

@@ -66,7 +66,7 @@ def test_a_student_grows_and_a_resume_changes_nothing(distill, tmp_path, monkeyp
             distill(halves)
         assert distill(halves, SETTINGS, "--resume") == 0
         states = [torch.load(d / STATE_NAME, weights_only=True) for d in (whole, halves)]
-        assert same(*(state["raw_model"] for state in states)), epochs
+        assert same(*(state["hooks"]["raw_model"] for state in states)), epochs
         weights = [torch.load(d / "final.pt", weights_only=True) for d in (whole, halves)]
         assert same(*weights), epochs
         for kind in ("step", "cv", "growth", "stage"):
@@ -132,7 +132,7 @@ def test_blocks_of_the_teacher_and_averages_of_full_depth(distill, tmp_path, tea
         (["progressive.start_blocks=1", "distill_conf.hidden.weight=1"], "name `pairs` within"),
         (
             ["progressive.start_blocks=1", "distill_conf.inner={weight: 1, block: 2}"],
-            "inner.block 2 is not there",
+            "inner.block 2 does not exist at the start",
         ),
         (
             ["progressive={start_blocks: 1, new_block: teacher}", "transplant.channels=activation"],

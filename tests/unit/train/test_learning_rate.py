@@ -8,7 +8,7 @@ from wekws.train.train_config import SchedulerConfig
 
 def make(max_epoch=10, lr=1.0, **values):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-    return LearningRate(optimizer, SchedulerConfig(**values), max_epoch, lr), optimizer
+    return LearningRate(optimizer, SchedulerConfig(**values), max_epoch=max_epoch, lr=lr), optimizer
 
 
 def test_cosine_with_warm_up_rises_falls_and_ends_at_the_floor():

@@ -189,7 +189,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(
 
 
 def test_a_folder_with_a_run_is_not_overwritten(train_arguments, teacher):
-    with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
+    with pytest.raises(ConfigError, match="holds a run already; continue it with --resume"):
         train.main([*train_arguments, "--model_dir", str(teacher)])
 
 
@@ -215,10 +215,10 @@ def test_a_resume_with_other_inputs_is_refused(train_arguments, teacher, tmp_pat
     moved.write_text("".join(lines))
     fewer.write_text("".join(lines[1:]))
     assert train_distill.main([*with_flag(flags, "--train_data", moved), "--resume"]) == 0
-    with pytest.raises(ConfigError, match="began with another content of --train_data"):
+    with pytest.raises(ConfigError, match="began with another --train_data"):
         train_distill.main([*with_flag(flags, "--train_data", fewer), "--resume"])
     other = with_flag(flags, "--teacher_checkpoint", teacher / "0.pt")
-    with pytest.raises(ConfigError, match="began with another content of --teacher_checkpoint"):
+    with pytest.raises(ConfigError, match="began with another --teacher_checkpoint"):
         train_distill.main([*other, "--resume"])
 
 

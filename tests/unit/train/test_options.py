@@ -1,5 +1,6 @@
 """Every option of distillation and of the step, through the command as a user gives it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from wekws.bin import train, train_distill
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_model
 from wekws.runlog.metrics_reader import read_metrics
-from wekws.train import loop
+from wekws.train import build, loop
 from wekws.train.epoch_checkpoint import STATE_NAME
-from wekws.train.step import Heard, hear, own_batches, step_generator
+from wekws.train.step_inputs import StepInputs, step_generator
 
 # A student narrower than its teacher (24 and 12), and of one block where that has two.
 SMALL = ["model.backbone.linear_dim=16", "model.backbone.proj_dim=8"]
@@ -88,26 +89,27 @@ def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
     for name in ("final.pt", "1.pt"):
         weights = [torch.load(d / name, weights_only=True) for d in (whole, halves)]
         assert same_tensors(*weights)
+    extra = "adversarial._extra_state"
+    moments = [state["objective"].pop(extra)["state"][0]["exp_avg"] for state in states]
     assert same_tensors(*(state["objective"] for state in states))
-    assert same_tensors(*(state["raw_model"] for state in states))
-    moments = [state["rival"]["state"][0]["exp_avg"] for state in states]
+    assert same_tensors(*(state["hooks"]["raw_model"] for state in states))
     assert torch.equal(*moments) and moments[0].abs().max() > 0
     for kind in ("step", "gradient", "cv"):
         assert rows_of(whole, kind) == rows_of(halves, kind)
-    # What is exported is a student that anyone can load; all that taught it stayed behind.
+    # The checkpoint is a plain student; adapters, gates and discriminators are not in it.
     assert states[0]["objective"].keys() == {
         f"{layer}.{part}"
         for layer in (
-            *("hidden.adapters.0", "hidden.adapters.1", "inner.linear"),
+            *("layer_pairs.adapters.0", "layer_pairs.adapters.1", "inner.linear"),
             *("hidden.gates.0.linear", "hidden.gates.1.linear"),
-            *(f"rivals.networks.{pair}.{layer}" for pair in (0, 1) for layer in (0, 2)),
+            *(f"adversarial.networks.{pair}.{layer}" for pair in (0, 1) for layer in (0, 2)),
         )
         for part in ("weight", "bias")
     }
     student = load_model(whole / "final.pt")
     exported = torch.load(whole / "final.pt", weights_only=True)
     assert exported.keys() == student.state_dict().keys()
-    assert not same_tensors(exported, states[0]["raw_model"])
+    assert not same_tensors(exported, states[0]["hooks"]["raw_model"])
 
 
 def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
@@ -158,17 +160,20 @@ def captured_run(command, monkeypatch):
     """Return the run that a command would train."""
     runs = []
     with monkeypatch.context() as patch:
-        patch.setattr(train_distill, "fit", runs.append)
+        patch.setattr(build, "fit", runs.append)
         command()
     return runs[0]
 
 
+def first_inputs(run, progress=0.5):
+    """The inputs of a run's first step."""
+    batch = next(iter(loop.training_batches(run, 0)))
+    return loop.step_inputs(run, batch, step_generator(run.seed, 0, 0, 0), progress)
+
+
 def gradients_in_parts(run, accum_grad):
-    training = run.experiment.training_config
-    object.__setattr__(training, "accum_grad", accum_grad)
-    batch = next(iter(own_batches(run, run.train_set, epoch=0)))
-    heard = hear(run, batch, step_generator(run, 0, 0))
-    loss = loop._backward(run, heard, 0.5, None)
+    object.__setattr__(run.config.training_config, "accum_grad", accum_grad)
+    loss = loop.backward(run, first_inputs(run), 0.5)
     return [p.grad.clone() for p in run.parameters], loss
 
 
@@ -212,33 +217,32 @@ def test_an_accumulating_run_has_the_steps_of_the_large_batch(train_arguments, t
 
 def test_parts_cover_every_utterance_once():
     column = torch.arange(5)
-    heard = Heard(*[column] * 6, 5)
-    parts = [part.lengths.tolist() for part in heard.parts(2)]
-    assert parts == [[0, 1, 2], [3, 4]] and len(list(heard.parts(9))) == 5
+    names = ("student", "teacher", "second_view", "lengths", "labels", "label_lengths")
+    inputs = StepInputs(**dict.fromkeys(names, column), num_global=5)
+    parts = [part.lengths.tolist() for part in inputs.parts(2)]
+    assert parts == [[0, 1, 2], [3, 4]] and len(list(inputs.parts(9))) == 5
 
 
-def test_the_teacher_may_hear_what_the_student_does_not(distill, tmp_path, monkeypatch):
-    heard = {}
+def test_the_teacher_may_get_clean_features(distill, tmp_path, monkeypatch):
+    inputs = {}
     for view in ("student", "clean"):
         settings = [f"distill_conf.teacher_view={view}"]
         run = captured_run(lambda s=settings, v=view: distill(tmp_path / v, s), monkeypatch)
-        batch = next(iter(own_batches(run, run.train_set, epoch=0)))
-        heard[view] = hear(run, batch, step_generator(run, 0, 0))
-        in_cv = hear(run, batch, None)
+        inputs[view] = first_inputs(run)
+        in_cv = run.input_maker.make(next(iter(loop.training_batches(run, 0))))
         assert in_cv.teacher is in_cv.student
-    assert heard["student"].teacher is heard["student"].student
-    assert torch.equal(heard["clean"].student, heard["student"].student)
-    assert torch.equal(heard["clean"].teacher, in_cv.student)
-    assert not torch.equal(heard["clean"].teacher, heard["clean"].student)
+    assert inputs["student"].teacher is inputs["student"].student
+    assert torch.equal(inputs["clean"].student, inputs["student"].student)
+    assert torch.equal(inputs["clean"].teacher, in_cv.student)
+    assert not torch.equal(inputs["clean"].teacher, inputs["clean"].student)
 
 
-def test_a_teacher_that_weighs_nothing_is_left_out_of_the_step(distill, tmp_path, monkeypatch):
+def test_a_teacher_of_weight_0_is_left_out_of_the_step(distill, tmp_path, monkeypatch):
     run = captured_run(lambda: distill(tmp_path / "run", EVERYTHING, "--alpha", "1"), monkeypatch)
-    run.teacher = None  # To ask it would fail.
-    batch = next(iter(own_batches(run, run.train_set, epoch=0)))
-    heard = hear(run, batch, step_generator(run, 0, 0))
-    assert heard.teacher is heard.student and heard.again is heard.student
-    loss = loop._backward(run, heard, 0.5, None)
+    run = dataclasses.replace(run, teacher=None)  # To run it would fail.
+    inputs = first_inputs(run)
+    assert inputs.teacher is inputs.student and inputs.second_view is inputs.student
+    loss = loop.backward(run, inputs, 0.5)
     assert loss.terms.keys() == {"ctc", "smoothing", "inner_ctc"}
 
 
@@ -249,15 +253,14 @@ def test_two_views_want_masks_to_differ_by(distill, tmp_path):
 
 
 def test_a_second_view_leaves_the_first_as_it_was(distill, tmp_path, monkeypatch):
-    heard = []
+    inputs = []
     for weight in (0, 1):
         settings = [f"distill_conf.consistency.weight={weight}"]
         run = captured_run(lambda s=settings, w=weight: distill(tmp_path / str(w), s), monkeypatch)
-        batch = next(iter(own_batches(run, run.train_set, epoch=0)))
-        heard.append(hear(run, batch, step_generator(run, 0, 0)))
-    assert heard[0].again is heard[0].student
-    assert torch.equal(heard[0].student, heard[1].student)
-    assert not torch.equal(heard[1].again, heard[1].student)
+        inputs.append(first_inputs(run))
+    assert inputs[0].second_view is inputs[0].student
+    assert torch.equal(inputs[0].student, inputs[1].student)
+    assert not torch.equal(inputs[1].second_view, inputs[1].student)
 
 
 def test_flags_take_numbers_and_shapes(distill, tmp_path):
@@ -284,7 +287,7 @@ def test_training_settings_that_mean_nothing_are_refused(distill, tmp_path, sett
         distill(tmp_path / "run", [f"training_config.{setting}"])
 
 
-def test_two_processes_judge_and_gate_as_one_does(train_arguments, teacher, tmp_path):
+def test_discriminators_and_gates_in_two_processes_as_in_one(train_arguments, teacher, tmp_path):
     settings = [
         *(*SMALL, "dataset_conf.spec_aug=false", "training_config.log_interval=1"),
         "distill_conf.hidden={weight: 0.5, gate: {openness: 0.3}}",

@@ -9,7 +9,7 @@ from wekws.bin import train, train_distill
 from wekws.config import load_yaml_with_base
 from wekws.model.checkpoint import load_model
 from wekws.runlog.metrics_reader import read_metrics
-from wekws.train.train_config import load_experiment
+from wekws.train.train_config import load_train_config
 
 CONF = Path(__file__).parents[3] / "conf"
 PATHS = sorted(CONF.rglob("*.yaml"))
@@ -33,14 +33,14 @@ def test_there_are_both_kinds():
 
 @pytest.mark.parametrize("path", WHOLE, ids=name)
 def test_whole_configuration_loads(path):
-    experiment = load_experiment(path)
+    experiment = load_train_config(path)
     assert experiment.with_output_dim(20).model.output_dim == 20
 
 
 @pytest.mark.parametrize("path", FRAGMENTS, ids=name)
 def test_fragment_loads_over_a_configuration_and_changes_it(path):
     under = [CONF / "fsmn_ctc_teacher.yaml", CONF / "fsmn_ctc_student_mini.yaml"]
-    assert any(load_experiment(c, overlays=[path]) != load_experiment(c) for c in under)
+    assert any(load_train_config(c, overlays=[path]) != load_train_config(c) for c in under)
 
 
 @pytest.fixture(scope="module")

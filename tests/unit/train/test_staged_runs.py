@@ -6,7 +6,7 @@ import torch
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError
 from wekws.runlog.metrics_reader import read_metrics
-from wekws.train import loop, step
+from wekws.train import build, loop
 from wekws.train.epoch_checkpoint import STATE_NAME
 
 HEAD = "{backbone.out_linear1: 0.1, backbone.out_linear2: 0.1}"
@@ -56,7 +56,7 @@ def watch(monkeypatch):
     seen, save = [], loop.save_epoch
 
     def keep(model_dir, epoch, model, figures, state):
-        raw = {k: v.clone() for k, v in state["raw_model"].items()}
+        raw = {k: v.clone() for k, v in state["hooks"]["raw_model"].items()}
         moments = {k: dict(v) for k, v in state["optimizer"]["state"].items()}
         groups = [dict(g) for g in state["optimizer"]["param_groups"]]
         seen.append((raw, moments, groups))
@@ -93,26 +93,26 @@ def test_what_is_frozen_stays_to_the_bit_and_rates_are_scaled(distill, tmp_path,
     assert logged[0] == pytest.approx(high) and logged[5] == pytest.approx(low)
 
 
-def test_a_stage_without_teacher_asks_none(distill, tmp_path, monkeypatch):
-    asked, forward_tapped = [], step.forward_tapped
+def test_a_stage_without_teacher_does_not_run_it(distill, tmp_path, monkeypatch):
+    models, forward_tapped = [], loop.forward_tapped
 
-    def listen(model, *args):
-        asked.append(model)
+    def record(model, *args):
+        models.append(model)
         return forward_tapped(model, *args)
 
     run = captured_run(distill, tmp_path / "run", monkeypatch)
-    heard = step.hear(run, next(iter(step.own_batches(run, run.train_set, epoch=0))), None)
-    monkeypatch.setattr(step, "forward_tapped", listen)
-    for progress, wants in ((0.0, False), (2 / 6, True), (1.0, True)):
-        asked.clear()
-        step.forward_loss(run, heard, progress)
-        assert (run.teacher in asked) == wants, progress
+    inputs = run.input_maker.make(next(iter(loop.training_batches(run, 0))))
+    monkeypatch.setattr(loop, "forward_tapped", record)
+    for progress, needs_teacher in ((0.0, False), (2 / 6, True), (1.0, True)):
+        models.clear()
+        loop.run_models(run, inputs, progress)
+        assert (run.teacher in models) == needs_teacher, progress
 
 
 def captured_run(distill, model_dir, monkeypatch):
     runs = []
     with monkeypatch.context() as patch:
-        patch.setattr(train_distill, "fit", runs.append)
+        patch.setattr(build, "fit", runs.append)
         distill(model_dir)
     return runs[0]
 
@@ -147,7 +147,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         weights = [torch.load(d / name, weights_only=True) for d in (whole, halves)]
         assert same(*weights)
     states = [torch.load(d / STATE_NAME, weights_only=True) for d in (whole, halves)]
-    assert same(*(state["raw_model"] for state in states))
+    assert same(*(state["hooks"]["raw_model"] for state in states))
     assert same(*(state["objective"] for state in states))
     for kind in ("step", "gradient", "cv", "stage"):
         assert rows_of(whole, kind) == rows_of(halves, kind), kind

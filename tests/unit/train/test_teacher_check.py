@@ -11,7 +11,12 @@ from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.decode.keyword import KeywordScorer
 from wekws.score.scoring import load_system
 from wekws.train.distributed import Process
-from wekws.train.teacher_check import Confidences, announce, doubts, label_figures
+from wekws.train.teacher_check import (
+    KeywordConfidences,
+    label_figures,
+    log_teacher,
+    teacher_warnings,
+)
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -40,10 +45,10 @@ def test_confidences_are_those_of_the_keyword_search_whatever_the_order():
     logits, lengths = 3 * torch.randn(4, 5, 4), torch.tensor([5, 4, 5, 3])
     expected, _ = KeywordScorer([[2], [3]])(logits.log_softmax(-1), lengths)
     expected = expected.amax(dim=2)
-    heard = Confidences(FourUtterances())
+    confidences = KeywordConfidences(FourUtterances())
     for rows in ([3, 0], [1, 2]):
-        heard.add([FourUtterances.keys[i] for i in rows], logits[rows], lengths[rows])
-    figures = heard.figures(ALONE)
+        confidences.add([FourUtterances.keys[i] for i in rows], logits[rows], lengths[rows])
+    figures = confidences.figures(ALONE)
     assert list(figures) == ["A", "B"]
     a, negative = expected[:2, 0], expected[3, 0]
     assert figures["A"]["positives"] == 2 and figures["A"]["negatives"] == 1
@@ -66,11 +71,14 @@ APART = {"positives": 9, "negatives": 9, "mean": 0.7, "median": 0.8, "negative_m
 
 
 def test_a_teacher_is_doubted_by_its_tokens_and_by_its_confidences(caplog):
-    assert doubts({**GOOD, "confidences": {"A": APART}}) == []
-    assert "hardly better than saying nothing" in doubts({**GOOD, "cv_keyword_accuracy": 0.09})[0]
+    assert teacher_warnings({**GOOD, "confidences": {"A": APART}}) == []
+    assert (
+        "hardly better than an empty output"
+        in teacher_warnings({**GOOD, "cv_keyword_accuracy": 0.09})[0]
+    )
     coin = {**APART, "separation": 0.55}
     with caplog.at_level(logging.INFO):
-        announce({**GOOD, "confidences": {"A": APART, "B": coin}})
+        log_teacher({**GOOD, "confidences": {"A": APART, "B": coin}})
     block, warning = caplog.records
     assert "cv loss 2.00, token accuracy 80.0%, of keyword utterances 90.0%" in block.message
     assert "confidence of 9 positives 0.8 (median), 0.7 (mean)" in block.message
@@ -80,8 +88,8 @@ def test_a_teacher_is_doubted_by_its_tokens_and_by_its_confidences(caplog):
 
 def test_a_set_without_negatives_has_no_separation_to_doubt():
     alone = {k: v for k, v in APART.items() if k in ("positives", "mean", "median")}
-    announce({**GOOD, "confidences": {"A": {**alone, "negatives": 0}}})
-    assert doubts({**GOOD, "confidences": {"A": alone}}) == []
+    log_teacher({**GOOD, "confidences": {"A": {**alone, "negatives": 0}}})
+    assert teacher_warnings({**GOOD, "confidences": {"A": alone}}) == []
 
 
 def test_the_set_knows_which_utterance_holds_which_keyword(tone_corpus, teacher, tmp_path):

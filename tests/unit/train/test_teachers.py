@@ -93,7 +93,7 @@ def test_weights_by_dev_score_are_logged_kept_and_resumed(
         assert rows_of(whole, kind) == rows_of(halves, kind)
     finals = [torch.load(d / "final.pt", weights_only=True) for d in (whole, halves)]
     assert all(torch.equal(finals[0][key], finals[1][key]) for key in finals[0])
-    with pytest.raises(ConfigError, match="another content of --teacher_checkpoint"):
+    with pytest.raises(ConfigError, match="another --teacher_checkpoint"):
         distill(halves, paths[:1], *flags, "--resume")
 
 

@@ -1,14 +1,14 @@
 import pytest
 
 from wekws.errors import ConfigError
-from wekws.train.train_config import changed_keys, load_experiment
+from wekws.train.train_config import changed_keys, load_train_config
 
 TEACHER, SPEED = "conf/fsmn_ctc_teacher.yaml", "conf/overlays/speed.yaml"
 
 
 def test_overlays_then_overrides_change_a_configuration():
-    plain = load_experiment(TEACHER)
-    changed = load_experiment(TEACHER, ["dataset_conf.augment_conf.copies=2"], [SPEED])
+    plain = load_train_config(TEACHER)
+    changed = load_train_config(TEACHER, ["dataset_conf.augment_conf.copies=2"], [SPEED])
     assert changed.dataset_conf.augment_conf.copies == 2
     assert changed_keys(plain, changed) == [
         "dataset_conf.augment_conf.copies",
@@ -18,17 +18,17 @@ def test_overlays_then_overrides_change_a_configuration():
 
 def test_a_problem_names_the_file_and_the_path(tmp_path):
     with pytest.raises(ConfigError, match="^--override optim_conf.lrr=1: optim_conf.lrr: unknown"):
-        load_experiment(TEACHER, ["optim_conf.lrr=1"], [SPEED])
+        load_train_config(TEACHER, ["optim_conf.lrr=1"], [SPEED])
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("optim_conf: {lrr: 1}\n")
     with pytest.raises(ConfigError, match="^[^ ]*/overlay.yaml: optim_conf.lrr: unknown"):
-        load_experiment(TEACHER, overlays=[SPEED, overlay])
+        load_train_config(TEACHER, overlays=[SPEED, overlay])
 
 
 def test_a_front_end_that_makes_another_input_is_refused():
     with pytest.raises(ConfigError, match="model.input_dim is 400 but dataset_conf makes 80"):
-        load_experiment(TEACHER, ["dataset_conf.context_expansion=false"])
+        load_train_config(TEACHER, ["dataset_conf.context_expansion=false"])
 
 
 def test_a_size_follows_the_vocabulary():
-    assert load_experiment(TEACHER).with_output_dim(440).model.output_dim == 440
+    assert load_train_config(TEACHER).with_output_dim(440).model.output_dim == 440

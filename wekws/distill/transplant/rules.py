@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from wekws.distill.hidden import pair_blocks
+from wekws.distill.layer_pairs import pair_blocks
 from wekws.errors import ConfigError
 
 ChannelRule = Literal["first", "uniform", "activation"]

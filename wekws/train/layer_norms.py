@@ -1,4 +1,4 @@
-"""A run that watches itself: gradients by layer, and a warning when something goes wrong."""
+"""Norms of the gradients and weights of each layer."""
 
 import logging
 from collections.abc import Callable
@@ -6,39 +6,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wekws.distill.distill_rules import ALL_RULES
-from wekws.runlog.health import health_changes
-from wekws.runlog.metrics_writer import MetricsWriter
-
 logger = logging.getLogger(__name__)
 
 
 class LayerNorms:
-    """Norms of the gradients of each layer, of a few steps of an epoch."""
+    """Norms of the gradients of each layer, measured in a few steps of an epoch."""
 
     def __init__(self, model: nn.Module, objective: nn.Module) -> None:
-        """Look at the student, block by block, and at the objective's adapters and heads."""
+        """Measure the student, block by block, and the objective's adapters and heads."""
         self._layers = _by_layer(model, _student_layer)
         self._adapters = _by_layer(objective, _adapter_layer)
         self._sums: dict[str, Tensor] = {}
-        self._num_looks = 0
+        self._num_steps = 0
 
-    def look(self) -> None:
-        """Take in the gradients of a step, before they are clipped; a frozen layer has none."""
-        self._num_looks += 1
+    def measure(self) -> None:
+        """Add the gradients of a step, before they are clipped; a frozen layer has none."""
+        self._num_steps += 1
         for name, parameters in (self._layers | self._adapters).items():
-            moved = [p for p in parameters if p.requires_grad and p.grad is not None]
-            if gradients := [p.grad for p in moved]:
+            trained = (p for p in parameters if p.requires_grad)
+            if gradients := [p.grad for p in trained if p.grad is not None]:
                 norm = nn.utils.get_total_norm(gradients)
                 self._sums[name] = self._sums[name] + norm if name in self._sums else norm
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """Return the mean norms of the steps looked at.
+        """Return the mean norms of the measured steps.
 
         gradient: of the student's layers. Where there are adapters: adapter_gradient, and
-        adapter_weight, the norm of their weights now. A layer that is frozen is left out.
+        adapter_weight, the current norm of their weights. A frozen layer is left out.
         """
-        means = {name: float(total) / self._num_looks for name, total in self._sums.items()}
+        means = {name: float(total) / self._num_steps for name, total in self._sums.items()}
         row = {"gradient": {name: means[name] for name in self._layers if name in means}}
         if self._adapters:
             row["adapter_gradient"] = {n: means[n] for n in self._adapters if n in means}
@@ -64,15 +60,5 @@ def _student_layer(name: str) -> str:
 
 
 def _adapter_layer(name: str) -> str:
-    """``hidden.adapters.0.weight`` belongs to ``hidden.adapters.0``."""
+    """``layer_pairs.adapters.0.weight`` belongs to ``layer_pairs.adapters.0``."""
     return name.rpartition(".")[0]
-
-
-def watch(records: MetricsWriter, step: int) -> None:
-    """Write what began to go wrong or came right in the last epoch; warn once of what began."""
-    remedies = {rule.name: rule.remedy for rule in ALL_RULES}
-    for row in health_changes(records.rows, ALL_RULES):
-        records.write("health", step, row)
-        if row["state"] == "began":
-            remedy = remedies[row["problem"]]
-            logger.warning("epoch %d: %s. %s", row["epoch"], row["text"], remedy)

@@ -1,6 +1,7 @@
-"""A run that watches itself, through the commands."""
+"""Norms per layer, and the warnings of a run, through the commands."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 from wekws.bin import train, train_distill
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.runlog.metrics_writer import MetricsWriter
-from wekws.train.monitor import LayerNorms, watch
+from wekws.train.layer_norms import LayerNorms
+from wekws.train.loop import check_health
 
 
 class Student(nn.Module):
@@ -35,7 +37,7 @@ def test_norms_are_means_over_the_looks_by_block_without_frozen_layers():
         objective.hidden.weight.grad = torch.tensor([[-slope]])
         frozen = student.backbone.fsmn[1].requires_grad_(False)
         frozen.bias.grad = torch.zeros(2)  # as the sum over several processes leaves it
-        norms.look()
+        norms.measure()
     # fsmn.0: sqrt(9 + 16) and sqrt(25 + 16); out: 2 x 3 and 2 x 5; fsmn.1 is frozen.
     assert norms.figures() == {
         "gradient": {"fsmn.0": pytest.approx((5 + 41**0.5) / 2), "out_linear1": 8.0},
@@ -60,8 +62,8 @@ def test_every_epoch_describes_outputs_and_layers(train_arguments, teacher, tmp_
     layers = [row for row in rows if row["kind"] == "layers"]
     assert [row["epoch"] for row in layers] == [0, 1]
     assert {"in_linear1", "fsmn.0", "out_linear2"} <= layers[0]["gradient"].keys()
-    assert layers[0]["adapter_weight"]["hidden.adapters.0"] > 0.0
-    assert layers[0]["adapter_gradient"]["hidden.adapters.0"] > 0.0
+    assert layers[0]["adapter_weight"]["layer_pairs.adapters.0"] > 0.0
+    assert layers[0]["adapter_gradient"]["layer_pairs.adapters.0"] > 0.0
 
 
 def test_an_untrained_teacher_is_doubted(train_arguments, teacher, tmp_path, caplog):
@@ -105,5 +107,6 @@ def test_a_run_gone_wrong_says_so_and_a_resumed_one_the_same(
 def test_a_process_that_is_not_the_first_stays_silent(tmp_path, caplog):
     records = MetricsWriter(tmp_path, last_epoch=-2, is_first=False)
     records.write("layers", 1, {"epoch": 0, "gradient": {}})
-    watch(records, 1)
+    run = SimpleNamespace(metrics=records, log=lambda kind, row: records.write(kind, 1, row))
+    check_health(run)
     assert not list(tmp_path.iterdir()) and not caplog.records

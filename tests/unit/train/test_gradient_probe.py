@@ -5,9 +5,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from wekws.distill.weight_average import WeightAverage
 from wekws.train.distributed import Process, add_gradients
-from wekws.train.ema import WeightAverage
-from wekws.train.gradients import GradientProbe
+from wekws.train.gradient_probe import GradientProbe
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -26,7 +26,7 @@ def test_the_average_follows_faster_at_first():
 
 def test_shares_and_cosines_by_hand():
     model = nn.Linear(2, 1, bias=False)
-    probe = GradientProbe(model)
+    probe = GradientProbe(model, ["ctc", "smoothing"])
     for x, y in (([3.0, 0.0], [0.0, 2.0]), ([0.0, 4.0], [0.0, 1.0])):
         weighted = {"ctc": model(torch.tensor([x])).sum(), "kd": model(torch.tensor([y])).sum()}
         probe.add(weighted)
@@ -46,7 +46,7 @@ def test_shares_and_cosines_by_hand():
 
 def test_a_term_without_a_gradient_has_no_share_and_no_direction():
     model = nn.Linear(2, 1, bias=False)
-    probe = GradientProbe(model)
+    probe = GradientProbe(model, ["ctc", "smoothing"])
     probe.add({"ctc": model(torch.ones(1, 2)).sum(), "guide": model.weight[:0].sum()})
     figures = probe.figures(ALONE)
     assert figures["grad_share_guide"] == figures["grad_cos_guide"] == 0.0
@@ -67,7 +67,7 @@ def test_several_processes_leave_a_parameter_without_gradient_as_one_does(monkey
 def test_a_term_that_only_frozen_weights_make_has_no_share():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     model[0].requires_grad_(False)
-    probe = GradientProbe(model)
+    probe = GradientProbe(model, ["ctc", "smoothing"])
     inner = model[0](torch.ones(1, 2))
     probe.add({"ctc": model[1](inner).sum(), "hidden": inner.sum()})
     figures = probe.figures(ALONE)

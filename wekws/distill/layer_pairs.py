@@ -1,0 +1,151 @@
+"""Pairs of layers of student and teacher, with adapters where their widths differ.
+
+Axes: N valid frames, C channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wekws.distill.taps import tap_widths
+from wekws.errors import ConfigError
+from wekws.model.model import KwsModel
+
+PairingRule = Literal["ends", "even", "skip", "groups"]
+BlockChoice = Literal["all", "first_half", "second_half", "odd", "even"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenPair:
+    """One item of ``distill_conf.hidden.pairs``."""
+
+    student: str
+    """Module path, such as ``backbone.fsmn.0.2``, the output of a block."""
+    teacher: str | tuple[str, ...]
+    """Module path, or several of one width, whose mean is the target."""
+    weight: float = 1.0
+    """Weight relative to the other pairs, above 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse pairs without a target or weight."""
+        if not self.weight > 0.0 or not self.teacher:
+            raise ConfigError("expected a weight above 0 and at least one teacher module")
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teacher's paths, one or several."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
+
+
+def choose_blocks(blocks: BlockChoice, num: int) -> list[int]:
+    """Return the indices, from 0, of the chosen ones of ``num`` blocks."""
+    indices = list(range(num))
+    half = (num + 1) // 2
+    choices = {
+        "all": indices,
+        "first_half": indices[:half],
+        "second_half": indices[half:],
+        "odd": indices[::2],
+        "even": indices[1::2],
+    }
+    return choices[blocks]
+
+
+def pair_blocks(rule: PairingRule, num_student: int, num_teacher: int) -> list[tuple[int, ...]]:
+    """Return for each block of the student the blocks of the teacher it imitates, from 0.
+
+    rule: ``ends`` counts the first half from the first block on and the second half from the last
+    one back; ``even`` spreads evenly, first to first and last to last; ``skip`` takes every k-th
+    block, evenly strided; ``groups`` takes the mean of neighbours, so that all are used.
+
+    Raises: ConfigError if the teacher has fewer blocks.
+    """
+    if num_teacher < num_student:
+        raise ConfigError(
+            f"{num_student} blocks of the student, {num_teacher} of the teacher: no rule pairs "
+            "them; name pairs"
+        )
+    half, gap = (num_student + 1) // 2, num_teacher - num_student
+    last_student, last_teacher = max(1, num_student - 1), num_teacher - 1
+    edges = [i * num_teacher // num_student for i in range(num_student + 1)]
+    if rule == "ends":
+        return [(i if i < half else i + gap,) for i in range(num_student)]
+    if rule == "even":
+        nearest = (2 * i * last_teacher + last_student for i in range(num_student))
+        return [(place // (2 * last_student),) for place in nearest]
+    if rule == "skip":
+        return [(edge - 1,) for edge in edges[1:]]
+    return [tuple(range(*pair)) for pair in zip(edges, edges[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class AlignedPair:
+    """Features of one pair of layers, of one width."""
+
+    weight: float
+    """Weight relative to the other pairs."""
+    student: Tensor
+    """(N, C), after the adapter."""
+    teacher: Tensor
+    """(N, C)."""
+
+
+class LayerPairs(nn.Module):
+    """Paired layers, with adapters from the student's width to the teacher's.
+
+    An adapter (linear: a 1x1 convolution) exists where widths differ and is trained with the
+    student. It starts as the identity, cut or padded with zeros: the channels of a transplanted
+    student are some of the teacher's. No random number is used for it.
+    """
+
+    def __init__(self, pairs: Sequence[HiddenPair], student: KwsModel, teacher: KwsModel) -> None:
+        """Pair the layers of two models.
+
+        Raises: ConfigError if a model has no layer of a path, or the teacher's layers of one pair
+        differ in width.
+        """
+        super().__init__()
+        self.pairs = tuple(pairs)
+        self.student_paths = tuple(dict.fromkeys(pair.student for pair in pairs))
+        self.teacher_paths = tuple(dict.fromkeys(p for pair in pairs for p in pair.teachers))
+        student_widths = tap_widths(student, self.student_paths, "student")
+        teacher_widths = tap_widths(teacher, self.teacher_paths, "teacher")
+        self.widths = tuple(_one_width(pair, teacher_widths) for pair in pairs)
+        self.adapters = nn.ModuleList(
+            _adapter(student_widths[pair.student], width)
+            for pair, width in zip(pairs, self.widths, strict=True)
+        )
+
+    def align(
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+    ) -> list[AlignedPair]:
+        """Return the features of each pair, the student's as wide as the teacher's.
+
+        student, teacher: module path -> (N, C).
+        """
+        result = []
+        for pair, adapter in zip(self.pairs, self.adapters, strict=True):
+            target = torch.stack([teacher[path].float() for path in pair.teachers]).mean(dim=0)
+            result.append(AlignedPair(pair.weight, adapter(student[pair.student].float()), target))
+        return result
+
+
+def _one_width(pair: HiddenPair, widths: Mapping[str, int]) -> int:
+    found = {widths[path] for path in pair.teachers}
+    if len(found) > 1:
+        raise ConfigError(
+            f"teacher: {', '.join(pair.teachers)}: {sorted(found)} channels; expected one width"
+        )
+    return found.pop()
+
+
+def _adapter(student_width: int, teacher_width: int) -> nn.Module:
+    if student_width == teacher_width:
+        return nn.Identity()
+    adapter = nn.utils.skip_init(nn.Linear, student_width, teacher_width)
+    nn.init.eye_(adapter.weight)
+    nn.init.zeros_(adapter.bias)
+    return adapter

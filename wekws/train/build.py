@@ -1,0 +1,290 @@
+"""A training run, built from its options: data, teachers, model, loss, optimiser, resume.
+
+``train_model`` reads like the table of contents; what it calls is below it, in the same order.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wekws.config import parse_section
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.loader import SpeechDataset, open_dataset
+from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig
+from wekws.distill.methods import build_hooks, build_objective
+from wekws.distill.transplant import TransplantConfig
+from wekws.errors import ConfigError
+from wekws.files import read_yaml
+from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.cmvn import load_cmvn
+from wekws.model.model import KwsModel, ModelConfig, ignored_keys
+from wekws.runlog.metrics_writer import MetricsWriter
+from wekws.train import distributed
+from wekws.train.compatibility import (
+    Cmvn,
+    require_same_cmvn,
+    require_same_front_end,
+    require_same_vocabulary,
+)
+from wekws.train.distributed import Process, barrier, copy_from_first
+from wekws.train.epoch_checkpoint import load_epoch, read_state, require_fresh
+from wekws.train.learning_rate import LearningRate
+from wekws.train.loop import Run, fit
+from wekws.train.optimizer import make_optimizer, require_modules
+from wekws.train.options import TrainOptions
+from wekws.train.run_record import RunRecord, write_run_files
+from wekws.train.student_init import fill_from_teacher, model_from_checkpoint, random_model
+from wekws.train.train_config import TrainConfig, changed_keys
+
+logger = logging.getLogger(__name__)
+
+# What a run may change between its start and its resume without becoming another run.
+_RESUMABLE_CHANGES = frozenset(
+    f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")
+)
+
+
+def train_model(options: TrainOptions) -> Path:
+    """Train a model, or distil a student from the teachers of ``options``.
+
+    Returns: the checkpoint of the last epoch, ``final.pt``.
+    Raises: ConfigError or DataError before the first step if the parts do not fit together, or
+    the folder holds another run.
+    """
+    process = distributed.start(options.device, options.num_threads)
+    run = build_run(options, process)
+    fit(run)
+    distributed.stop(process)
+    return options.model_dir / "final.pt"
+
+
+def build_run(options: TrainOptions, process: Process) -> Run:
+    """Build a run on its device, resume it if asked, and write the files that describe it."""
+    labels = LabelSet.load(
+        options.dict_path, lexicon=options.lexicon, keywords_file=options.keywords_file
+    )
+    config = options.config.with_output_dim(labels.size)
+    warn_of_idle_settings(config, options)
+    state = read_state(options.model_dir) if options.resume else None
+    if not options.resume:
+        require_fresh(options.model_dir)
+    teachers = load_teachers(options, config, labels)
+    train_set, cv_set = open_data(options, config, labels, process)
+    record = RunRecord.of(options, config, labels, train_set, cv_set, process)
+    if state is not None:
+        require_same_run(options, config, labels, record)
+
+    teacher = mix_teachers(teachers)
+    start_epoch = 0 if state is None else state["epoch"] + 1
+    # A student that grows has, on disk, the depth of its last finished epoch.
+    at_start = config.at_epoch(max(start_epoch - 1, 0), teacher)
+    model = make_model(options, at_start, labels, teacher)
+    if options.init_from_teacher and teacher is not None and state is None:
+        vocabulary = labels.vocabulary
+        fill_from_teacher(model, at_start, vocabulary, teachers[0], train_set, options.seed)
+
+    model.to(process.device)
+    if teacher is not None:
+        teacher.to(process.device)
+    plan = config.stage_plan
+    if plan is not None:
+        require_modules(plan, config.model)
+    objective = build_objective(config, model, teacher, plan).to(process.device)
+    optimizer = make_optimizer(config, model, objective)
+    training = config.training_config
+    hooks = build_hooks(
+        config,
+        model,
+        plan=plan,
+        num_layers=config.model.backbone.num_layers,
+        max_epoch=training.max_epoch,
+        lr=config.optim_conf.lr,
+        ema_decay=training.ema_decay,
+    )
+    random_student = None
+    if options.init_from_teacher and state is None:
+        # Scored once, before the first step: what the transplant is measured against.
+        random_student = random_model(at_start.model, cmvn_of(model), options.seed)
+        random_student.to(process.device)
+    run = Run(
+        process=process,
+        config=config,
+        model=model,
+        kept_model=next((m for hook in hooks if (m := hook.kept_model()) is not None), model),
+        teacher=teacher,
+        objective=objective,
+        optimizer=optimizer,
+        learning_rate=LearningRate(
+            optimizer,
+            config.scheduler_conf,
+            max_epoch=training.max_epoch,
+            lr=config.optim_conf.lr,
+        ),
+        hooks=hooks,
+        train_set=train_set,
+        cv_set=cv_set,
+        model_dir=options.model_dir,
+        metrics=MetricsWriter(
+            options.model_dir,
+            last_epoch=start_epoch - 1 if state else -2,
+            is_first=process.is_first,
+        ),
+        random_student=random_student,
+        seed=options.seed,
+        use_bf16=options.use_bf16,
+    )
+    if state is not None:
+        resume(run, state)
+    elif options.resume:
+        logger.info("%s: no finished epoch yet; starting from the beginning", options.model_dir)
+    for module in (run.model, run.kept_model, run.objective):
+        copy_from_first(process, module)
+    if process.is_first:
+        write_run_files(options, config, labels, record, is_new=state is None)
+    barrier(process)
+    return run
+
+
+def warn_of_idle_settings(config: TrainConfig, options: TrainOptions) -> None:
+    """Name the settings that have no effect on this run."""
+    without_effect = ignored_keys(config.model)
+    if without_effect:
+        logger.warning("model: %s: no effect on an FSMN", ", ".join(without_effect))
+    if len(options.teachers) == 1 and config.distill_conf.teachers != TeachersConfig():
+        logger.warning("distill_conf.teachers: no effect with one teacher")
+    if not options.init_from_teacher and config.transplant != TransplantConfig():
+        logger.warning("transplant: no effect without --init_from_teacher")
+
+
+def load_teachers(options: TrainOptions, config: TrainConfig, labels: LabelSet) -> list[KwsModel]:
+    """Return the frozen teachers, in the order of ``options.teachers``.
+
+    Raises: ConfigError if one's vocabulary, frame rate, features or CMVN are not the student's.
+    """
+    teachers = [_load_teacher(path, options, config, labels) for path in options.teachers]
+    for path, teacher in zip(options.teachers[1:], teachers[1:], strict=True):
+        first = str(options.teachers[0])
+        require_same_cmvn(cmvn_of(teacher), cmvn_of(teachers[0]), str(path), first)
+    return teachers
+
+
+def _load_teacher(
+    path: Path, options: TrainOptions, config: TrainConfig, labels: LabelSet
+) -> KwsModel:
+    config_path = options.teacher_config or config_beside(path)
+    require_same_front_end(config_path, config)
+    require_same_vocabulary(path, labels.vocabulary)
+    teacher = load_model(path, config_path)
+    if teacher.config.output_dim != labels.size:
+        raise ConfigError(
+            f"{path}: {teacher.config.output_dim} outputs; {options.dict_path} has "
+            f"{labels.size} tokens"
+        )
+    if teacher.cmvn is None:
+        raise ConfigError(f"{path}: carries no CMVN, so its features cannot be the student's")
+    cmvn = read_cmvn(options, config.model)
+    if cmvn is not None:
+        require_same_cmvn(teacher.cmvn, cmvn, str(path), "the run's CMVN")
+    return teacher.requires_grad_(False).eval()
+
+
+def mix_teachers(teachers: Sequence[KwsModel]) -> KwsModel | None:
+    """Return the only teacher, or the mixture of several; None if there is none."""
+    if len(teachers) < 2:
+        return teachers[0] if teachers else None
+    return TeacherEnsemble(teachers).eval()
+
+
+def read_cmvn(options: TrainOptions, config: ModelConfig) -> Cmvn | None:
+    """Return (mean, istd) of the file that the options, or else the configuration, name."""
+    path = options.cmvn_file or config.cmvn.cmvn_file
+    return load_cmvn(path, config.input_dim, config.cmvn.norm_var) if path else None
+
+
+def cmvn_of(model: KwsModel) -> Cmvn:
+    """Return copies of a model's (mean, istd)."""
+    assert model.cmvn is not None, "models without CMVN are refused when they are loaded"
+    mean, istd = model.cmvn
+    return mean.clone(), istd.clone()
+
+
+def open_data(
+    options: TrainOptions, config: TrainConfig, labels: LabelSet, process: Process
+) -> tuple[SpeechDataset, SpeechDataset]:
+    """Return train and cv sets; the first process extracts missing features, the others wait."""
+    if not process.is_first:
+        barrier(process)
+    cache_dir = options.cache_dir or options.train_data.parent / "cache"
+    train_set, cv_set = (
+        open_dataset(
+            path,
+            config.dataset_conf,
+            labels,
+            cache_dir=cache_dir,
+            is_training=is_training,
+            seed=options.seed,
+            num_workers=options.num_workers,
+        )
+        for path, is_training in ((options.train_data, True), (options.cv_data, False))
+    )
+    if process.is_first:
+        barrier(process)
+    return train_set, cv_set
+
+
+def make_model(
+    options: TrainOptions, config: TrainConfig, labels: LabelSet, teacher: KwsModel | None
+) -> KwsModel:
+    """Return the model with a checkpoint's weights, or with random ones, on the CPU.
+
+    A student normalises its features as its teacher does.
+    Raises: ConfigError if there is no CMVN, or the checkpoint's dictionary or CMVN differ.
+    """
+    cmvn = read_cmvn(options, config.model)
+    if options.checkpoint is not None:
+        name = str(options.cmvn_file or config.model.cmvn.cmvn_file)
+        vocabulary = labels.vocabulary
+        return model_from_checkpoint(options.checkpoint, config.model, vocabulary, cmvn, name)
+    if teacher is not None:
+        return random_model(config.model, cmvn_of(teacher), options.seed)
+    if cmvn is None:
+        raise ConfigError("--cmvn_file: missing; make one with wekws.bin.compute_cmvn")
+    return random_model(config.model, cmvn, options.seed)
+
+
+def require_same_run(
+    options: TrainOptions, config: TrainConfig, labels: LabelSet, record: RunRecord
+) -> None:
+    """Compare a run to resume with what it began with, before any weights are loaded.
+
+    Raises: ConfigError naming everything that differs.
+    """
+    path = options.model_dir / "config.yaml"
+    before = parse_section(TrainConfig, read_yaml(path), str(path))
+    resumable = _RESUMABLE_CHANGES
+    if before.stages or before.progressive.is_used:
+        # Stages and growth are laid over the length: finished epochs would belong elsewhere.
+        resumable = resumable - {"training_config.max_epoch"}
+    changed = [key for key in changed_keys(before, config) if key not in resumable]
+    if changed:
+        raise ConfigError(
+            f"{path}: the run to resume differs in {', '.join(changed)}; restore these or start "
+            "another --model_dir"
+        )
+    require_same_vocabulary(path, labels.vocabulary)
+    record.require_same(options.model_dir)
+
+
+def resume(run: Run, state: dict[str, Any]) -> None:
+    """Load the last finished epoch and the state after it.
+
+    Raises: ConfigError if the epoch's CMVN is not the one the run is given now.
+    """
+    given = cmvn_of(run.kept_model)
+    load_epoch(run.model_dir, state["epoch"], run.kept_model)
+    require_same_cmvn(
+        cmvn_of(run.kept_model), given, f"{run.model_dir}: the run to resume", "its CMVN now"
+    )
+    run.restore(state)
+    logger.info("%s: continuing with epoch %d", run.model_dir, run.counters.start_epoch)

@@ -1,0 +1,148 @@
+"""Files in a run's folder that describe it: config.yaml, dict.txt, run.json and others."""
+
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import wekws
+from wekws.config import to_mapping
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.vocabulary import write_keywords
+from wekws.errors import ConfigError, DataError
+from wekws.files import atomic_path, file_sha256, write_yaml
+from wekws.model.cost import num_parameters
+from wekws.model.model import skeleton
+from wekws.train.distributed import Process
+from wekws.train.options import TrainOptions
+from wekws.train.train_config import TrainConfig
+
+RUN_NAME = "run.json"
+# Entries that must be the same when a run is resumed, and the flags that they come from.
+_FIXED = {
+    "start": "--init_from_teacher or --checkpoint",
+    "checkpoint_fingerprint": "--checkpoint",
+    "teacher_fingerprints": "--teacher_checkpoint",
+    "train_fingerprint": "--train_data",
+    "cv_fingerprint": "--cv_data",
+    "seed": "--seed",
+    "bf16": "--bf16",
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The inputs of a run and the machine it runs on, as run.json holds them."""
+
+    entries: dict[str, Any]
+    """Name -> value, ready for JSON."""
+
+    @classmethod
+    def of(
+        cls,
+        options: TrainOptions,
+        config: TrainConfig,
+        labels: LabelSet,
+        train_set: SpeechDataset,
+        cv_set: SpeechDataset,
+        process: Process,
+    ) -> "RunRecord":
+        """Describe a run. Fingerprints tell the content of its inputs, wherever they lie."""
+        checkpoint = options.checkpoint
+        entries = {
+            "command": options.command or shlex.join(sys.orig_argv),
+            "wekws": wekws.__version__,
+            "torch": torch.__version__,
+            "train_data": str(options.train_data.resolve()),
+            "cv_data": str(options.cv_data.resolve()),
+            "teachers": [str(path.resolve()) for path in options.teachers],
+            "start": options.start,
+            "seed": options.seed,
+            "num_parameters": num_parameters(skeleton(config.model)),
+            "vocabulary": labels.fingerprint,
+            "train_fingerprint": train_set.fingerprint,
+            "cv_fingerprint": cv_set.fingerprint,
+            "teacher_fingerprints": [file_sha256(path)[:16] for path in options.teachers],
+            "checkpoint_fingerprint": file_sha256(checkpoint)[:16] if checkpoint else "",
+            "num_train": len(train_set),
+            "num_cv": len(cv_set),
+            "num_threads": torch.get_num_threads(),
+            "world_size": process.world_size,
+            "device": str(process.device),
+            "bf16": options.use_bf16,
+        }
+        return cls(entries)
+
+    def require_same(self, model_dir: Path) -> None:
+        """Compare with the record of the run in ``model_dir``.
+
+        Entries that the record of an earlier version lacks are not compared.
+        Raises: ConfigError naming the flags that differ; DataError if the record is unreadable.
+        """
+        path = model_dir / RUN_NAME
+        before = _read_record(path)
+        changed = [
+            flag
+            for name, flag in _FIXED.items()
+            if name in before and before[name] != self.entries[name]
+        ]
+        if changed:
+            raise ConfigError(
+                f"{path}: the run to resume began with another {', '.join(changed)} (or other "
+                "contents of it); restore that or start another --model_dir"
+            )
+
+    def write(self, model_dir: Path) -> None:
+        """Write run.json."""
+        text = json.dumps(self.entries, indent=2, ensure_ascii=False)
+        with atomic_path(model_dir / RUN_NAME) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: missing, so that it cannot be checked whether this is the same run; start "
+            "another --model_dir"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: not readable as JSON: {error}; start another --model_dir"
+        ) from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: expected a JSON object; start another --model_dir")
+    return record
+
+
+def write_run_files(
+    options: TrainOptions,
+    config: TrainConfig,
+    labels: LabelSet,
+    record: RunRecord,
+    *,
+    is_new: bool,
+) -> None:
+    """Write config.yaml, dict.txt, keywords.txt and copies of lexicon and CMVN.
+
+    is_new: write run.json too; the record of a run that is resumed stays as it is, since it says
+    where the weights come from.
+    """
+    model_dir = options.model_dir
+    model_dir.mkdir(parents=True, exist_ok=True)
+    write_yaml(model_dir / "config.yaml", to_mapping(config))
+    labels.vocabulary.save(model_dir / "dict.txt")
+    write_keywords(model_dir / "keywords.txt", labels.keywords)
+    for source, name in ((options.lexicon, "lexicon.txt"), (options.cmvn_file, "global_cmvn")):
+        if source:
+            with atomic_path(model_dir / name) as temporary:
+                shutil.copyfile(source, temporary)
+    if is_new:
+        record.write(model_dir)

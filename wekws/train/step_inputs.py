@@ -1,0 +1,112 @@
+"""Model inputs of a training step, and the batches they are made of.
+
+Axes: B batch, T frames, D model input, L label length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wekws.dataset.augment import spec_augment
+from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.features import expand_context
+from wekws.dataset.loader import Batch
+from wekws.distill.method import LossTargets
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInputs:
+    """Inputs of student and teacher for one step, on the run's device."""
+
+    student: Tensor
+    """(B, T, D), masked by SpecAugment in training."""
+    teacher: Tensor
+    """The same tensor, unless the teacher gets clean features."""
+    second_view: Tensor
+    """The student's input with other masks; the first view where no term needs a second one."""
+    lengths: Tensor
+    """(B,) valid frames."""
+    labels: Tensor
+    """(B, L)."""
+    label_lengths: Tensor
+    """(B,)."""
+    num_global: int
+    """Utterances of the whole step, all processes and parts together."""
+
+    @property
+    def targets(self) -> LossTargets:
+        """Labels and lengths, for the loss."""
+        return LossTargets(self.lengths, self.labels, self.label_lengths)
+
+    def parts(self, num: int) -> Iterator["StepInputs"]:
+        """Yield the utterances in at most ``num`` parts of about the same number."""
+        names = ("student", "teacher", "second_view", "lengths", "labels", "label_lengths")
+        chunks = (getattr(self, name).chunk(num) for name in names)
+        for part in zip(*chunks, strict=True):
+            yield StepInputs(**dict(zip(names, part, strict=True)), num_global=self.num_global)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputMaker:
+    """Makes the inputs of a step from a batch of features."""
+
+    config: DatasetConfig
+    """SpecAugment, context and frame skip."""
+    neutral: Tensor
+    """(F,) value that masks write into each mel bin: the mean, which is 0 once normalised. A mask
+    of 0 in raw log-mel would be a loud click."""
+    device: torch.device
+    """Device of the run."""
+
+    def make(
+        self,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        *,
+        teacher_sees_masks: bool = True,
+        has_second_view: bool = False,
+    ) -> StepInputs:
+        """Return the inputs for a batch.
+
+        generator: source of SpecAugment's masks; None leaves the features as they are, for all.
+        """
+        num_frames = batch.feat_lengths  # on the CPU, where masks are drawn
+        batch = batch.to(self.device)
+        student, lengths = self._view(batch, num_frames, generator)
+        teacher = second_view = student
+        if generator is not None and has_second_view:
+            second_view, _ = self._view(batch, num_frames, generator)
+        if generator is not None and not teacher_sees_masks:
+            teacher, _ = self._view(batch, num_frames, None)
+        return StepInputs(
+            student=student,
+            teacher=teacher,
+            second_view=second_view,
+            lengths=lengths,
+            labels=batch.labels,
+            label_lengths=batch.label_lengths,
+            num_global=batch.num_global,
+        )
+
+    def _view(
+        self, batch: Batch, num_frames: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        feats, config = batch.feats, self.config
+        if generator is not None and config.spec_aug:
+            feats = spec_augment(
+                feats,
+                num_frames,
+                config=config.spec_aug_conf,
+                generator=generator,
+                fill=self.neutral,
+            )
+        return expand_context(feats, batch.feat_lengths, config.front_end)
+
+
+def step_generator(seed: int, epoch: int, index: int, rank: int) -> torch.Generator:
+    """Return the source of one step's random masks: a function of its place in the run."""
+    place = np.random.SeedSequence([seed, epoch, index, rank])
+    return torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0] >> 1))
