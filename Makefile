@@ -20,7 +20,7 @@ demo: $(STAMP)
 	  --student_epochs 12 --num_average 4 --note "A demonstration with few epochs, done in \
 	minutes: examples/hi_xiaowen/README.md has the results of longer training."
 
-lint: style shell
+lint: style types shell
 
 style: $(STAMP)
 	$(BIN)/ruff check .

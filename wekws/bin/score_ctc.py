@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 
 from wekws.log import run
+from wekws.machine import usable_cores
 from wekws.score.scores import SCORES_NAME
 from wekws.score.scoring import DecoderName, score_list
 
@@ -57,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         help="shortest time between two events of a keyword, in seconds [%(default)s]",
     )  # fmt: skip
     add(
-        "--num_workers", type=int, default=0,
-        help="processes that extract features; 0: one per core [%(default)s]",
+        "--num_workers", type=int, default=usable_cores(),
+        help="processes that extract features; 0 = this process [all cores]",
     )  # fmt: skip
     add(
         "--device", choices=("auto", "cpu", "cuda"), default="auto",

@@ -23,7 +23,6 @@ from wekws.decode.keyword import KeywordScorer
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json
-from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel
@@ -106,7 +105,7 @@ def score_list(
     cache_dir: feature cache; None: ``cache`` beside the data list.
     batch_size: utterances per batch, at most.
     refractory_s: shortest time between two events of a keyword.
-    num_workers: processes that extract features; 0: one per core.
+    num_workers: processes that extract features; 0: this process.
     device: ``auto`` is ``cuda`` if there is one, otherwise ``cpu``.
     Raises: ConfigError or DataError naming what is missing or does not fit.
     """
@@ -130,7 +129,7 @@ def score_list(
         system.label_set,
         cache_dir=cache_dir or data_list.parent / "cache",
         is_training=False,
-        num_workers=num_workers or usable_cores(),
+        num_workers=num_workers,
         use_filters=False,
     )
     durations = {u.key: u.duration for u in read_data_list(data_list)}

@@ -69,7 +69,7 @@ _WAY_OUT = (
 
 
 def _from_earlier_version(state: dict[str, Any]) -> dict[str, Any]:
-    """Bring a state that was written before version 0.2 into today's form."""
+    """Bring a state written by an earlier version into the current form."""
     if "hooks" in state:
         return state
     renamed = {"hidden.adapters.": "layer_pairs.adapters.", "rivals.": "adversarial."}

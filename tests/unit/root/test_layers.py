@@ -10,7 +10,7 @@ PACKAGE = ROOT / "wekws"
 # Lowest first; a part imports only from lines above its own, never from its own line.
 LAYERS = [
     ["errors", "machine", "front_end"],
-    ["files"],
+    ["files", "shell"],
     ["log", "config"],
     ["dataset", "model", "decode"],
     ["runlog", "score"],
