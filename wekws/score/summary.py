@@ -213,11 +213,15 @@ def keyword_summary(
         "negative_hours": test.negative_hours,
         "confusions": {"utterances": test.num_confusions, "hours": test.confusion_hours},
         "notes": notes,
-        "operating_points": [{**point, **_errors(test, point["threshold"])} for point in points],
+        "operating_points": [{**point, **errors_at(test, point["threshold"])} for point in points],
     }
 
 
-def _errors(test: KeywordSet, threshold: float) -> dict[str, Any]:
+def errors_at(test: KeywordSet, threshold: float) -> dict[str, Any]:
+    """Return false alarms, misses and confusions at a threshold, with their 95 % intervals.
+
+    Returns: the last three entries of an operating point of `summary.json`.
+    """
     false_alarms = int(np.count_nonzero(test.negatives >= threshold))
     misses = int(np.count_nonzero(test.positives < threshold))
     confusions = int(np.count_nonzero(test.confusions >= threshold))
