@@ -15,6 +15,7 @@ SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS; AUDIO_OUTPUT_RETRIEVAL costs 20 ms 
 PARAMETERS = {"rate": 1, "pitch": 3, "range": 4}
 CHARS_UTF8 = 1
 POSITION_CHARACTER = 1
+IPA = 2  # phoneme mode of espeak_TextToPhonemes
 MISSING = "espeak-ng is not installed; the synthesised corpus needs it: pip install -e .[synth]"
 
 SynthCallback = ctypes.CFUNCTYPE(
@@ -94,12 +95,15 @@ class Espeak:
         if hasattr(self._library, "espeak_ng_SetRandSeed"):
             self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
 
-    def phonemes(self, text: str) -> str:
-        """Phonemes of a text in espeak-ng's ASCII names, with a space between clauses."""
+    def phonemes(self, text: str, mode: int = 0) -> str:
+        """Phonemes of a text, with a space between clauses.
+
+        mode: 0 for espeak-ng's ASCII names, IPA for the International Phonetic Alphabet.
+        """
         position = ctypes.c_char_p(text.encode())
         clauses = []
         while position.value:
-            clause = self._library.espeak_TextToPhonemes(ctypes.byref(position), CHARS_UTF8, 0)
+            clause = self._library.espeak_TextToPhonemes(ctypes.byref(position), CHARS_UTF8, mode)
             clauses.append((clause or b"").decode())
         return " ".join(clauses)
 
@@ -109,3 +113,10 @@ def phonemes_of(language: str, texts: list[str]) -> list[str]:
     espeak = Espeak()
     espeak.set_voice(language)
     return [espeak.phonemes(text) for text in texts]
+
+
+def ipa_of(language: str, texts: list[str]) -> list[str]:
+    """IPA of several texts; to be called in a process of its own."""
+    espeak = Espeak()
+    espeak.set_voice(language)
+    return [espeak.phonemes(text, IPA) for text in texts]

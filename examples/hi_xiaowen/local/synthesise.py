@@ -9,14 +9,12 @@ import functools
 import hashlib
 import json
 import logging
-import multiprocessing
 import shutil
 import sys
 import time
 import wave
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import acoustics
 import numpy as np
@@ -27,6 +25,7 @@ from english import English
 from espeak import Espeak, library_paths, phonemes_of
 from language import Language
 from mandarin import Mandarin
+from processes import in_fresh_processes
 
 from wekws.errors import ConfigError
 from wekws.files import atomic_path
@@ -47,9 +46,6 @@ BABBLE_SEED = 1_000_003
 RATE_WPM = {"sentence": (170, 270), "short": (115, 220)}  # keywords are slower than sentences
 PITCH = (25, 78)
 PITCH_RANGE = (25, 80)
-
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
 
 
 class RecordedFacts(acoustics.RecordingFacts):
@@ -137,27 +133,6 @@ def render_chunk(
         duration = round(len(samples) / acoustics.SAMPLE_RATE_HZ, 4)
         rows.append(RecordedFacts(**facts, duration=duration))
     return rows
-
-
-_task: Callable[[Any], Any]  # inherited by the workers at the fork: too large to send per chunk
-
-
-def _run_task(argument: Any) -> Any:
-    return _task(argument)
-
-
-def in_fresh_processes(
-    task: Callable[[Argument], Result], arguments: Iterable[Argument], num_workers: int
-) -> Iterator[Result]:
-    """Yield task(argument) in order.
-
-    Each argument gets a process of its own, `num_workers` of them at a time.
-    """
-    global _task
-    _task = task
-    context = multiprocessing.get_context("fork")
-    with context.Pool(num_workers, maxtasksperchild=1) as pool:
-        yield from pool.imap(_run_task, arguments, chunksize=1)
 
 
 def render(
