@@ -13,13 +13,13 @@ from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.model.checkpoint import read_model_config
 from wekws.sweep.preset_info import (
-    Place,
+    PresetContext,
     choose,
-    figures,
-    format_offers,
-    make_offer,
-    make_offers,
+    format_presets,
+    preset_info,
+    preset_infos,
     preset_paths,
+    preset_row,
     read_corpus,
 )
 from wekws.train import distributed
@@ -36,21 +36,21 @@ def main(argv: list[str] | None = None) -> int:
             f"--preset ask: no terminal to ask on; name one of {', '.join(paths)} instead"
         )
     device = distributed.start(args.device, args.num_threads).device
-    place = read_place(args)
+    context = read_context(args)
     if args.what == "show":
-        offer = make_offer(args.preset, paths[args.preset], place, device)
-        print("\n".join(f"{name:<15}{value}" for name, value in figures(offer).items()))
+        info = preset_info(args.preset, paths[args.preset], context, device)
+        print("\n".join(f"{name:<15}{value}" for name, value in preset_row(info).items()))
         return 0
-    offers = make_offers(args.preset_dir, place, device)
+    infos = preset_infos(args.preset_dir, context, device)
     if args.what == "list":
-        print(format_offers(offers))
+        print(format_presets(infos))
         return 0
-    _say(format_offers(offers) + "\n\n")
-    print(choose([offer.name for offer in offers], sys.stdin.readline, _say))
+    _say(format_presets(infos) + "\n\n")
+    print(choose([info.name for info in infos], sys.stdin.readline, _say))
     return 0
 
 
-def read_place(args: argparse.Namespace) -> Place:
+def read_context(args: argparse.Namespace) -> PresetContext:
     """Return the models and the corpus that the flags name.
 
     The number of tokens is that of the corpus's dictionary if there is one, otherwise
@@ -65,7 +65,7 @@ def read_place(args: argparse.Namespace) -> Place:
     if num_tokens < 1:
         raise ConfigError(f"{args.teacher_config}: model.output_dim: not set; give --num_tokens")
     corpus = read_corpus(args.lists, args.lexicon) if args.lists else None
-    return Place(args.student_config, tuple(args.overlay), teacher, num_tokens, corpus)
+    return PresetContext(args.student_config, tuple(args.overlay), teacher, num_tokens, corpus)
 
 
 def _say(text: str) -> None:

@@ -14,7 +14,7 @@ from wekws.distill.schedule import Scheduled, as_schedule, checked_schedule, is_
 from wekws.errors import ConfigError
 
 # Sums over all classified frames, from which ``Discriminators.figures`` makes loss and accuracy.
-COUNTS = ("judged", "judged_right", "judged_loss")
+COUNTS = ("num_classified", "num_right", "loss_sum")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ class Discriminators(Method):
         Where student and teacher cannot be told apart these are 0.5 and log 2. Empty if a stage
         left the term out.
         """
-        if not counts.get("judged"):
+        if not counts.get("num_classified"):
             return {}
         number, right, loss = (counts[name] for name in COUNTS)
         return {"adversarial_accuracy": right / number, "discriminator_loss": loss / number}

@@ -1,4 +1,4 @@
-"""Which frames a frame-wise term looks at. Axes: B batch, T frames, V vocabulary."""
+"""Choice of frames for frame-wise terms. Axes: B batch, T frames, V vocabulary."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ def spoken_frames(logits: Tensor, lengths: Tensor, *, blank: int = 0) -> Tensor:
 def choose_frames(
     logits: Tensor, lengths: Tensor, choice: FrameChoice, num_neighbours: int
 ) -> Tensor:
-    """Return a (B, T) mask of the frames to learn from.
+    """Return a (B, T) mask of the chosen frames.
 
     logits: (B, T, V), the teacher's.
     choice: ``all`` valid ones, the ``non_blank`` ones, or those ``widened`` by

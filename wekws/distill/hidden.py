@@ -37,9 +37,9 @@ class HiddenConfig(MethodConfig):
     """``mse`` over channels; ``normalised_mse``: mse of frames normalised to mean 0 and deviation 1
     over their channels, so that the scale of a layer does not matter; ``cosine``: 1 - cos."""
     rule: PairingRule = "ends"
-    """Which block of the teacher each block of the student imitates, see ``pair_blocks``."""
+    """Rule that pairs each block of the student with one of the teacher, see ``pair_blocks``."""
     blocks: BlockChoice = "all"
-    """Which blocks of the student take part; odd and even count from 1."""
+    """Blocks of the student that take part; odd and even count from 1."""
     block_weights: tuple[float, ...] = ()
     """One weight per block that takes part, in order; empty: equal weights."""
     pairs: tuple[HiddenPair, ...] = ()

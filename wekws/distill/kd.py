@@ -118,8 +118,8 @@ def kd_loss(
         raise ValueError("no frame is valid: every length is 0")
     chosen = choose_frames(teacher_logits, lengths, config.frames, config.num_neighbours)
     student = (student_logits[chosen].float() / temperature).log_softmax(dim=-1)
-    taught = teacher_logits[chosen].float().clamp(min=_LOWEST_LOGIT)
-    teacher = (taught / temperature).log_softmax(dim=-1)
+    targets = teacher_logits[chosen].float().clamp(min=_LOWEST_LOGIT)
+    teacher = (targets / temperature).log_softmax(dim=-1)
     if config.is_decoupled:
         blank, tokens = decoupled_kl(student, teacher, config.token_scale)
         value = (config.blank_weight * blank + config.token_weight * tokens).sum()

@@ -34,7 +34,7 @@ class Term:
     name: str
     """Name in the log: ``kd``, ``weighted_kd``, ``cv_kd``."""
     group: Group
-    """Which weight multiplies it: that of the task, of distillation or of features."""
+    """The group whose weight multiplies it: task, distillation or feature."""
     weight: Schedule
     """Its own weight over training, multiplied by that of its group."""
     factor: float = 1.0
@@ -94,7 +94,7 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method is built for."""
+    """The run that a method is built for."""
 
     student: KwsModel
     teacher: KwsModel | None
@@ -172,7 +172,7 @@ class MethodConfig:
     term_groups: ClassVar[Mapping[str, Group]] = {}
     """Names of all terms that the method can add to the loss, with the group of each."""
     health_rules: ClassVar[tuple[HealthRule, ...]] = ()
-    """What can go wrong with this method."""
+    """Problems that this method can have in training."""
 
     @property
     def is_used(self) -> bool:

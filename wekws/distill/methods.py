@@ -93,7 +93,7 @@ class MethodSections:
     distill_conf: DistillConfig = field(default_factory=DistillConfig)
     """Terms of distillation."""
     transplant: TransplantConfig = field(default_factory=TransplantConfig)
-    """How ``--init_from_teacher`` fills the student."""
+    """Rules by which ``--init_from_teacher`` fills the student."""
     stages: tuple[Stage, ...] = ()
     """Stages, in place of ``distill_conf.alpha``; empty: alpha weighs labels and teacher."""
     progressive: ProgressiveConfig = field(default_factory=ProgressiveConfig)

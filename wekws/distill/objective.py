@@ -1,7 +1,7 @@
 """The loss that training minimises: a weighted sum of terms, each logged under its own name.
 
-The objective knows no method by name: it asks each for its terms, computes what they need once,
-and applies the weights.
+No method is named here: each declares its terms and the outputs that it needs; the objective
+collects the values and applies the weights.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

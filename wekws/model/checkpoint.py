@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,20 +26,35 @@ def save_weights(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
         torch.save(state, stream)
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Load a state dict to the CPU.
+# Bytes that torch.save did not write can end the unpickler in any of these.
+_UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError),
+    *(LookupError, ValueError, TypeError, AttributeError),
+)
 
-    Raises: DataError if the file is missing, damaged, or contains anything but named tensors.
+
+def read_torch_file(path: str | os.PathLike[str]) -> Any:
+    """Read a file that ``torch.save`` wrote, to the CPU; nothing in it is executed.
+
+    Raises: DataError with the reason if the file is missing or cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint") from None
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{path}: not a readable checkpoint: {reason[0]}") from error
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict to the CPU.
+
+    Raises: DataError if the file is missing, damaged, or holds anything but named tensors.
+    """
+    state = read_torch_file(path)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path}: not a plain state dict; expected names and tensors only")
+        raise DataError(f"{path}: not a plain state dict; expected only names and tensors")
     return dict(state)
 
 

@@ -1,4 +1,4 @@
-"""The presets of ``conf/presets``: what each one trains, what that costs, how long it takes."""
+"""The presets of ``conf/presets``, with their size, arithmetic and training time."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,56 +20,63 @@ from wekws.sweep.step_time import seconds_per_utterance
 from wekws.train.train_config import TrainConfig, load_train_config
 
 DEFAULT = "balanced"
-# What a step is measured on where there is no corpus yet: short commands.
+# Durations on which a step is measured as long as there is no corpus: short commands.
 USUAL_DURATIONS_S = (1.5, 2.0, 2.5, 3.0)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A training set's utterances: how long they are, and how many labels each has."""
+    """Durations and label counts of a training set."""
 
     durations_s: tuple[float, ...]
+    """Duration of each utterance."""
     num_labels: tuple[int, ...]
+    """Number of labels of each utterance."""
 
     def num_trained(self, config: FilterConfig) -> int:
-        """Return about how many are trained on, by the longest label and the share of the data."""
+        """Return about how many utterances the filters leave for training."""
         longest = config.max_label_length or math.inf
         return math.ceil(config.data_share * sum(num <= longest for num in self.num_labels))
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a preset would be used. overlays: laid over the student's configuration before it.
-
-    teacher: its sizes. num_tokens: of both. corpus: None as long as there are no lists.
-    """
+class PresetContext:
+    """The models and the corpus that a preset would be used with."""
 
     student_config: Path
+    """Configuration of the student, below the preset."""
     overlays: tuple[Path, ...]
+    """YAML files laid over it before the preset."""
     teacher: ModelConfig
+    """Sizes of the teacher."""
     num_tokens: int
+    """Outputs of teacher and student."""
     corpus: Corpus | None
+    """The training set; None as long as there are no lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
-    """A preset with its figures. num_trained: utterances an epoch, None without a corpus.
-
-    cost, teacher_cost: as ``model_cost`` gives them. step_s: time of a step for each utterance.
-    """
+class PresetInfo:
+    """A preset with its figures."""
 
     name: str
-    experiment: TrainConfig
+    """Its name."""
+    config: TrainConfig
+    """The whole configuration of the student."""
     cost: Mapping[str, Any]
+    """Cost of the student, see ``model_cost``."""
     teacher_cost: Mapping[str, Any]
+    """Cost of the teacher."""
     num_trained: int | None
+    """Utterances per epoch; None without a corpus."""
     step_s: float
+    """Measured time of an optimiser step, per utterance."""
 
     @property
     def training_s(self) -> float:
-        """Time of all steps; without a corpus, of 1,000 utterances an epoch."""
+        """Time of all steps; without a corpus, with 1,000 utterances per epoch."""
         num = 1000 if self.num_trained is None else self.num_trained
-        return self.step_s * num * self.experiment.training_config.max_epoch
+        return self.step_s * num * self.config.training_config.max_epoch
 
 
 def preset_paths(folder: Path) -> dict[str, Path]:
@@ -83,33 +90,33 @@ def preset_paths(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def make_offer(name: str, path: Path, place: Place, device: torch.device) -> Offer:
+def preset_info(name: str, path: Path, context: PresetContext, device: torch.device) -> PresetInfo:
     """Read a preset and measure a few steps of it."""
-    experiment = load_train_config(place.student_config, overlays=[*place.overlays, path])
-    experiment = experiment.with_output_dim(place.num_tokens)
-    sizes, dim = place.teacher.with_output_dim(place.num_tokens), experiment.model.input_dim
+    config = load_train_config(context.student_config, overlays=[*context.overlays, path])
+    config = config.with_output_dim(context.num_tokens)
+    sizes, dim = context.teacher.with_output_dim(context.num_tokens), config.model.input_dim
     teacher = KwsModel(sizes, (torch.zeros(dim), torch.ones(dim)))
-    corpus = place.corpus
+    corpus = context.corpus
     durations_s = corpus.durations_s if corpus else USUAL_DURATIONS_S
-    filters, front_end = experiment.dataset_conf.filter_conf, experiment.dataset_conf.front_end
-    return Offer(
+    filters, front_end = config.dataset_conf.filter_conf, config.dataset_conf.front_end
+    return PresetInfo(
         name=name,
-        experiment=experiment,
-        cost=model_cost(experiment.model, front_end),
+        config=config,
+        cost=model_cost(config.model, front_end),
         teacher_cost=model_cost(sizes, front_end),
         num_trained=corpus.num_trained(filters) if corpus else None,
-        step_s=seconds_per_utterance(experiment, teacher, durations_s, device),
+        step_s=seconds_per_utterance(config, teacher, durations_s, device),
     )
 
 
-def make_offers(folder: Path, place: Place, device: torch.device) -> list[Offer]:
+def preset_infos(folder: Path, context: PresetContext, device: torch.device) -> list[PresetInfo]:
     """Return all presets with their figures, the shortest training first."""
-    offers = [make_offer(n, p, place, device) for n, p in preset_paths(folder).items()]
-    return sorted(offers, key=lambda offer: offer.experiment.training_config.max_epoch)
+    infos = [preset_info(n, p, context, device) for n, p in preset_paths(folder).items()]
+    return sorted(infos, key=lambda info: info.config.training_config.max_epoch)
 
 
 def read_corpus(lists: Path, lexicon: Path | None) -> Corpus | None:
-    """Return the shape of ``lists/train/data.list``, None if it is not there yet."""
+    """Return durations and label counts of ``lists/train/data.list``, None if there is none."""
     data_list, dict_path = lists / "train" / "data.list", lists / "dict" / "dict.txt"
     if not (data_list.exists() and dict_path.exists()):
         return None
@@ -121,37 +128,37 @@ def read_corpus(lists: Path, lexicon: Path | None) -> Corpus | None:
     )
 
 
-def figures(offer: Offer) -> dict[str, str]:
-    """Return what is shown of an offer, by heading."""
-    config = offer.experiment
+def preset_row(info: PresetInfo) -> dict[str, str]:
+    """Return the row of the table for a preset, by heading."""
+    config = info.config
     training, sizes = config.training_config, config.model.backbone
     batch = str(config.dataset_conf.batch_conf.batch_size)
     batch += f" x {training.accum_grad}" if training.accum_grad > 1 else ""
-    filters, (params, macs) = config.dataset_conf.filter_conf, _ratios(offer)
-    trained = "-" if offer.num_trained is None else f"{offer.num_trained:,}"
+    filters, (params, macs) = config.dataset_conf.filter_conf, _ratios(info)
+    trained = "-" if info.num_trained is None else f"{info.num_trained:,}"
     share = f"{filters.data_share:.0%}".replace("%", " %")
     return {
-        "preset": offer.name,
+        "preset": info.name,
         "epochs": str(training.max_epoch),
         "batch": batch,
         "lr": f"{config.optim_conf.lr:g}",
         "T": _shown(config.distill_conf.temperature),
-        "labels": _shown(config.distill_conf.alpha),
+        "alpha": _shown(config.distill_conf.alpha),
         "data": share,
         "longest label": str(filters.max_label_length or "any"),
         "utterances": trained,
         "linear/proj": f"{sizes.linear_dim}/{sizes.proj_dim}",
-        "parameters": f"{offer.cost['params']:,}",
+        "parameters": f"{info.cost['params']:,}",
         "compression": f"{params:.1f} x",
-        "MACs/s": f"{offer.cost['macs_per_second'] / 1e6:.2f} M",
+        "MACs/s": f"{info.cost['macs_per_second'] / 1e6:.2f} M",
         "fewer MACs": f"{macs:.1f} x",
-        "time": duration(offer.training_s),
+        "time": duration(info.training_s),
     }
 
 
-def _ratios(offer: Offer) -> tuple[float, float]:
+def _ratios(info: PresetInfo) -> tuple[float, float]:
     keys = ("params", "macs_per_second")
-    params, macs = (offer.teacher_cost[key] / offer.cost[key] for key in keys)
+    params, macs = (info.teacher_cost[key] / info.cost[key] for key in keys)
     return params, macs
 
 
@@ -162,24 +169,24 @@ def _shown(value: Scheduled) -> str:
     return f"{low:g}" if low == high else f"{schedule.shape} {low:g} to {high:g}"
 
 
-def format_offers(offers: Sequence[Offer]) -> str:
-    """Lay the offers out as a table, and say what its columns mean."""
-    rows = [figures(offer) for offer in offers]
+def format_presets(infos: Sequence[PresetInfo]) -> str:
+    """Return a table of the presets, with an explanation of its columns."""
+    rows = [preset_row(info) for info in infos]
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     lines = [{key: key for key in widths}, *rows]
     table = ["  ".join(line[key].rjust(width) for key, width in widths.items()) for line in lines]
-    teacher = offers[0].teacher_cost
-    has_corpus = offers[0].num_trained is not None
+    teacher = infos[0].teacher_cost
+    has_corpus = infos[0].num_trained is not None
     per = "of all training steps" if has_corpus else "of all steps for every 1,000 utterances"
     return "\n".join(
         [
             *table,
             "",
-            "labels: weight of the labels against the teacher, which has the rest. compression, "
-            f"fewer MACs: against the teacher's {teacher['params']:,} parameters and "
+            "alpha: weight of CTC (the labels); distillation has 1 - alpha. compression, fewer "
+            f"MACs: relative to the teacher's {teacher['params']:,} parameters and "
             f"{teacher['macs_per_second'] / 1e6:.2f} M MACs/s.",
-            f"time: {per}, from a few measured here and now; features, cv and averaging not "
-            "counted.",
+            f"time: {per}, estimated from a few steps on this machine; features, cv and averaging "
+            "are not counted.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""What a distillation step takes on this machine: real steps on random data."""
+"""Time of a distillation step on this machine: real steps on random data."""
 
 import time
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ def seconds_per_utterance(
 ) -> float:
     """Return the wall time of a whole optimiser step, divided by its utterances.
 
-    Teacher and student have the configured sizes; what they hear is noise as long as utterances
-    drawn from ``durations_s``. SpecAugment, both passes, loss, backward, clip and optimiser: all
-    but the reading of features and a discriminator's own step. The least of ``repeats`` steps
-    after one that is not counted: what else the machine does should not count either.
+    Teacher and student have the configured sizes; their input is noise with durations drawn from
+    ``durations_s``. A step is SpecAugment, both forward passes, loss, backward pass, clipping and
+    optimiser; reading features is not part of it. Returned is the fastest of ``repeats`` steps
+    after one that is not counted, so that other work on the machine has little effect.
     """
     parts = _step_parts(experiment, teacher, device)
     batch = random_batch(experiment, durations_s, experiment.step_size)

@@ -70,69 +70,22 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     if not options.resume:
         require_fresh(options.model_dir)
     teachers = load_teachers(options, config, labels)
-    train_set, cv_set = open_data(options, config, labels, process)
-    record = RunRecord.of(options, config, labels, train_set, cv_set, process)
+    data = open_data(options, config, labels, process)
+    record = RunRecord.of(options, config, labels, *data, process)
     if state is not None:
         require_same_run(options, config, labels, record)
 
     teacher = mix_teachers(teachers)
-    start_epoch = 0 if state is None else state["epoch"] + 1
     # A student that grows has, on disk, the depth of its last finished epoch.
-    at_start = config.at_epoch(max(start_epoch - 1, 0), teacher)
-    model = make_model(options, at_start, labels, teacher)
-    if options.init_from_teacher and teacher is not None and state is None:
-        vocabulary = labels.vocabulary
-        fill_from_teacher(model, at_start, vocabulary, teachers[0], train_set, options.seed)
-
-    model.to(process.device)
-    if teacher is not None:
-        teacher.to(process.device)
-    plan = config.stage_plan
-    if plan is not None:
-        require_modules(plan, config.model)
-    objective = build_objective(config, model, teacher, plan).to(process.device)
-    optimizer = make_optimizer(config, model, objective)
-    training = config.training_config
-    hooks = build_hooks(
-        config,
-        model,
-        plan=plan,
-        num_layers=config.model.backbone.num_layers,
-        max_epoch=training.max_epoch,
-        lr=config.optim_conf.lr,
-        ema_decay=training.ema_decay,
-    )
-    random_student = None
+    start_config = config.at_epoch(0 if state is None else state["epoch"], teacher)
+    model = make_model(options, start_config, labels, teacher)
     if options.init_from_teacher and state is None:
-        # Scored once, before the first step: what the transplant is measured against.
-        random_student = random_model(at_start.model, cmvn_of(model), options.seed)
-        random_student.to(process.device)
-    run = Run(
-        process=process,
-        config=config,
-        model=model,
-        kept_model=next((m for hook in hooks if (m := hook.kept_model()) is not None), model),
-        teacher=teacher,
-        objective=objective,
-        optimizer=optimizer,
-        learning_rate=LearningRate(
-            optimizer,
-            config.scheduler_conf,
-            max_epoch=training.max_epoch,
-            lr=config.optim_conf.lr,
-        ),
-        hooks=hooks,
-        train_set=train_set,
-        cv_set=cv_set,
-        model_dir=options.model_dir,
-        metrics=MetricsWriter(
-            options.model_dir,
-            last_epoch=start_epoch - 1 if state else -2,
-            is_first=process.is_first,
-        ),
-        random_student=random_student,
-        seed=options.seed,
-        use_bf16=options.use_bf16,
+        fill_from_teacher(
+            model, start_config, labels.vocabulary, teachers[0], data[0], options.seed
+        )
+    last_epoch = None if state is None else int(state["epoch"])
+    run = assemble(
+        options, config, process, model=model, teacher=teacher, data=data, last_epoch=last_epoch
     )
     if state is not None:
         resume(run, state)
@@ -144,6 +97,72 @@ def build_run(options: TrainOptions, process: Process) -> Run:
         write_run_files(options, config, labels, record, is_new=state is None)
     barrier(process)
     return run
+
+
+def assemble(
+    options: TrainOptions,
+    config: TrainConfig,
+    process: Process,
+    *,
+    model: KwsModel,
+    teacher: KwsModel | None,
+    data: tuple[SpeechDataset, SpeechDataset],
+    last_epoch: int | None,
+) -> Run:
+    """Add loss, optimiser, hooks and log to the models, on the device of ``process``.
+
+    data: train and cv sets. last_epoch: the last finished epoch of a run to resume; None: a new
+    run.
+    Raises: ConfigError if a stage names a module that the student lacks, or a method does not fit.
+    """
+    model.to(process.device)
+    if teacher is not None:
+        teacher.to(process.device)
+    plan, training = config.stage_plan, config.training_config
+    if plan is not None:
+        require_modules(plan, config.model)
+    objective = build_objective(config, model, teacher, plan).to(process.device)
+    optimizer = make_optimizer(config, model, objective)
+    hooks = build_hooks(
+        config,
+        model,
+        plan=plan,
+        num_layers=config.model.backbone.num_layers,
+        max_epoch=training.max_epoch,
+        lr=config.optim_conf.lr,
+        ema_decay=training.ema_decay,
+    )
+    random_student = None
+    if options.init_from_teacher and last_epoch is None:
+        # Scored once, before the first step: what the transplant is measured against.
+        random_student = random_model(model.config, cmvn_of(model), options.seed)
+        random_student.to(process.device)
+    learning_rate = LearningRate(
+        optimizer, config.scheduler_conf, max_epoch=training.max_epoch, lr=config.optim_conf.lr
+    )
+    metrics = MetricsWriter(
+        options.model_dir,
+        last_epoch=-2 if last_epoch is None else last_epoch,
+        is_first=process.is_first,
+    )
+    return Run(
+        process=process,
+        config=config,
+        model=model,
+        kept_model=next((m for hook in hooks if (m := hook.kept_model()) is not None), model),
+        teacher=teacher,
+        objective=objective,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        hooks=hooks,
+        train_set=data[0],
+        cv_set=data[1],
+        model_dir=options.model_dir,
+        metrics=metrics,
+        random_student=random_student,
+        seed=options.seed,
+        use_bf16=options.use_bf16,
+    )
 
 
 def warn_of_idle_settings(config: TrainConfig, options: TrainOptions) -> None:

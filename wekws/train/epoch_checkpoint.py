@@ -6,9 +6,7 @@ holds optimiser and schedule; it is written last, so that it never refers to wei
 there.
 """
 
-import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch import nn
 
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, read_yaml, write_yaml
-from wekws.model.checkpoint import load_weights, save_weights
+from wekws.model.checkpoint import load_weights, read_torch_file, save_weights
 from wekws.model.model import KwsModel
 
 STATE_NAME = "train_state.pt"
@@ -53,10 +51,9 @@ def read_state(model_dir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: not a readable state: {reason}. {_WAY_OUT}") from error
+        state = read_torch_file(path)
+    except DataError as error:
+        raise DataError(f"{error}. {_WAY_OUT}") from error
     if not isinstance(state, dict) or not isinstance(state.get("epoch"), int):
         raise DataError(f"{path}: not the state of a training run. {_WAY_OUT}")
     return _from_earlier_version(state)

@@ -85,7 +85,7 @@ class StepParts:
 
 @dataclass(kw_only=True)
 class Counters:
-    """What changes in a run besides weights and optimiser."""
+    """Counters of a run; all else in it is built once."""
 
     start_epoch: int = 0
     """First epoch still to be trained."""
@@ -100,7 +100,7 @@ class Run(StepParts):
     kept_model: KwsModel
     """The model that is scored and saved: ``model``, or a hook's average of it."""
     hooks: Sequence[TrainingHook]
-    """What methods do in the loop besides the loss."""
+    """Actions of methods in the loop, besides the loss."""
     learning_rate: LearningRate
     """Sets the optimiser's rate."""
     train_set: SpeechDataset

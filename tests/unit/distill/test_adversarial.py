@@ -85,7 +85,7 @@ def test_equal_features_cannot_be_told_apart():
 
 
 def test_a_stage_without_the_term_has_no_figures():
-    assert discriminators().figures({"judged": 0.0}) == {}
+    assert discriminators().figures({"num_classified": 0.0}) == {}
 
 
 def test_each_loss_gives_a_gradient_to_its_own_side_alone():
@@ -110,7 +110,7 @@ def test_a_step_trains_the_discriminators_alone_and_its_parts_add_up():
         before = [p.clone() for p in method.parameters()]
         parts = [[AlignedPair(1.0, student[part], teacher[part])] for part in rows]
         counts = train_step(method, *parts, num_utterances=6)
-        assert counts["judged"].item() == 12
+        assert counts["num_classified"].item() == 12
         after = [p.clone() for p in method.parameters()]
         assert any((a - b).abs().max() > 0.05 for a, b in zip(after, before, strict=True))
         assert student.grad is None

@@ -140,7 +140,7 @@ def test_opponents_are_trained_through_the_objective(step):
     assert objective.has_opponent(0.0)
     counts = objective.train_opponents(lambda: [(outputs, targets)], 2, 0.0, lambda found: None)
     # 2 pairs, 6 + 4 frames of each model.
-    assert counts["judged"].item() == 2 * 2 * (6 + 4)
+    assert counts["num_classified"].item() == 2 * 2 * (6 + 4)
     assert not any(map(torch.equal, before, method.parameters()))
     assert all(map(torch.equal, others, objective.trained_parameters))
     plan = StagePlan([Stage(name="task", epochs=1), Stage(name="all", epochs=1, feature=0.5)], 2)

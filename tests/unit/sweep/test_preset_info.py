@@ -15,12 +15,12 @@ from wekws.model.checkpoint import read_model_config
 from wekws.model.model import ModelConfig
 from wekws.sweep.preset_info import (
     Corpus,
-    Place,
+    PresetContext,
     choose,
-    figures,
-    format_offers,
-    make_offers,
+    format_presets,
+    preset_infos,
     preset_paths,
+    preset_row,
     read_corpus,
 )
 from wekws.train.optimizer import make_optimizer
@@ -111,7 +111,7 @@ def test_label_cap_and_share_make_the_number_trained_on():
 
 @pytest.fixture
 def small(tmp_path):
-    """A place with models that take no time, and two presets of a batch of two."""
+    """A context with models that take no time, and two presets of a batch of two."""
     sizes = {
         "type": "fsmn", "input_affine_dim": 8, "num_layers": 1, "linear_dim": 8, "proj_dim": 4,
         "left_order": 2, "right_order": 1, "output_affine_dim": 8,
@@ -125,26 +125,26 @@ def small(tmp_path):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(training))
     sizes = {**sizes, "linear_dim": 40}
     teacher = parse_section(ModelConfig, {"backbone": sizes}, "teacher")
-    return folder, lambda corpus: Place(tmp_path / "student.yaml", (), teacher, 5, corpus)
+    return folder, lambda corpus: PresetContext(tmp_path / "student.yaml", (), teacher, 5, corpus)
 
 
 def test_offers_are_measured_and_multiplied_by_the_corpus(small):
-    folder, place = small
-    offers = make_offers(folder, place(Corpus((0.4, 0.6), (2, 3))), CPU)
-    assert [offer.name for offer in offers] == ["a", "balanced"]
-    assert all(0 < offer.step_s < 1 for offer in offers)
-    assert offers[1].training_s == pytest.approx(offers[1].step_s * 2 * 7)
-    shown = figures(offers[1])
+    folder, context = small
+    infos = preset_infos(folder, context(Corpus((0.4, 0.6), (2, 3))), CPU)
+    assert [info.name for info in infos] == ["a", "balanced"]
+    assert all(0 < info.step_s < 1 for info in infos)
+    assert infos[1].training_s == pytest.approx(infos[1].step_s * 2 * 7)
+    shown = preset_row(infos[1])
     # 400 * 8 + 8, 8 * 8 + 8; 32 + 12 + 40 of the block; 72 and 45 of the head.
     assert (shown["parameters"], shown["batch"]) == ("3,481", "2 x 2")
     assert (shown["utterances"], shown["data"]) == ("2", "100 %")
     # 3,208; 360; 160 + 12 + 200; 328; 45 of the teacher.
     assert shown["compression"] == f"{(3208 + 360 + 160 + 12 + 200 + 328 + 45) / 3481:.1f} x"
-    table = format_offers(offers)
+    table = format_presets(infos)
     assert "of all training steps" in table and table.splitlines()[2].startswith("balanced")
-    alone = make_offers(folder, place(None), CPU)[0]
+    alone = preset_infos(folder, context(None), CPU)[0]
     assert alone.training_s == pytest.approx(alone.step_s * 1000 * 4)
-    assert "every 1,000 utterances" in format_offers([alone])
+    assert "every 1,000 utterances" in format_presets([alone])
 
 
 def test_a_corpus_is_read_as_training_would(tone_corpus, tmp_path):

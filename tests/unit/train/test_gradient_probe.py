@@ -5,23 +5,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from wekws.distill.weight_average import WeightAverage
 from wekws.train.distributed import Process, add_gradients
 from wekws.train.gradient_probe import GradientProbe
 
 ALONE = Process(0, 1, torch.device("cpu"))
-
-
-def test_the_average_follows_faster_at_first():
-    model = nn.Linear(1, 1, bias=False)
-    model.weight.data.fill_(0.0)
-    average = WeightAverage(model, decay=0.5)
-    model.weight.data.fill_(1.0)
-    average.update(model, step=1)  # decay (1 + 1) / (10 + 1)
-    assert average.model.weight.item() == pytest.approx(9 / 11)
-    average.update(model, step=1000)  # decay 0.5
-    assert average.model.weight.item() == pytest.approx(10 / 11)
-    assert model.weight.item() == 1.0 and not average.model.weight.requires_grad
 
 
 def test_shares_and_cosines_by_hand():
