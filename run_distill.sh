@@ -35,10 +35,14 @@ dry_run=false           # check all options, print the plan and stop
 corpus=synth            # synth | mobvoi | kaldi (implied by --data_dir)
 size=small              # size of the synthesised corpus: tiny | small | full | long_test
 data_dir=               # Kaldi folder of your own recordings
+negatives=              # folder of audio without a keyword; may be repeated: a Kaldi tree, or audio files;
+                        # it joins training, thresholds (dev) and false alarms (test)
+negatives_text=auto     # transcripts of negatives to train on: auto (those whose utt2lang is the
+                        # keywords' language) | use (all) | filler (none)
 download_dir=           # folder of the downloaded or synthesised corpus [data/NAME/corpus]
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas
-language=zh             # language of the synthesised corpus: zh | en
+language=auto           # language of the keywords: zh | en | auto, by their letters
 lexicon=                # pronunciations (WORD unit unit ...) [characters, or letters of a word]
 name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name]
 num_tokens=20           # outputs of teacher and student: 20, 440, ... or all
@@ -79,7 +83,7 @@ if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 . tools/parse_options.sh
 
 # What make_plan sets, beside options of the same name whose paths it resolves.
-declare lists exp front_end base_given teacher_given teacher_dir teacher_average student_dir \
+declare lists negative_dirs negative_flags exp front_end base_given teacher_given teacher_dir teacher_average student_dir \
   student_checkpoint student_average report_dir plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
 base_epoch_flags=() teacher_epoch_flags=() student_epoch_flags=()
@@ -157,16 +161,29 @@ fi
 if begin_stage -1 "Kaldi lists"; then
   if [ "$corpus" = kaldi ]; then
     mapfile -t tables < <(find "$data_dir"/{train,dev,test} -name wav.scp -o -name text \
-      -o -name utt2spk -o -name utt2dur)
-    if ! is_done "$lists/.prepared" "$data_dir" "${tables[@]}"; then
+      -o -name utt2spk -o -name utt2dur -o -name utt2category)
+    settings=$data_dir
+  else
+    tables=("$download_dir/mobvoi_hotword_dataset_resources")
+    settings=$download_dir
+  fi
+  if [ -n "$negatives" ]; then
+    settings+="|$negatives|$negatives_text|$keywords|$language"
+    mapfile -t -O "${#tables[@]}" tables < <(find -L "${negative_dirs[@]}" -type d \
+      -o -name wav.scp -o -name text -o -name 'utt2*')
+  fi
+  if ! is_done "$lists/.prepared" "$settings" "${tables[@]}"; then
+    if [ "$corpus" = kaldi ]; then
       python -m wekws.bin.prepare_kaldi --data_dir "$data_dir" --out_dir "$lists"
-      mark_done "$lists/.prepared" "$data_dir"
+    else
+      python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$download_dir" \
+        --out_dir "$lists"
     fi
-  elif ! is_done "$lists/.prepared" "$download_dir" \
-    "$download_dir/mobvoi_hotword_dataset_resources"; then
-    python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$download_dir" \
-      --out_dir "$lists"
-    mark_done "$lists/.prepared" "$download_dir"
+    if [ -n "$negatives" ]; then
+      python -m wekws.bin.add_negatives --lists "$lists" "${negative_flags[@]}" \
+        --negatives_text "$negatives_text" --keywords "$keywords" --language "$language"
+    fi
+    mark_done "$lists/.prepared" "$settings"
   fi
 fi
 
@@ -200,11 +217,12 @@ if begin_stage 1 "lists, validation, CMVN"; then
     python -m wekws.bin.plot_durations --validation "$lists/validation/validation.json" \
       --out "$lists/validation/durations.png"
     for split in train dev test; do
-      durations=$lists/$split/utt2dur
-      if [ ! -f "$durations" ]; then durations=; fi
+      table_flags=()
+      for table in utt2dur utt2category; do
+        if [ -f "$lists/$split/$table" ]; then table_flags+=("--$table" "$lists/$split/$table"); fi
+      done
       python -m wekws.bin.make_list --wav_scp "$lists/$split/wav.scp" \
-        --text "$lists/$split/text" ${durations:+--utt2dur "$durations"} \
-        --data_list "$lists/$split/data.list"
+        --text "$lists/$split/text" "${table_flags[@]}" --data_list "$lists/$split/data.list"
     done
     if [ -n "$extra_lists" ]; then
       cat "$lists/train/data.list" "$extra_lists/train/data.list" >"$base_lists/data.list"

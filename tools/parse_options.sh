@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # Sourced after the option block of a script: the lines `name=default  # explanation` above.
 # `--name value` sets the variable `name`; a flag whose default is true or false may stand alone.
+# An option whose explanation says `may be repeated` collects its values, joined by commas.
 # A flag that is not in the block and a stray word are errors. --help prints the head comment of
 # the script and the block. Afterwards OPTION_VALUES holds `name=value` for every option.
 _script=$(basename "$0") # the scripts have changed to their own folder
 if [ ! -f "$_script" ]; then _script=$0; fi
 mapfile -t _options < <(sed -n '/^\. .*parse_options\.sh/q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$_script")
+
+_repeated=" $(sed -n '/^\. .*parse_options\.sh/q
+  s/^\([a-z][a-z0-9_]*\)= .*may be repeated.*/\1/p' "$_script" | tr '\n' ' ')"
 
 print_help() {
   awk '
@@ -59,6 +63,9 @@ while [ $# -gt 0 ]; do
           fi
           ;;
       esac
+      if [[ $_repeated == *" $_option "* && -n ${!_option} ]]; then
+        set -- "$1" "${!_option},$2" "${@:3}"
+      fi
       printf -v "$_option" '%s' "$2"
       shift 2
       ;;
@@ -70,4 +77,4 @@ while [ $# -gt 0 ]; do
 done
 OPTION_VALUES=()
 for _option in "${_options[@]}"; do OPTION_VALUES+=("$_option=${!_option}"); done
-unset _option _options _script
+unset _option _options _repeated _script

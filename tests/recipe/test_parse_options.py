@@ -17,9 +17,10 @@ name=nobody             # whose name
 epochs_2=               # training length of the second model, which is explained at some length
                         # over two lines [those of the first]
 is_quick=false          # skip the rest
+places=                 # where; may be repeated
 . "{parser}"
 later=1                 # not an option
-printf '%s|' "$name" "$epochs_2" "$is_quick"
+printf '%s|' "$name" "$epochs_2" "$is_quick" "$places"
 """
 
 
@@ -35,12 +36,13 @@ def run(tmp_path):
 @pytest.mark.parametrize(
     ("words", "values"),
     [
-        ([], "nobody||false|"),
-        (["--name", "你好 *; $(ls)", "--is_quick", "true"], "你好 *; $(ls)||true|"),
-        (["--epochs_2", "7", "--epochs_2", "8"], "nobody|8|false|"),
-        (["--name", "", "--epochs_2", "--name"], "|--name|false|"),
-        (["--is_quick"], "nobody||true|"),
-        (["--is_quick", "--name", "x"], "x||true|"),
+        ([], "nobody||false||"),
+        (["--name", "你好 *; $(ls)", "--is_quick", "true"], "你好 *; $(ls)||true||"),
+        (["--epochs_2", "7", "--epochs_2", "8"], "nobody|8|false||"),
+        (["--name", "", "--epochs_2", "--name"], "|--name|false||"),
+        (["--is_quick"], "nobody||true||"),
+        (["--is_quick", "--name", "x"], "x||true||"),
+        (["--places", "a b", "--name", "x", "--places", "c"], "x||false|a b,c|"),
     ],
 )
 def test_values_arrive_as_they_are(run, words, values):
@@ -89,13 +91,14 @@ options:
   --epochs_2            training length of the second model, which is explained at some length over
                         two lines [those of the first]
   --is_quick            skip the rest (default: false)
+  --places              where; may be repeated
 """
 
 
 def test_the_environment_sets_no_option(run, monkeypatch):
     monkeypatch.setenv("name", "of the environment")
     monkeypatch.setenv("http_proxy", "proxy")
-    assert run().stdout == "nobody||false|"
+    assert run().stdout == "nobody||false||"
     assert "unknown option" in run("--http_proxy", "x").stderr
 
 

@@ -65,7 +65,7 @@ def cv_epochs(recipe, model_dir):
 
 def test_data_stages_write_these_files(finished):
     lists = below(finished.files, LISTS)
-    tables = {"wav.scp", "text", "utt2spk", "utt2dur", "data.list"}
+    tables = {"wav.scp", "text", "utt2spk", "utt2dur", "utt2category", "data.list"}
     caches = {name for name in lists if name.startswith("cache/")}
     expected = {f"{split}/{table}" for split in ("train", "dev", "test") for table in tables}
     expected |= {"dict/dict.txt", "dict/dict_all.txt", "dict/keywords.txt", "dict/.done"}
@@ -363,6 +363,40 @@ def test_another_corpus_joins_the_bases_training_set(finished, tmp_path):
     assert len((lists / "base_train" / "text").read_text().splitlines()) == 2 + 20
     assert Vocabulary.load(lists / "dict" / "dict.txt").tokens[2:] == ("A", "B")
     assert Vocabulary.load(lists / "dict" / "dict_all.txt").tokens[2:] == ("A", "B", "C")
+
+
+def test_negatives_join_training_thresholds_and_test(recipe, tmp_path):
+    """A Kaldi tree and a plain folder, both given; nothing else is known of the plain one."""
+    for split, texts in (("train", ["AB", "C"]), ("dev", ["AB", "C"]), ("test", ["AB", "C"])):
+        write_split(tmp_path / "mine", split, texts, seed=1)
+    for split in ("train", "dev", "test"):
+        write_split(tmp_path / "talk", f"{split}/negatives", ["C A", "A C", "AB C"], seed=2)
+    (tmp_path / "talk/train/negatives/utt2lang").write_text(
+        "train_negatives_00 en\ntrain_negatives_01 nl\n"
+    )
+    write_split(tmp_path / "room tone", "dev/noise", ["ABC"], seed=3)
+    for table in ("wav.scp", "text", "utt2spk"):
+        (tmp_path / "room tone/dev/noise" / table).unlink()
+    options = (
+        *("--data_dir", "mine", "--negatives", "talk", "--negatives", "room tone"),
+        *("--keywords", "AB", *CONFIGS, "--overlay", "none", *SMALL, "--stop_stage", 1),
+    )
+    said = recipe.run("run_distill.sh", *options, cwd=tmp_path)
+    assert "3 negatives contain a keyword, left out: dev_negatives_02 (AB), " in said
+    lists = recipe.folder / "data" / "mine"
+    found = {s: read_data_list(lists / s / "data.list") for s in ("train", "dev", "test")}
+    assert {split: [u.txt for u in rows] for split, rows in found.items()} == {
+        "train": ["AB", "C", "C A", "<filler>"],
+        "dev": ["AB", "C", "<filler>", "<filler>", "<noise>"],
+        "test": ["AB", "C", "<filler>", "<filler>"],
+    }
+    assert [u.category for u in found["dev"]] == ["", "", "talk", "talk", "noise"]
+    before = recipe.times("data/mine")
+    said = recipe.run("run_distill.sh", *options, cwd=tmp_path)
+    assert said.count("done already") == 3 and recipe.times("data/mine") == before
+    # Without the negatives, the lists are those of the corpus again.
+    recipe.run("run_distill.sh", *options[:2], *options[6:], cwd=tmp_path)
+    assert len(read_data_list(lists / "dev" / "data.list")) == 2
 
 
 @pytest.mark.skipif(

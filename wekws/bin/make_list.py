@@ -17,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--utt2dur", type=Path, help="durations to compare with those of the audio, `id seconds`"
     )
+    parser.add_argument(
+        "--utt2category", type=Path, help="kinds of audio, such as speech or music, `id category`"
+    )
     parser.add_argument("--data_list", type=Path, required=True, help="data.list to write")
     parser.add_argument(
         "--num_workers", type=int, default=2, help="processes that read audio headers [2]"
@@ -27,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.text,
         data_list=args.data_list,
         utt2dur=args.utt2dur,
+        utt2category=args.utt2category,
         num_workers=args.num_workers,
     )
     hours = sum(utterance.duration for utterance in utterances) / 3600

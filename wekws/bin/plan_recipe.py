@@ -33,6 +33,10 @@ def _variables(options: RecipeOptions, plan: RecipePlan) -> dict[str, object]:
     return {
         "corpus": plan.corpus,
         "data_dir": plan.data_dir,
+        "negatives": ",".join(map(str, plan.negatives)),
+        "negative_dirs": plan.negatives,
+        "negative_flags": _repeat("--negatives", plan.negatives),
+        "language": plan.language,
         "lists": plan.lists,
         "exp": plan.exp,
         "download_dir": plan.download_dir,

@@ -1,8 +1,9 @@
 """Copy the lists of a Kaldi folder, with absolute paths, one folder per split.
 
-``DIR/{train,dev,test}`` hold ``wav.scp`` and ``text`` and optionally ``utt2spk`` and ``utt2dur``;
-paths are absolute or relative to DIR. Lists in folders below a split (``test/long``) are added to
-it. Nothing is checked here: validate_data reports duplicates and other problems.
+``DIR/{train,dev,test}`` hold ``wav.scp`` and ``text`` and optionally ``utt2spk``, ``utt2dur`` and
+``utt2category``; paths are absolute or relative to DIR. Lists in folders below a split
+(``test/long``) are added to it. Nothing is checked here: validate_data reports duplicates and other
+problems.
 """
 
 import argparse

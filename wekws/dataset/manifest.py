@@ -31,6 +31,8 @@ class Utterance:
     """Length in seconds, > 0."""
     tok: tuple[str, ...] | None = None
     """Label tokens, if the list contains them."""
+    category: str = ""
+    """Kind of audio, such as music; false alarms are also counted per category. Empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class KaldiRow:
 
 
 def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
-    """Read JSON lines with ``key``, ``wav``, ``txt``, ``duration`` and optionally ``tok``.
+    """Read JSON lines with ``key``, ``wav``, ``txt``, ``duration``; ``tok``, ``category`` if given.
 
     Raises: DataError with file and line of every bad line, of every duplicate key, or if the
     list is empty.
@@ -142,6 +144,7 @@ def _parse_utterance(line: str) -> Utterance:
         txt=_labels(record["txt"]),
         duration=_duration(record["duration"]),
         tok=_tokens(record.get("tok")),
+        category=_name(record, "category") if record.get("category") else "",
     )
 
 
@@ -183,6 +186,8 @@ def _to_json(utterance: Utterance) -> dict[str, Any]:
     record["txt"] = utterance.txt if isinstance(utterance.txt, str) else list(utterance.txt)
     record["duration"] = round(utterance.duration, 6)
     record["wav"] = utterance.wav
+    if utterance.category:
+        record["category"] = utterance.category
     return record
 
 

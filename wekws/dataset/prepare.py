@@ -19,7 +19,7 @@ from wekws.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_TABLES = ("wav.scp", "text", "utt2spk", "utt2dur")
+_TABLES = ("wav.scp", "text", "utt2spk", "utt2dur", "utt2category")
 _MAX_NAMED = 5
 # Durations in utt2dur are rounded; a larger difference means that the file has changed.
 _DURATION_TOLERANCE_S = 0.1
@@ -30,9 +30,9 @@ def prepare_kaldi(
 ) -> dict[str, dict[str, int]]:
     """Copy the Kaldi lists of all splits, with absolute paths, one folder per split.
 
-    data_dir: ``{train,dev,test}`` hold ``wav.scp`` and ``text`` and optionally ``utt2spk`` and
-    ``utt2dur``; paths are absolute or relative to ``data_dir``. Lists in folders below a split
-    (``test/long``) are added to it.
+    data_dir: ``{train,dev,test}`` hold ``wav.scp`` and ``text`` and optionally ``utt2spk``,
+    ``utt2dur`` and ``utt2category``; paths are absolute or relative to ``data_dir``. Lists in
+    folders below a split (``test/long``) are added to it.
     Duplicate ids and other problems are kept: ``validate`` reports them.
     Returns: number of lines per split and table.
     Raises: DataError if a list is missing, or if ``out_dir`` is ``data_dir``.
@@ -73,12 +73,14 @@ def make_data_list(
     *,
     data_list: str | os.PathLike[str],
     utt2dur: str | os.PathLike[str] | None = None,
+    utt2category: str | os.PathLike[str] | None = None,
     num_workers: int = 1,
 ) -> list[Utterance]:
     """Join ``wav.scp`` and ``text`` into a ``data.list`` with durations; return its utterances.
 
     Durations are those of the audio files: they become the hours of false alarms per hour.
     utt2dur: durations in seconds to compare them with; a difference gives a warning.
+    utt2category: kinds of audio (speech, music, ...), to count false alarms for each.
     num_workers: processes that read headers; 1: this one.
     Raises: DataError if an id is in one of the two lists only, or if audio cannot be read.
     """
@@ -87,8 +89,15 @@ def make_data_list(
     durations = _durations(wavs, num_workers)
     if utt2dur:
         _compare_durations(durations, utt2dur)
+    categories = read_kaldi_table(utt2category) if utt2category else {}
     utterances = [
-        Utterance(key=key, wav=wav, txt=texts[key], duration=durations[key])
+        Utterance(
+            key=key,
+            wav=wav,
+            txt=texts[key],
+            duration=durations[key],
+            category=categories.get(key, ""),
+        )
         for key, wav in wavs.items()
     ]
     write_data_list(data_list, utterances)

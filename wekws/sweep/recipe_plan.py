@@ -16,6 +16,8 @@ import yaml
 
 from wekws.config import load_config, parse_section, to_mapping
 from wekws.dataset.dataset_conf import load_dataset_config
+from wekws.dataset.negatives import language_of
+from wekws.dataset.vocabulary import parse_keywords
 from wekws.errors import ConfigError
 from wekws.machine import usable_cores
 from wekws.shell import UserPaths
@@ -44,10 +46,12 @@ class RecipeOptions:
     corpus: Literal["synth", "mobvoi", "kaldi"]
     size: Literal["tiny", "small", "full", "long_test"]
     data_dir: str
+    negatives: tuple[str, ...]
+    negatives_text: Literal["auto", "use", "filler"]
     download_dir: str
     download_url: str
     keywords: str
-    language: Literal["zh", "en"]
+    language: Literal["auto", "zh", "en"]
     lexicon: str
     name: str
     num_tokens: str
@@ -111,6 +115,10 @@ class RecipePlan:
     """``synth``, ``mobvoi`` or ``kaldi``."""
     data_dir: Path | None
     """Kaldi folder of the user's own recordings."""
+    negatives: tuple[Path, ...]
+    """Folders of audio without a keyword that join train, dev and test."""
+    language: str
+    """Language of the keywords: zh or en."""
     lists: Path
     """Folder of lists, dictionary and features."""
     exp: Path
@@ -172,6 +180,7 @@ class RecipePlan:
         overlays = " ".join(map(str, (*self.overlays, *self.student_overlays)))
         rows = {
             "lists": str(self.lists),
+            "negatives": " ".join(map(str, self.negatives)) or "only those of the corpus",
             "overlays": overlays or "none",
             "base": base,
             "teacher": f"{teacher} -> {self.teacher_checkpoint}",
@@ -223,6 +232,9 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     data_dir = _data_dir(options, corpus, paths)
     lists = Path("data") / _corpus_name(options, corpus, data_dir)
     exp = Path("exp") / lists.name
+    language = options.language
+    if language == "auto":
+        language = language_of(parse_keywords(options.keywords))
     download_dir = paths.place(options.download_dir) if options.download_dir else lists / "corpus"
     teacher_config = paths.find(options.teacher_config, "--teacher_config")
     student_config = paths.find(options.student_config, "--student_config")
@@ -244,6 +256,8 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     return RecipePlan(
         corpus=corpus,
         data_dir=data_dir,
+        negatives=_negatives(options, paths),
+        language=language,
         lists=lists,
         exp=exp,
         download_dir=download_dir,
@@ -294,6 +308,12 @@ def _data_dir(options: RecipeOptions, corpus: str, paths: UserPaths) -> Path | N
     # Later stages read the lists that stage -1 made of it.
     is_read = options.stage <= -1 <= options.stop_stage
     return paths.find(options.data_dir, "--data_dir") if is_read else paths.place(options.data_dir)
+
+
+def _negatives(options: RecipeOptions, paths: UserPaths) -> tuple[Path, ...]:
+    if options.stage <= -1 <= options.stop_stage:
+        return paths.find_all(options.negatives, "--negatives")
+    return tuple(map(paths.place, options.negatives))
 
 
 def _corpus_name(options: RecipeOptions, corpus: str, data_dir: Path | None) -> str:

@@ -207,7 +207,7 @@ def test_a_test_set_without_negatives_is_an_error(corpus, config, tmp_path):
 
 def test_the_same_from_python(corpus, tmp_path):
     sizes = preparing.prepare_kaldi(corpus, tmp_path / "data")
-    assert sizes["test"] == {"wav.scp": 2, "text": 2, "utt2spk": 1, "utt2dur": 0}
+    assert sizes["test"] == {"wav.scp": 2, "text": 2, "utt2spk": 1, "utt2dur": 0, "utt2category": 0}
     train = tmp_path / "data" / "train"
     selection = token_selection.make_dict(
         train / "text", ["jarvis"], dict_path=tmp_path / "dict.txt", num_tokens=20

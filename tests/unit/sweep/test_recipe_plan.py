@@ -135,7 +135,7 @@ def test_every_command_of_the_readme_can_be_planned(project, command):
     for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt"):
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).touch()
-    for name in ("DIR", "data/synth_en"):
+    for name in ("DIR", "DIR2", "DIR3", "data/synth_en"):
         (project / name).mkdir(parents=True)
     words = shlex.split(command.replace("$KEYWORDS", "JARVIS,ALEXA"))
     if words == ["--help"]:

@@ -1,0 +1,177 @@
+"""Negatives that join a corpus: layouts, splits, label texts, ids."""
+
+import collections
+
+import pytest
+
+from wekws.dataset.manifest import read_kaldi_table
+from wekws.dataset.negatives import (
+    LabelRule,
+    Negative,
+    add_negatives,
+    language_of,
+    read_negatives,
+    scripts_of,
+)
+from wekws.errors import DataError
+
+RULE = LabelRule(keywords=["COMPUTER", "SMART MIRROR"], language="en")
+
+
+def negative(transcript="", *, language="", category="speech") -> Negative:
+    return Negative(
+        key="n",
+        wav="/n.wav",
+        split="train",
+        transcript=transcript,
+        category=category,
+        language=language,
+        speaker="",
+    )
+
+
+def write_table(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{key} {value}\n" for key, value in rows.items()), "utf-8")
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Lists of a corpus with one keyword and one negative per split."""
+    for split in ("train", "dev", "test"):
+        wavs = {f"{split}_p": f"/own/{split}_p.wav", f"{split}_n": f"/own/{split}_n.wav"}
+        write_table(tmp_path / "lists" / split / "wav.scp", wavs)
+        texts = {f"{split}_p": "computer", f"{split}_n": "DE COMPUTERS"}
+        write_table(tmp_path / "lists" / split / "text", texts)
+    return tmp_path / "lists"
+
+
+@pytest.mark.parametrize(
+    ("found", "text_use", "text"),
+    [
+        (negative("THE NEWS", language="en"), "auto", "THE NEWS"),
+        (negative("the news", language="en-GB"), "auto", "the news"),
+        (negative("HET NIEUWS", language="nl"), "auto", "<filler>"),
+        (negative("THE NEWS"), "auto", "<filler>"),
+        (negative("НОВОСТИ", language="en"), "auto", "<filler>"),
+        (negative("THE 新闻", language="en"), "auto", "<filler>"),
+        (negative("HET NIEUWS", language="nl"), "use", "HET NIEUWS"),
+        (negative("THE NEWS", language="en"), "filler", "<filler>"),
+        (negative("<noise>", language="en"), "filler", "<noise>"),
+        (negative("<filler> <noise>"), "use", "<filler> <noise>"),
+        (negative(category="speech"), "auto", "<filler>"),
+        (negative(category="Street_Noise"), "auto", "<noise>"),
+        (negative(category="music"), "use", "<noise>"),
+    ],
+)
+def test_label_text(found, text_use, text):
+    rule = LabelRule(keywords=RULE.keywords, language="en", text_use=text_use)
+    assert rule.text(found) == text
+
+
+def test_keywords_are_found_in_any_language():
+    assert RULE.keyword_in(negative("de computer is stuk", language="nl")) == "COMPUTER"
+    assert RULE.keyword_in(negative("computers")) is None
+
+
+def test_scripts_and_languages():
+    assert scripts_of("SMART, 12 é") == {"LATIN"}
+    assert scripts_of("嗨 Loft") == {"CJK", "LATIN"}
+    assert [language_of(words) for words in (["嗨小问"], ["JARVIS"])] == ["zh", "en"]
+
+
+def test_kaldi_tree(tmp_path):
+    root = tmp_path / "pack"
+    write_table(root / "train" / "wav.scp", {"own": "wav/own.wav"})
+    write_table(root / "train/negatives/wav.scp", {"a": "wav/a.ogg", "b": "/abs/b.ogg"})
+    write_table(root / "train/negatives/text", {"a": "HALLO"})
+    write_table(root / "train/negatives/utt2lang", {"a": "nl", "b": "-"})
+    write_table(root / "test/negatives/wav.scp", {"c": "wav/c.ogg"})
+    write_table(root / "utt2category", {"b": "music", "c": "digits"})
+    found = {n.key: n for n in read_negatives(root)}
+    # "own" is no negative: folders called `negatives` are there.
+    assert sorted(found) == ["a", "b", "c"]
+    a, b, c = found["a"], found["b"], found["c"]
+    assert (a.wav, b.wav) == (str(root / "wav/a.ogg"), "/abs/b.ogg")
+    assert (a.split, b.split, c.split) == ("train", "train", "test")
+    assert (a.category, b.category, c.category) == ("pack", "music", "digits")
+    assert (a.language, b.language, c.language) == ("nl", "", "")
+    assert (a.transcript, b.transcript) == ("HALLO", "")
+
+
+def test_kaldi_folder_without_splits_keeps_speakers_together(tmp_path):
+    rows = {f"u{i:03d}": f"{i}.wav" for i in range(200)}
+    write_table(tmp_path / "wav.scp", rows)
+    write_table(tmp_path / "utt2spk", {key: f"s{int(key[1:]) // 4}" for key in rows})
+    found = read_negatives(tmp_path)
+    splits = collections.defaultdict(set)
+    for n in found:
+        splits[n.speaker].add(n.split)
+    assert len(splits) == 50 and all(len(names) == 1 for names in splits.values())
+
+
+def test_plain_folder(tmp_path):
+    root = tmp_path / "my audio"
+    names = [f"music/{i}.flac" for i in range(300)]
+    names += ["train/tv/x y.wav", "dev/z.MP3", "radio/test/a.wav", "notes.txt", "street.wav"]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    found = {n.wav.removeprefix(f"{root}/"): n for n in read_negatives(root)}
+    assert len(found) == 304
+    places = {name: (found[name].split, found[name].category) for name in names[300:303]}
+    assert places == {
+        "train/tv/x y.wav": ("train", "tv"),
+        "dev/z.MP3": ("dev", "my audio"),
+        "radio/test/a.wav": ("test", "radio"),
+    }
+    assert found["train/tv/x y.wav"].key == "my_audio-train-tv-x_y.wav"
+    shares = collections.Counter(found[name].split for name in names[:300])
+    # 60, 20, 20 % of 300, within three standard deviations of a binomial draw.
+    assert abs(shares["train"] - 180) < 26 and abs(shares["dev"] - 60) < 21
+    # The split of a file depends on its path alone.
+    (root / "music" / "0.flac").unlink()
+    again = {n.wav.removeprefix(f"{root}/"): n.split for n in read_negatives(root)}
+    assert all(found[name].split == split for name, split in again.items())
+
+
+def test_folder_without_audio(tmp_path):
+    with pytest.raises(DataError, match="no audio in it; expected wav.scp, or files .wav"):
+        read_negatives(tmp_path)
+
+
+def test_negatives_join_the_lists(lists, tmp_path):
+    root = tmp_path / "talk"
+    write_table(root / "train/wav.scp", {"a": "a.wav", "b": "b.wav", "c": "link/dev_n.wav"})
+    write_table(root / "train/text", {"a": "the computer", "b": "a mirror", "c": "X"})
+    write_table(root / "train/utt2lang", {"b": "en"})
+    write_table(root / "train/utt2spk", {"b": "anna"})
+    root.joinpath("link").symlink_to("/own")
+    added = add_negatives(lists, [root], RULE)
+    assert added.with_keyword == ["a (COMPUTER)"] and added.without_language == 1
+    assert added.counts == {("train", "talk"): {"text": 1, "<filler>": 1}}
+    assert read_kaldi_table(lists / "train/text") == {
+        "train_p": "computer", "train_n": "DE COMPUTERS", "b": "a mirror", "c": "<filler>",
+    }  # fmt: skip
+    # The same audio counts once: as the negative, in its split.
+    assert sorted(read_kaldi_table(lists / "dev/wav.scp")) == ["dev_p"]
+    assert read_kaldi_table(lists / "train/wav.scp")["b"] == str(root / "b.wav")
+    assert read_kaldi_table(lists / "train/utt2spk") == {"b": "anna"}
+    assert read_kaldi_table(lists / "train/utt2category") == {"b": "talk", "c": "talk"}
+    assert "| train | talk | 2 | 1 | 1 | 0 |" in added.table()
+
+
+def test_positives_of_the_corpus_are_no_negatives(lists, tmp_path):
+    """Somebody names the folder that also holds the recordings of the keyword."""
+    write_table(tmp_path / "all/wav.scp", {"x": "/own/train_p.wav", "y": "y.wav"})
+    added = add_negatives(lists, [tmp_path / "all"], RULE)
+    assert added.with_keyword == ["x (COMPUTER)"]
+    assert "train_p" in read_kaldi_table(lists / "train/wav.scp")
+
+
+def test_ids_of_other_recordings_are_refused(lists, tmp_path):
+    write_table(tmp_path / "other/wav.scp", {"test_n": "z.wav"})
+    with pytest.raises(DataError, match="1 ids are taken by other recordings, such as test_n"):
+        add_negatives(lists, [tmp_path / "other"], RULE)
+    before = (lists / "test/wav.scp").read_text()
+    assert "z.wav" not in before
