@@ -9,8 +9,8 @@
 #         and det.png, confidence.png. Thresholds are chosen on dev, frozen, and reported on test.
 #
 # A set is not scored again if its scores are newer than the list and were made with the same
-# checkpoint, decoder and keywords. Relative paths count from the folder in which you type the
-# command, then from the project's.
+# checkpoint, decoder, longest duration and keywords. Relative paths count from the folder in which
+# you type the command, then from the project's.
 # shellcheck disable=SC2034 # every option travels in OPTION_VALUES
 set -euo pipefail
 CALLER_DIR=$PWD
@@ -23,6 +23,7 @@ lists=                  # folder of dev/ and test/ [that of the run's training l
 cache_dir=              # folder of cached features [cache in the folder of lists]
 budgets=0.5,1           # false alarms per hour at which FRR is reported
 decoder=keyword         # keyword | prefix_beam
+max_duration_s=auto     # longest duration of a keyword in seconds; 0 = no limit; auto = by tokens
 batch_size=256          # most utterances per batch
 num_workers=0           # processes for feature extraction; 0 = all cores
 device=auto             # auto | cpu | cuda
@@ -30,7 +31,7 @@ device=auto             # auto | cpu | cuda
 
 variables=$(python -m wekws.bin.plan_evaluation --caller_dir "$CALLER_DIR" \
   --checkpoint "$checkpoint" --dataset "$dataset" --lists "$lists" --cache_dir "$cache_dir" \
-  --budgets "$budgets" --decoder "$decoder")
+  --budgets "$budgets" --decoder "$decoder" --max_duration_s "$max_duration_s")
 declare keywords_file result_dir dev_dir is_scored is_dev_scored is_counted
 dev_flags=()
 eval "$variables"
@@ -39,7 +40,8 @@ eval "$variables"
 score() {
   if $3; then echo "$2: scored already"; return; fi
   python -m wekws.bin.score_ctc --checkpoint "$checkpoint" --test_data "$lists/$1/data.list" \
-    --result_dir "$2" --decoder "$decoder" --cache_dir "$cache_dir" \
+    --result_dir "$2" --decoder "$decoder" --max_duration_s "$max_duration_s" \
+    --cache_dir "$cache_dir" \
     --batch_size "$batch_size" --num_workers "$num_workers" --device "$device"
 }
 

@@ -69,6 +69,7 @@ num_average=            # epochs to average at the end [30]; of a student whose 
 average_best=true       # average the epochs of lowest cv_loss; false: the last ones
 budgets=0.5,1           # false alarms per hour at which FRR is reported
 decoder=keyword         # keyword | prefix_beam
+max_duration_s=auto     # longest duration of a keyword in seconds; 0 = no limit; auto = by tokens
 corpus_seed=1           # random seed of the synthesised corpus
 seed=777                # random seed of training
 num_workers=            # processes for feature extraction [all cores]
@@ -280,7 +281,8 @@ if begin_stage 4 "evaluation"; then
   fi
   for checkpoint in "${checkpoints[@]}"; do
     bash evaluate.sh --checkpoint "$checkpoint" --lists "$lists" --cache_dir "$cache" \
-      --dataset test --budgets "$budgets" --decoder "$decoder" --device "$device"
+      --dataset test --budgets "$budgets" --decoder "$decoder" \
+      --max_duration_s "$max_duration_s" --device "$device"
   done
 fi
 

@@ -261,6 +261,9 @@ def test_what_is_scored_is_not_scored_again(finished):
     evaluate = ("evaluate.sh", "--checkpoint", model / "final.pt", "--num_workers", 1)
     said = recipe.run(*evaluate, "--budgets", "3")
     assert said.count("scored already") == 2 and "3/h" in said
+    said = recipe.run(*evaluate, "--max_duration_s", "0")
+    assert "scored already" not in said
+    assert read_json(model / "test_final" / "score.json")["keyword_durations_s"] is None
     (model / "final.pt").write_bytes((model / "0.pt").read_bytes())
     said = recipe.run("evaluate.sh", "--checkpoint", f"{EXP}/a copy/final.pt", "--num_workers", 1)
     assert "scored already" not in said and "0.5/h" in said

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.evaluation_plan import plan_evaluation
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         dataset=args.dataset,
         lists=paths.find(args.lists, "--lists") if args.lists else None,
         decoder=args.decoder,
+        max_duration_s=max_duration_from_text(args.max_duration_s),
         budgets=args.budgets,
     )
     cache_dir = paths.place(args.cache_dir) if args.cache_dir else plan.lists / "cache"
@@ -57,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--decoder", choices=("keyword", "prefix_beam"), default="keyword",
         help="decoder of the posteriors [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--max_duration_s", default="auto",
+        help="longest duration of a keyword in seconds; 0 = no limit; auto = by its tokens "
+        "[%(default)s]",
     )  # fmt: skip
     return parser
 

@@ -5,6 +5,7 @@ import sys
 import typing
 from pathlib import Path
 
+from wekws.decode.duration import max_duration_from_text
 from wekws.log import run
 from wekws.machine import usable_cores
 from wekws.score.scores import SCORES_NAME
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         cache_dir=args.cache_dir,
         batch_size=args.batch_size,
         refractory_s=args.refractory_s,
+        max_duration_s=max_duration_from_text(args.max_duration_s),
         num_workers=args.num_workers,
         device=args.device,
     )
@@ -56,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--refractory_s", type=float, default=1.0,
         help="shortest time between two events of a keyword, in seconds [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--max_duration_s", default="auto",
+        help="longest duration of a keyword in seconds; 0 = no limit; auto = by its tokens "
+        "[%(default)s]",
     )  # fmt: skip
     add(
         "--num_workers", type=int, default=usable_cores(),

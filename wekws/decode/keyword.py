@@ -1,6 +1,7 @@
 """Exact keyword search in CTC posteriors, for whole utterances and for streams.
 
-Axes: B utterances, K keywords, N tokens of the longest keyword, T frames, V vocabulary.
+Axes: B utterances, K keywords, N tokens of the longest keyword, T frames, V vocabulary, D frames of
+the longest limit.
 
 A path for a keyword y_1 .. y_L begins at any frame and gives each of its frames a label, such that
 merging runs of equal labels and dropping blanks leaves exactly y (Graves et al. 2006, eq. 1). Each
@@ -18,86 +19,90 @@ of its path in the lower ones. A frame's score is added to the upper bits only, 
 two integers is the better path (of equal ones, the one that began earlier) and carries its first
 frame along. Integer sums do not depend on the order, so streams, batches and devices agree to the
 last bit.
+
+A keyword may have a longest duration, in frames from the first to the last of its path, both
+counted. The best path of each state is then not enough: when it grows too old, the best of the
+younger ones is needed, which lost to it earlier. But a search that began at frame c knows the best
+path among all that start at c or later. Where c is no later than the earliest start allowed and
+this path is short enough, it is therefore the best of those that are short enough. Whole recordings
+use this: a search goes on while its best path is short enough; at the first frame where it is not,
+a new search goes back to the earliest start that this frame allows, and takes over. How often
+depends on the posteriors; at worst (all frames alike) at every frame, which costs D frames each.
+A stream cannot wait for that; it holds one table per possible first frame, D in all, so every frame
+takes the same time. Both give the same integers. A state that is no complete path is `UNREACHED`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 from wekws.decode.events import Event, find_events
+from wekws.decode.keyword_limit import replace_old
+from wekws.decode.keyword_state import (
+    CHUNK_FRAMES,
+    FRACTION_BITS,
+    NO_PATH,
+    START_BITS,
+    UNREACHED,
+    KeywordState,
+    KeywordTable,
+    advance,
+    empty_state,
+    frame_scores,
+    is_too_old,
+    start_code,
+    start_frame,
+    without_garbage,
+)
 
-BEFORE, PEAKED, BLANKS = 0, 1, 2
-START_BITS = 22  # 35 h of 30 ms frames; first frames are kept modulo this
-FRACTION_BITS = 20
-UNIT = 1 << (START_BITS + FRACTION_BITS)  # one nat
-START_MASK = (1 << START_BITS) - 1
-FLOOR_NATS = -1024.0  # smaller log probabilities count as this
-UNREACHED = -(1 << 19) * UNIT  # twice this, less a few thousand nats, still fits 64 bits
-CHUNK_FRAMES = 2048  # long recordings are processed piece by piece
-
-
-@dataclass
-class KeywordState:
-    """State of the search between frames; `KeywordScorer.step` changes it in place."""
-
-    table: torch.Tensor
-    """(3, N, K, B) the states of each token."""
-    entry: torch.Tensor
-    """(N, K, B) score of the best path into each token; for the first token, of a new path."""
-    num_frames: int = 0
-    """Frames processed so far."""
-
-    def __post_init__(self) -> None:
-        """Make the views that every frame works on, once."""
-        table, entry = self.table, self.entry
-        self.states = table.unbind()
-        self.in_token = table[:BLANKS]
-        self.not_last = (table[PEAKED, :-1], table[BLANKS, :-1])
-        self.new_path, self.inner_entry = entry[0], entry[1:]
-        self.ends = table[PEAKED].flatten(0, 1)
-
-
-class _Constants(NamedTuple):
-    """The table of keywords on one device."""
-
-    tokens: torch.Tensor
-    """(N * K,) token ids."""
-    bars: torch.Tensor | None
-    """(N - 1, K, 1) `UNREACHED` between equal tokens, which need a blank; None without any."""
-    num_tokens: torch.Tensor
-    """(K,) tokens of each keyword."""
-    last: torch.Tensor
-    """(K,) position of each keyword's last token in the table."""
+MAX_LIMIT_FRAMES = 1000  # of a longest duration; more could leave 64 bits
+# Sizes of the search with a limit; they change its speed, not its results.
+LIMITS_PER_PIECE = 2  # a recording is searched in pieces of this many limits
+PIECES_AT_A_TIME = 256  # side by side; longer pieces where these are enough
 
 
 class KeywordScorer:
     """Confidence of each keyword at each frame, by Viterbi search through its CTC graph.
 
     keyword_ids: the tokens of each keyword, without blanks.
-    Raises: ValueError if there is no keyword, or one is empty or holds the blank.
+    max_frames: longest duration of each keyword, first and last frame counted; None: no limit.
+    Raises: ValueError if there is no keyword, one is empty or holds the blank, or a limit is not
+    between 1 and `MAX_LIMIT_FRAMES`.
     """
 
-    def __init__(self, keyword_ids: Sequence[Sequence[int]], blank: int = 0) -> None:
+    def __init__(
+        self,
+        keyword_ids: Sequence[Sequence[int]],
+        blank: int = 0,
+        *,
+        max_frames: Sequence[int] | None = None,
+    ) -> None:
         """Arrange the keywords in one padded table."""
         if not keyword_ids or any(len(ids) == 0 for ids in keyword_ids):
             raise ValueError("keyword_ids: expected one or more keywords of one or more tokens")
         if any(token == blank or token < 0 for ids in keyword_ids for token in ids):
             raise ValueError(f"keyword_ids: {list(keyword_ids)} has the blank or a negative id")
+        if max_frames is not None and (
+            len(max_frames) != len(keyword_ids)
+            or not all(1 <= limit <= MAX_LIMIT_FRAMES for limit in max_frames)
+        ):
+            raise ValueError(
+                f"max_frames: found {list(max_frames)}; expected one number from 1 to "
+                f"{MAX_LIMIT_FRAMES} for each of {len(keyword_ids)} keywords"
+            )
         self.keyword_ids = [list(ids) for ids in keyword_ids]
         self.blank = blank
+        self.max_frames = None if max_frames is None else list(max_frames)
         longest = max(len(ids) for ids in keyword_ids)
         padded = [ids + [blank] * (longest - len(ids)) for ids in self.keyword_ids]
         self._tokens = torch.tensor(padded).T.contiguous()  # (N, K)
         self._num_tokens = torch.tensor([len(ids) for ids in keyword_ids])
-        self._on: dict[torch.device, _Constants] = {}
+        self._on: dict[torch.device, KeywordTable] = {}
 
     def initial_state(self, batch_size: int, device: torch.device | str = "cpu") -> KeywordState:
         """Return the state before the first frame of `batch_size` recordings."""
-        shape = (*self._tokens.shape, batch_size)
-        table = torch.full((3, *shape), UNREACHED, device=device)
-        return KeywordState(table, torch.full(shape, UNREACHED, device=device))
+        tables = [] if self.max_frames is None else [max(self.max_frames)]
+        return empty_state((*self._tokens.shape, *tables, batch_size), device)
 
     @torch.no_grad()
     def step(
@@ -108,11 +113,20 @@ class KeywordScorer:
         log_probs: (B, V) normalised.
         Returns: confidence (B, K) of a keyword that ends here, and its first frame (B, K).
         """
-        ends = state.table.new_empty((len(self.keyword_ids), len(log_probs)))
         last_frame = torch.tensor(state.num_frames, device=log_probs.device)
-        tokens, blank, best = self._emissions(log_probs[:, None])
-        self._advance(state, tokens[0], blank[0], best[0], ends)
-        return self._confidence(ends.T), _start_frame(ends.T, last_frame)
+        table = self._table(log_probs.device)
+        tokens, blank, best = (part[0] for part in frame_scores(log_probs[:, None], table))
+        if self.max_frames is None:
+            state.new_path.fill_(start_code(state.num_frames))
+            advance(state, tokens, blank, best, table.bars)
+            ends = state.ends.index_select(0, table.last)
+        else:
+            bars = None if table.bars is None else table.bars[..., None]
+            _open_table(state, max(self.max_frames))
+            advance(state, tokens[:, :, None], blank[:, :, None], best[:, :, None], bars)
+            ends = _best_of_tables(state, table)
+        state.num_frames += 1
+        return self._confidence(ends.T), start_frame(ends.T, last_frame)
 
     @torch.no_grad()
     def __call__(
@@ -124,21 +138,87 @@ class KeywordScorer:
         Returns: confidence (B, K, T) in [0, 1] of a keyword that ends at the frame, and its first
         frame (B, K, T). Both are 0 on padding.
         """
-        batch_size, num_frames, _ = log_probs.shape
-        state = self.initial_state(batch_size, log_probs.device)
-        ends = state.table.new_empty((num_frames, len(self.keyword_ids), batch_size))
-        rows = iter(ends.unbind())
-        for chunk in log_probs.split(CHUNK_FRAMES, dim=1):
-            parts = [part.unbind() for part in self._emissions(chunk)]
-            for tokens, blank, best in zip(*parts, strict=True):
-                self._advance(state, tokens, blank, best, next(rows))
-        frames = torch.arange(num_frames, device=log_probs.device)
+        frames = torch.arange(log_probs.shape[1], device=log_probs.device)
+        is_padding = None
+        if lengths is not None:
+            is_padding = frames >= lengths.to(frames.device)[:, None]  # (B, T)
+        if self.max_frames is None:
+            ends = self._search(log_probs)
+        else:
+            ends = self._search_with_limit(log_probs, is_padding)
         confidence = self._confidence(ends.permute(2, 0, 1)).transpose(1, 2)
-        start = _start_frame(ends.permute(2, 1, 0), frames)
-        if lengths is None:
+        start = start_frame(ends.permute(2, 1, 0), frames)
+        if is_padding is None:
             return confidence.contiguous(), start
-        is_padding = (frames >= lengths.to(frames.device)[:, None])[:, None]
+        is_padding = is_padding[:, None]
         return confidence.masked_fill(is_padding, 0.0), start.masked_fill(is_padding, 0)
+
+    def _search(self, log_probs: torch.Tensor, codes: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the best path of each keyword into each frame (T, K, B).
+
+        codes: (T, B) path that begins at the frame; None: those of whole recordings.
+        """
+        batch_size, num_frames, _ = log_probs.shape
+        if codes is None:
+            codes = start_code(torch.arange(num_frames, device=log_probs.device))[:, None]
+        table = self._table(log_probs.device)
+        state = empty_state((*self._tokens.shape, batch_size), log_probs.device)
+        ends = state.table.new_empty((num_frames, len(self.keyword_ids), batch_size))
+        rows = iter(zip(codes.unbind(), ends.unbind(), strict=True))
+        for chunk in log_probs.split(CHUNK_FRAMES, dim=1):
+            parts = [part.unbind() for part in frame_scores(chunk, table)]
+            for tokens, blank, best in zip(*parts, strict=True):
+                code, row = next(rows)
+                state.new_path.copy_(code)
+                advance(state, tokens, blank, best, table.bars)
+                torch.index_select(state.ends, 0, table.last, out=row)
+        return ends
+
+    def _search_with_limit(
+        self, log_probs: torch.Tensor, is_padding: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the best path within its limit into each frame (T, K, B).
+
+        is_padding: (B, T) frames without a result; None: there are none.
+        """
+        table = self._table(log_probs.device)
+        ends = self._search_pieces(log_probs)
+        frames = torch.arange(len(ends), device=ends.device)[:, None, None]
+        is_old = is_too_old(ends, frames, table.limits[:, None])
+        if is_padding is not None:
+            is_old &= ~is_padding.T[:, None]
+        chosen = is_old.flatten(0, 1).any(0)
+        if chosen.any():
+            part = ends[..., chosen].contiguous()
+            replace_old(log_probs[chosen], part, is_old[..., chosen], table, self._piece_frames)
+            ends[..., chosen] = part
+        return ends
+
+    @property
+    def _piece_frames(self) -> int:
+        return LIMITS_PER_PIECE * max(self.max_frames or [])
+
+    def _search_pieces(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Return the best path of each keyword into each frame (T, K, B), by pieces.
+
+        Each piece is searched from one longest limit before it, so paths within their limits are
+        those of the whole recording.
+        """
+        batch_size, num_frames, num_labels = log_probs.shape
+        overlap = max(self.max_frames or []) - 1
+        piece = max(self._piece_frames, num_frames * batch_size // PIECES_AT_A_TIME)
+        num_pieces = -(-num_frames // piece)
+        if num_frames <= piece + overlap:
+            return without_garbage(self._search(log_probs))
+        begin = torch.arange(num_pieces, device=log_probs.device)[:, None] * piece - overlap
+        frames = begin + torch.arange(overlap + piece, device=log_probs.device)
+        codes = start_code(frames).masked_fill_(frames < 0, UNREACHED)
+        pieces = log_probs[:, frames.clamp(0, num_frames - 1)]  # (B, pieces, T, V)
+        ends = self._search(
+            pieces.view(-1, overlap + piece, num_labels), codes.T.repeat(1, batch_size)
+        )
+        ends = ends[overlap:].unflatten(2, (batch_size, num_pieces)).permute(3, 0, 1, 2)
+        return without_garbage(ends.flatten(0, 1)[:num_frames])
 
     def events(
         self, log_probs: torch.Tensor, lengths: torch.Tensor, refractory_frames: int
@@ -148,11 +228,11 @@ class KeywordScorer:
 
     def _confidence(self, ends: torch.Tensor) -> torch.Tensor:
         """Return the confidences of complete paths from their states (..., K)."""
-        num_tokens = self._constants(ends.device).num_tokens
+        num_tokens = self._table(ends.device).num_tokens
         nats = (ends >> START_BITS).double() / (1 << FRACTION_BITS)
         return (nats / num_tokens).exp().float()
 
-    def _constants(self, device: torch.device) -> _Constants:
+    def _table(self, device: torch.device) -> KeywordTable:
         """Return the keyword table on a device."""
         if device not in self._on:
             tokens, num_tokens = self._tokens.to(device), self._num_tokens.to(device)
@@ -160,66 +240,33 @@ class KeywordScorer:
             last = (num_tokens - 1) * num_keywords + torch.arange(num_keywords, device=device)
             bars = ((tokens[:-1] == tokens[1:]) * UNREACHED)[..., None]
             has_repeats = any(a == b for ids in self.keyword_ids for a, b in _pairs(ids))
-            self._on[device] = _Constants(
-                tokens.flatten(), bars if has_repeats else None, num_tokens, last
+            limits = torch.tensor(self.max_frames or [], dtype=torch.long, device=device)
+            self._on[device] = KeywordTable(
+                blank=self.blank,
+                tokens=tokens,
+                bars=bars if has_repeats else None,
+                num_tokens=num_tokens,
+                last=last,
+                limits=limits,
             )
         return self._on[device]
 
-    def _emissions(
-        self, log_probs: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return scores of (B, T, V): tokens (T, N, K, B), blank and best label (T, 1, 1, B)."""
-        tokens = self._constants(log_probs.device).tokens
-        by_frame = log_probs.permute(1, 2, 0).float()
-        best = by_frame.amax(1, keepdim=True)
-        relative = _to_units(by_frame - best)
-        shape = (len(relative), *self._tokens.shape, len(log_probs))
-        blank = relative[:, self.blank, None]
-        return (
-            relative.index_select(1, tokens).view(shape),
-            blank[:, None],
-            _to_units(best)[:, None],
-        )
 
-    def _advance(
-        self,
-        state: KeywordState,
-        tokens: torch.Tensor,
-        blank: torch.Tensor,
-        best: torch.Tensor,
-        ends: torch.Tensor,
-    ) -> None:
-        """Advance every state by one frame; write the last states of the keywords to `ends` (K, B).
-
-        tokens: (N, K, B), blank and best: (1, 1, B), in units.
-        """
-        constants = self._constants(state.table.device)
-        bars, last = constants.bars, constants.last
-        before, peaked, blanks = state.states
-        peaked_inner, blanks_inner = state.not_last
-        leaving = peaked_inner if bars is None else peaked_inner + bars
-        torch.maximum(leaving, blanks_inner, out=state.inner_entry)
-        state.new_path.fill_(START_MASK - (state.num_frames & START_MASK))
-        torch.maximum(peaked, blanks, out=blanks)
-        torch.maximum(before, state.entry, out=before)
-        at_peak = before + tokens.add(best)
-        state.in_token.add_(tokens)
-        blanks.add_(blank)
-        torch.maximum(peaked, at_peak, out=peaked)
-        torch.index_select(state.ends, 0, last, out=ends)
-        state.num_frames += 1
+def _open_table(state: KeywordState, num_tables: int) -> None:
+    """Empty the table of the oldest start frame, for the paths that begin at this one."""
+    number = state.num_frames % num_tables
+    state.new_path[:, number - 1] = UNREACHED
+    state.table[..., number, :] = UNREACHED
+    state.new_path[:, number] = start_code(state.num_frames)
 
 
-def _to_units(nats: torch.Tensor) -> torch.Tensor:
-    """Round log probabilities to 2^-20 nats, in the upper bits of an integer."""
-    steps = nats.clamp(min=FLOOR_NATS, max=0.0).mul(1 << FRACTION_BITS).round_()
-    return steps.long().bitwise_left_shift_(START_BITS)
-
-
-def _start_frame(ends: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-    """Return the first frame of the paths that end at `frame`."""
-    start = START_MASK - (ends & START_MASK)
-    return frame - ((frame - start) & START_MASK)
+def _best_of_tables(state: KeywordState, table: KeywordTable) -> torch.Tensor:
+    """Return the best complete path of each keyword (K, B) that is within its limit."""
+    ends = state.ends.index_select(0, table.last)  # (K, D, B)
+    tables = torch.arange(ends.shape[1], device=ends.device)
+    age = (state.num_frames - tables) % ends.shape[1]
+    is_out = (age >= table.limits[:, None])[..., None] | (ends <= NO_PATH)
+    return ends.masked_fill_(is_out, UNREACHED).amax(1)
 
 
 def _pairs(ids: Sequence[int]) -> list[tuple[int, int]]:

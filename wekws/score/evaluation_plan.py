@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from wekws.dataset.vocabulary import read_keywords
+from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import Budget, budgets_from_text
@@ -41,12 +42,13 @@ def plan_evaluation(
     lists: Path | None,
     decoder: str,
     budgets: str,
+    max_duration_s: MaxDuration = "auto",
 ) -> EvaluationPlan:
     """Return the folders of an evaluation, and what is left to do.
 
-    A result counts as done if it was made with the same checkpoint (by its bytes), decoder, list
-    and keywords, after the list was written; figures also depend on the budgets (such as
-    ``0.5,1``). lists: None for the lists that the checkpoint was trained on.
+    A result counts as done if it was made with the same checkpoint (by its bytes), decoder,
+    longest duration, list and keywords, after the list was written; figures also depend on the
+    budgets (such as ``0.5,1``). lists: None for the lists that the checkpoint was trained on.
     Raises: ConfigError if nothing says where the lists are.
     """
     model_dir = checkpoint.parent
@@ -58,6 +60,7 @@ def plan_evaluation(
     made_with = {
         "checkpoint_sha256": file_sha256(checkpoint),
         "decoder": decoder,
+        "max_duration_s": max_duration_s if decoder == "keyword" else 0.0,
         "keywords": read_keywords(keywords_file),
     }
     is_scored = _is_scored(result_dir, lists / dataset / "data.list", made_with)
@@ -89,7 +92,7 @@ def _is_scored(result_dir: Path, data_list: Path, made_with: Mapping[str, object
     if not (data_list.is_file() and _is_newer(info_path, data_list)):
         return False
     try:
-        info = read_json(info_path)
+        info = {"max_duration_s": 0.0} | read_json(info_path)  # older scores have no limit
     except DataError:
         return False
     same_list = os.path.realpath(str(info.get("data_list"))) == os.path.realpath(data_list)

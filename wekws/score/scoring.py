@@ -5,10 +5,10 @@ Axes: B utterances, T frames, V vocabulary.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 
@@ -18,8 +18,9 @@ from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.order import longest_first
+from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
 from wekws.decode.events import Event
-from wekws.decode.keyword import KeywordScorer
+from wekws.decode.keyword import MAX_LIMIT_FRAMES, KeywordScorer
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json
@@ -30,10 +31,7 @@ from wekws.score.scores import SCORE_INFO_NAME, ScoredUtterance, write_scores
 
 StrPath = str | os.PathLike[str]
 DecoderName = Literal["keyword", "prefix_beam"]
-DECODERS: dict[DecoderName, type[KeywordScorer] | type[PrefixBeamDecoder]] = {
-    "keyword": KeywordScorer,
-    "prefix_beam": PrefixBeamDecoder,
-}
+DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 MAX_BATCH_FRAMES = 100_000  # 10 ms frames with padding: a 4-layer FSMN needs less than 1 GiB
 
 
@@ -94,6 +92,7 @@ def score_list(
     cache_dir: StrPath | None = None,
     batch_size: int = 256,
     refractory_s: float = 1.0,
+    max_duration_s: MaxDuration = "auto",
     num_workers: int = 0,
     device: str | torch.device = "auto",
 ) -> Scored:
@@ -105,6 +104,8 @@ def score_list(
     cache_dir: feature cache; None: ``cache`` beside the data list.
     batch_size: utterances per batch, at most.
     refractory_s: shortest time between two events of a keyword.
+    max_duration_s: longest time from the first to the last frame of a keyword; 0: no limit;
+    ``auto``: see `wekws.decode.duration`. The prefix beam has no limit.
     num_workers: processes that extract features; 0: this process.
     device: ``auto`` is ``cuda`` if there is one, otherwise ``cpu``.
     Raises: ConfigError or DataError naming what is missing or does not fit.
@@ -122,7 +123,12 @@ def score_list(
         lexicon=lexicon,
         keywords_file=keywords_file,
     )
-    keyword_decoder = make_decoder(decoder, system)
+    durations_s = None
+    if decoder == "keyword":
+        durations_s = keyword_durations_s(system, max_duration_s)
+    elif max_duration_s not in ("auto", 0):
+        raise ConfigError(f"max_duration_s: decoder {decoder} has no limit; give 0 or auto")
+    keyword_decoder = make_decoder(decoder, system, durations_s)
     dataset = open_dataset(
         data_list,
         system.dataset_config,
@@ -162,6 +168,8 @@ def score_list(
         "not_scored": len(durations) - len(by_key),
         "hours": hours,
         "refractory_s": refractory_s,
+        "max_duration_s": 0.0 if durations_s is None else max_duration_s,
+        "keyword_durations_s": durations_s,
         "hop_s": system.hop_s,
         "vocabulary": system.label_set.fingerprint,
     }
@@ -204,15 +212,49 @@ def _beside(path: Path, flag: str) -> Path:
     return path
 
 
-def make_decoder(name: DecoderName, system: System) -> Decoder:
+def keyword_durations_s(system: System, max_duration_s: MaxDuration) -> dict[str, float] | None:
+    """Return the longest duration of each keyword in seconds; None: no limit.
+
+    Raises: ConfigError if a keyword has more tokens than frames, or a limit is beyond the search.
+    """
+    if max_duration_s == 0:
+        return None
+    durations_s = {}
+    longest_s = MAX_LIMIT_FRAMES * system.hop_s
+    for keyword in system.label_set.keywords:
+        tokens = system.label_set.tokenizer.tokenise(keyword)
+        is_auto = max_duration_s == "auto"
+        seconds = default_max_duration_s(tokens) if is_auto else float(max_duration_s)
+        shortest_s = len(tokens) * system.hop_s
+        if not shortest_s <= seconds <= longest_s:
+            raise ConfigError(
+                f"max_duration_s: keyword {keyword}: found {seconds:g} s; expected "
+                f"{shortest_s:.3g} s (a frame per token) to {longest_s:.3g} s, or 0 for no limit"
+            )
+        durations_s[keyword] = round(seconds, 6)
+    return durations_s
+
+
+def make_decoder(
+    name: DecoderName, system: System, durations_s: Mapping[str, float] | None = None
+) -> Decoder:
     """Return the decoder of this name for the system's keywords.
 
+    durations_s: longest duration by keyword, for the keyword decoder; None: no limit.
     Raises: ConfigError for an unknown name, or a keyword with a token that the vocabulary lacks.
     """
     if name not in DECODERS:
         raise ConfigError(f"decoder: found {name!r}; expected one of {', '.join(DECODERS)}")
     labels = system.label_set
-    return DECODERS[name]([labels.scorable_ids(keyword) for keyword in labels.keywords])
+    ids = [labels.scorable_ids(keyword) for keyword in labels.keywords]
+    if name == "prefix_beam":
+        return PrefixBeamDecoder(ids)
+    if durations_s is None:
+        return KeywordScorer(ids)
+    max_frames = [
+        duration_frames(durations_s[keyword], system.hop_s) for keyword in labels.keywords
+    ]
+    return KeywordScorer(ids, max_frames=max_frames)
 
 
 @torch.inference_mode()

@@ -109,7 +109,7 @@ def summarise(
     budgets: false alarms per hour; one false alarm in all is always added.
     Returns: the content of `summary.json`.
     Raises: ConfigError if a keyword was not scored, or dev was scored with another model,
-    decoder or refractory time; DataError if no keyword can be evaluated.
+    decoder, refractory time or longest durations; DataError if no keyword can be evaluated.
     """
     result_dir = Path(result_dir)
     test = read_scored_folder(result_dir, data_list=data_list, keywords=keywords)
@@ -165,12 +165,17 @@ def read_scored_folder(
 
 
 def _require_same_system(info: Mapping[str, Any], dev_info: Mapping[str, Any]) -> None:
-    """Refuse thresholds of another model, decoder or refractory time: they are not comparable."""
-    for name in ("checkpoint_sha256", "decoder", "refractory_s"):
-        if info.get(name) != dev_info.get(name):
+    """Refuse thresholds of another model, decoder or search: they are not comparable."""
+    # keyword_durations_s is missing from older scores, and null where there is no limit
+    for name in ("checkpoint_sha256", "decoder", "refractory_s", "keyword_durations_s"):
+        found, expected = dev_info.get(name), info.get(name)
+        if isinstance(found, dict) and isinstance(expected, dict):
+            shared = found.keys() & expected.keys()
+            found, expected = ({k: d[k] for k in sorted(shared)} for d in (found, expected))
+        if found != expected:
             raise ConfigError(
-                f"dev_result_dir: {name} is {dev_info.get(name)}, in result_dir {info.get(name)}; "
-                "score dev with the same checkpoint and decoder"
+                f"dev_result_dir: {name} is {found}, in result_dir {expected}; score dev with the "
+                "same checkpoint, decoder and options"
             )
 
 

@@ -18,6 +18,7 @@ from wekws.config import load_config, parse_section, to_mapping
 from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.negatives import language_of
 from wekws.dataset.vocabulary import parse_keywords
+from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.machine import usable_cores
 from wekws.shell import UserPaths
@@ -75,6 +76,7 @@ class RecipeOptions:
     average_best: bool
     budgets: str
     decoder: Literal["keyword", "prefix_beam"]
+    max_duration_s: str
     corpus_seed: int
     seed: int
     num_workers: int | None
@@ -228,6 +230,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     epochs than are to be averaged.
     """
     _check_numbers(options)
+    max_duration_from_text(options.max_duration_s)
     corpus = "kaldi" if options.data_dir else options.corpus
     data_dir = _data_dir(options, corpus, paths)
     lists = Path("data") / _corpus_name(options, corpus, data_dir)

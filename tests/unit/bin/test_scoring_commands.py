@@ -117,6 +117,32 @@ def test_dev_scores_of_another_checkpoint_are_refused(folder):
         evaluate("--result_dir", first, "--dev_result_dir", other)
 
 
+def test_longest_duration_is_recorded_and_must_agree(folder):
+    auto = score(folder, "test", "auto")
+    info = json.loads((auto / "score.json").read_text(encoding="utf-8"))
+    assert info["max_duration_s"] == "auto"
+    assert info["keyword_durations_s"] == {"嗨小问": 2.2, "SMART MIRROR": 2.4}
+    unlimited = score(folder, "dev", "unlimited", "--max_duration_s", "0")
+    info = json.loads((unlimited / "score.json").read_text(encoding="utf-8"))
+    assert (info["max_duration_s"], info["keyword_durations_s"]) == (0.0, None)
+    with pytest.raises(ConfigError, match="keyword_durations_s is None, in result_dir {"):
+        evaluate("--result_dir", auto, "--dev_result_dir", unlimited)
+    short = score(folder, "test", "short", "--max_duration_s", "0.6")
+    assert json.loads((short / "score.json").read_text(encoding="utf-8"))["max_duration_s"] == 0.6
+    rows = (short / "events.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    times = [row.split("\t")[2:] for row in rows]
+    durations = [float(end) - float(start) for confidence, start, end in times if confidence != "0"]
+    assert durations and max(durations) == pytest.approx(0.6)
+    for options, message in (
+        (("--max_duration_s", "0.3"), "keyword SMART MIRROR: found 0.3 s; expected 0.33 s"),
+        (("--max_duration_s", "31"), "to 30 s, or 0 for no limit"),
+        (("--max_duration_s", "long"), "--max_duration_s: found 'long'"),
+        (("--max_duration_s", "2", "--decoder", "prefix_beam"), "prefix_beam has no limit"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            score(folder, "test", "x", *options)
+
+
 def test_messages_name_what_is_missing(folder, tmp_path):
     with pytest.raises(DataError, match="score_ctc"):
         evaluate("--result_dir", tmp_path)

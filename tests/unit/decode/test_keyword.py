@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
+from wekws.decode import keyword as keyword_module
+from wekws.decode import keyword_limit
 from wekws.decode.events import find_events
-from wekws.decode.keyword import KeywordScorer
+from wekws.decode.keyword import MAX_LIMIT_FRAMES, KeywordScorer
 
 
 def posteriors(batch_size, num_frames, num_tokens, seed=0, sharpness=2.0):
@@ -15,8 +17,8 @@ def posteriors(batch_size, num_frames, num_tokens, seed=0, sharpness=2.0):
     return (logits * sharpness).log_softmax(-1)
 
 
-def brute_force(log_probs, keyword):
-    """Best path into each frame, by trying every start and every label sequence.
+def brute_force(log_probs, keyword, max_frames=1000):
+    """Best path into each frame, by trying every start allowed and every label sequence.
 
     Works from the definition: collapse, then one peak per run of a token, wherever it pays most.
     """
@@ -25,7 +27,7 @@ def brute_force(log_probs, keyword):
     confidence, starts = [], []
     for end in range(num_frames):
         scored = []
-        for start in range(end + 1):
+        for start in range(max(0, end + 1 - max_frames), end + 1):
             labels = range(num_tokens)
             for path in itertools.product(labels, repeat=end + 1 - start):
                 runs = [
@@ -168,3 +170,147 @@ def test_confidence_never_exceeds_one():
 def test_refuses_what_is_no_keyword(ids):
     with pytest.raises(ValueError, match="keyword_ids"):
         KeywordScorer(ids)
+
+
+def stream(scorer, log_probs):
+    """Confidence and first frame (B, K, T), frame by frame."""
+    state = scorer.initial_state(len(log_probs))
+    steps = [scorer.step(state, frame) for frame in log_probs.unbind(1)]
+    return tuple(torch.stack(values, -1) for values in zip(*steps, strict=True))
+
+
+def windows(log_probs, ids, max_frames):
+    """Confidence and first frame (B, T): a search without limit in the last frames of each end."""
+    scorer, values = KeywordScorer([ids]), []
+    for end in range(log_probs.shape[1]):
+        begin = max(0, end + 1 - max_frames)
+        confidence, start = scorer(log_probs[:, begin : end + 1])
+        values.append((confidence[:, 0, -1], start[:, 0, -1] + begin))
+    return tuple(torch.stack(columns, -1) for columns in zip(*values, strict=True))
+
+
+def quiet_posteriors(batch_size, num_frames, num_tokens):
+    """Blank nearly everywhere, so that the best paths without limit are very long."""
+    logits = posteriors(batch_size, num_frames, num_tokens, sharpness=3.0)
+    logits[..., 0] += 14.0
+    return logits.log_softmax(-1)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("num_tokens", "num_frames", "keywords"),
+    [(2, 6, [[1], [1, 1], [1, 1, 1]]), (3, 5, [[1, 2], [2], [1, 1], [1, 2, 1], [2, 2, 1]])],
+)
+@pytest.mark.parametrize("bias", [0.0, 3.0])
+def test_limit_agrees_with_all_paths_within_it(num_tokens, num_frames, keywords, limit, bias):
+    log_probs = posteriors(2, num_frames, num_tokens)
+    log_probs[..., 0] += bias
+    log_probs = log_probs.log_softmax(-1)
+    limits = [max(1, limit - k % 2) for k in range(len(keywords))]
+    scorer = KeywordScorer(keywords, max_frames=limits)
+    confidence, start = scorer(log_probs)
+    for found, expected in zip(stream(scorer, log_probs), (confidence, start), strict=True):
+        assert torch.equal(found, expected)
+    for b, k in itertools.product(range(2), range(len(keywords))):
+        expected, expected_start = brute_force(log_probs[b], keywords[k], limits[k])
+        torch.testing.assert_close(confidence[b, k], expected, rtol=2e-5, atol=1e-9)
+        assert torch.equal(confidence[b, k] > 0, expected > 0)
+        reached = expected > 0
+        assert torch.equal(start[b, k][reached], expected_start[reached])
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 20])
+@pytest.mark.parametrize("searches_at_a_time", [3, 1024])
+def test_limit_agrees_with_a_search_of_each_window(limit, searches_at_a_time, monkeypatch):
+    # The fourth recording is constant: every start scores the same, so every path grows too old.
+    # In the third a token is impossible. Pieces and groups are made small: many of them meet.
+    monkeypatch.setattr(keyword_limit, "SEARCHES_AT_A_TIME", searches_at_a_time)
+    monkeypatch.setattr(keyword_module, "PIECES_AT_A_TIME", 1000)
+    log_probs = torch.cat(
+        [
+            quiet_posteriors(2, 130, 6),
+            posteriors(1, 130, 6),
+            torch.full((1, 130, 6), 1 / 6).log(),
+        ]
+    )
+    log_probs[2, 20:90, 2] = -torch.inf
+    keywords, limits = [[1, 2, 2, 3], [4], [5, 1]], [limit, max(1, limit // 2), limit + 3]
+    scorer = KeywordScorer(keywords, max_frames=limits)
+    confidence, start = scorer(log_probs)
+    for found, expected in zip(stream(scorer, log_probs), (confidence, start), strict=True):
+        assert torch.equal(found, expected)
+    for k, ids in enumerate(keywords):
+        expected, expected_start = windows(log_probs, ids, limits[k])
+        assert torch.equal(confidence[:, k], expected)
+        reached = expected > 0
+        assert torch.equal(start[:, k][reached], expected_start[reached])
+    lengths = torch.tensor([0, 5, 110, 130])
+    for b, length in enumerate(lengths.tolist()):
+        log_probs[b, length:] = torch.nan
+    padded, padded_start = scorer(log_probs, lengths)
+    for b, length in enumerate(lengths.tolist()):
+        assert torch.equal(padded[b, :, :length], confidence[b, :, :length])
+        assert torch.equal(padded_start[b, :, :length], start[b, :, :length])
+        assert padded[b, :, length:].eq(0).all() and padded_start[b, :, length:].eq(0).all()
+    scorer(torch.full((1, 60, 6), torch.nan))  # has no meaning, but ends
+
+
+def test_limit_that_does_not_bind_changes_no_bit():
+    log_probs = torch.cat([quiet_posteriors(2, 90, 5), posteriors(2, 90, 5)])
+    keywords = [[1, 2, 3], [4, 4]]
+    confidence, start = KeywordScorer(keywords)(log_probs)
+    age = torch.arange(90) - start + 1
+    assert age.max() > 45
+    for limits in ([90, 90], [int(age.max())] * 2, [1000, 400]):
+        limited, limited_start = KeywordScorer(keywords, max_frames=limits)(log_probs)
+        assert torch.equal(limited, confidence)
+        assert torch.equal(limited_start[confidence > 0], start[confidence > 0])
+    # where it binds, paths that are short enough anyway stay as they are
+    limited, limited_start = KeywordScorer(keywords, max_frames=[30, 30])(log_probs)
+    short = (age <= 30) & (confidence > 0)
+    assert torch.equal(limited[short], confidence[short])
+    assert torch.equal(limited_start[short], start[short])
+    assert (limited[age > 30] < confidence[age > 30]).any()
+    assert (limited <= confidence).all()
+    assert (torch.arange(90) - limited_start)[limited > 0].max() == 29
+
+
+def test_words_far_apart_are_no_keyword():
+    # 1 at frame 5 and 2 at frame 60, each certain: without a limit one detection, with it none.
+    probs = torch.full((1, 100, 3), 1e-4)
+    labels = torch.zeros(100, dtype=torch.long)
+    labels[5], labels[60] = 1, 2
+    probs[0, torch.arange(100), labels] = 1 - 2e-4
+    assert KeywordScorer([[1, 2]])(probs.log())[0].max() > 0.99
+    assert KeywordScorer([[1, 2]], max_frames=[56])(probs.log())[0].max() > 0.99
+    # the best that is left: one of them certain, the other at 1e-4 against the blank
+    found = KeywordScorer([[1, 2]], max_frames=[55])(probs.log())[0].max()
+    assert found == pytest.approx(1e-4**0.5, rel=1e-3)
+
+
+def test_longest_limit_stays_within_64_bits():
+    log_probs = quiet_posteriors(1, 2500, 4)
+    log_probs[:, :, 2] = -torch.inf
+    log_probs[:, 1200, 2] = 0.0
+    scorer = KeywordScorer([[1, 2, 2, 3], [1, 2, 3]], max_frames=[MAX_LIMIT_FRAMES] * 2)
+    confidence, start = scorer(log_probs)
+    for found, expected in zip(stream(scorer, log_probs), (confidence, start), strict=True):
+        assert torch.equal(found, expected)
+    assert confidence.isfinite().all() and confidence.max() <= 1.0
+    assert confidence[0, 0].eq(0).all()
+    assert confidence[0, 1, :1201].eq(0).all() and confidence[0, 1, 1201:2199].gt(0).all()
+    assert confidence[0, 1, 2199:].eq(0).all()
+
+
+@pytest.mark.parametrize("limits", [[], [5], [5, 0], [5, MAX_LIMIT_FRAMES + 1]])
+def test_refuses_what_is_no_limit(limits):
+    with pytest.raises(ValueError, match="max_frames: .* each of 2 keywords"):
+        KeywordScorer([[1], [2]], max_frames=limits)
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 4])
+def test_empty_recordings_with_a_limit(num_frames):
+    scorer = KeywordScorer([[1], [1, 2]], max_frames=[1, 2])
+    confidence, start = scorer(posteriors(2, num_frames, 3), torch.tensor([0, num_frames]))
+    assert confidence.shape == start.shape == (2, 2, num_frames)
+    assert confidence[0].eq(0).all()

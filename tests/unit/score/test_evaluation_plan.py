@@ -23,6 +23,7 @@ def model(tmp_path):
         info = {
             "checkpoint_sha256": file_sha256(folder / "avg_3.pt"),
             "decoder": "keyword",
+            "max_duration_s": "auto",
             "keywords": ["JARVIS"],
             "data_list": str(lists / split / "data.list"),
         }
@@ -55,6 +56,19 @@ def test_dev_chooses_its_own_thresholds(model):
 def test_another_decoder_has_a_folder_of_its_own(model):
     other = plan(model, decoder="prefix_beam")
     assert other.result_dir.name == "test_avg_3_prefix_beam" and not other.is_scored
+
+
+def test_another_longest_duration_is_scored_again(model):
+    assert not plan(model, max_duration_s=2.0).is_scored
+    assert not plan(model, max_duration_s=0.0).is_scored
+    for split in ("dev", "test"):  # scores from before there was a limit
+        path = model.parent / f"{split}_avg_3" / "score.json"
+        info = json.loads(path.read_text())
+        del info["max_duration_s"]
+        path.write_text(json.dumps(info))
+    assert not plan(model).is_scored and not plan(model).is_dev_scored
+    old = plan(model, max_duration_s=0.0)
+    assert old.is_scored and old.is_dev_scored
 
 
 @pytest.mark.parametrize("change", ["checkpoint", "keywords", "list", "damage"])

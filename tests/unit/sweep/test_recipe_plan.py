@@ -104,6 +104,7 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["num_average=many"], "--num_average: found 'many' .text.; expected an integer$"),
         (["bf16=yes"], "--bf16: found 'yes' .text.; expected true or false"),
         (["decoder=beam"], r"--decoder: found 'beam'; expected keyword \| prefix_beam"),
+        (["max_duration_s=2s"], "--max_duration_s: found '2s'; expected auto, seconds, or 0"),
         (["preset=balance"], "expected one of aggressive, .*, quick, list, ask"),
         (["corpus=kaldi"], "--corpus kaldi: needs --data_dir"),
         (["data_dir=nowhere"], "--data_dir nowhere: no such file or folder"),
