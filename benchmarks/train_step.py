@@ -19,6 +19,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from wekws.dataset.batch import Batch
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.vocabulary import BLANK_TOKEN, FILLER_TOKEN, Tokenizer, Vocabulary
 from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.consistency import ConsistencyConfig
 from wekws.distill.ctc import CtcConfig
@@ -27,6 +29,7 @@ from wekws.distill.guide import GuideConfig
 from wekws.distill.hidden import HiddenConfig
 from wekws.distill.inner_head import InnerConfig
 from wekws.distill.kd import KdConfig
+from wekws.distill.keyword_loss import KeywordConfig
 from wekws.distill.methods import DistillConfig, build_objective
 from wekws.distill.weight_average import WeightAverage
 from wekws.model.checkpoint import read_model_config
@@ -41,6 +44,20 @@ CONFIGS = {
     "teacher": "conf/fsmn_ctc_teacher.yaml",
     "student": "conf/fsmn_ctc_student_mini.yaml",
 }
+
+
+# Tokens of the keywords, those of six English words in letters.
+KEYWORD_LENGTHS = (8, 6, 11, 7, 9, 5)
+
+
+def make_label_set() -> LabelSet:
+    """Return labels of 18 letters, and keywords that are pieces of the alphabet."""
+    letters = "ABCDEFGHIJKLMNOPQR"
+    return LabelSet(
+        vocabulary=Vocabulary((BLANK_TOKEN, FILLER_TOKEN, *letters)),
+        tokenizer=Tokenizer(),
+        keywords=tuple(letters[i : i + length] for i, length in enumerate(KEYWORD_LENGTHS)),
+    )
 
 
 def make_model(name: str) -> KwsModel:
@@ -60,7 +77,8 @@ def make_batch(batch_size: int, num_frames: int) -> Batch:
         feat_lengths=lengths,
         labels=torch.randint(1, 20, (batch_size, 4), generator=generator),
         label_lengths=torch.full((batch_size,), 4),
-        is_keyword=torch.ones(batch_size, dtype=torch.bool),
+        holds_keyword=torch.rand(batch_size, len(KEYWORD_LENGTHS), generator=generator) < 0.1,
+        indices=torch.arange(batch_size),
         num_global=batch_size,
     )
 
@@ -73,6 +91,10 @@ class Option:
     """Distillation; None: plain CTC."""
     ctc: CtcConfig = CtcConfig()
     """CTC loss."""
+    keyword: KeywordConfig = KeywordConfig()
+    """Keyword term, for the keywords of ``make_label_set``."""
+    num_keywords: int = len(KEYWORD_LENGTHS)
+    """How many of them, the first ones."""
     accum_grad: int = 1
     """Number of parts that a batch is split into for gradient accumulation."""
     use_ema: bool = False
@@ -87,6 +109,11 @@ def with_kd(**values) -> Option:
     return Option(DistillConfig(kd=KdConfig(**values)))
 
 
+def with_keyword(num_keywords: int, softness: float = 0.1) -> Option:
+    config = KeywordConfig(weight=1.0, softness=softness)
+    return Option(keyword=config, num_keywords=num_keywords)
+
+
 def with_hidden(**values) -> Option:
     return Option(DistillConfig(hidden=HiddenConfig(weight=1.0, **values)))
 
@@ -95,6 +122,9 @@ FULL = DistillConfig()
 OPTIONS = {
     "CTC": Option(),
     "CTC, label smoothing": Option(ctc=CtcConfig(label_smoothing=0.01)),
+    "CTC + keyword, 2 words": with_keyword(2),
+    "CTC + keyword, 6 words": with_keyword(6),
+    "CTC + keyword, 6 words, best path": with_keyword(6, softness=0.0),
     "CTC, 4 parts": Option(accum_grad=4),
     "CTC, EMA": Option(use_ema=True),
     "CTC + KD": Option(FULL),
@@ -129,12 +159,15 @@ class Step:
         config = dataclasses.replace(
             config,
             ctc_conf=option.ctc,
+            keyword_conf=option.keyword,
             distill_conf=option.distill or FULL,
             training_config=dataclasses.replace(
                 config.training_config, accum_grad=option.accum_grad
             ),
         )
-        objective = build_objective(config, model, teacher)
+        labels = make_label_set()
+        labels = labels.with_keywords(labels.keywords[: option.num_keywords])
+        objective = build_objective(config, model, teacher, label_set=labels)
         parameters = [*model.parameters(), *objective.trained_parameters]
         self.parts = StepParts(
             process=Process(0, 1, torch.device("cpu")),
@@ -148,6 +181,8 @@ class Step:
         )
         self.average = WeightAverage(model, 0.999) if option.use_ema else None
         self.use_probe = option.use_probe
+        held = batch.holds_keyword[:, : option.num_keywords]
+        batch = dataclasses.replace(batch, holds_keyword=held)
         self.batch, self.generator = batch, torch.Generator().manual_seed(0)
 
     def __call__(self) -> None:

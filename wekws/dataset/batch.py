@@ -1,6 +1,6 @@
 """Padded features and labels of one training step.
 
-Axes: B batch, T frames of 10 ms, F mel bins, L labels.
+Axes: B batch, T frames of 10 ms, F mel bins, L labels, K keywords.
 """
 
 import dataclasses
@@ -24,10 +24,17 @@ class Batch:
     """(B, L) int64, padded with 0; L is at least 1."""
     label_lengths: torch.Tensor
     """(B,) int64, valid labels per utterance."""
-    is_keyword: torch.Tensor
-    """(B,) bool: the transcript contains one of the keywords."""
+    holds_keyword: torch.Tensor
+    """(B, K) bool: the transcript contains the keyword."""
+    indices: torch.Tensor
+    """(B,) int64, position of each utterance in the data set; -1 where two are joined."""
     num_global: int
     """Utterances of the whole step, all processes together."""
+
+    @property
+    def is_keyword(self) -> torch.Tensor:
+        """(B,) bool: the transcript contains one of the keywords."""
+        return self.holds_keyword.any(dim=1)
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on ``device``."""
@@ -49,5 +56,6 @@ class Batch:
             feat_lengths=change(self.feat_lengths),
             labels=change(self.labels),
             label_lengths=change(self.label_lengths),
-            is_keyword=change(self.is_keyword),
+            holds_keyword=change(self.holds_keyword),
+            indices=change(self.indices),
         )

@@ -56,15 +56,17 @@ def join_batches(
         second=second.labels,
         second_lengths=second.label_lengths,
     )
-    is_keyword = batch.is_keyword.clone()
-    is_keyword[at] |= second.is_keyword
+    holds_keyword, indices = batch.holds_keyword.clone(), batch.indices.clone()
+    holds_keyword[at] |= second.holds_keyword
+    indices[at] = -1
     return dataclasses.replace(
         batch,
         feats=feats,
         feat_lengths=feat_lengths,
         labels=labels,
         label_lengths=label_lengths,
-        is_keyword=is_keyword,
+        holds_keyword=holds_keyword,
+        indices=indices,
     )
 
 

@@ -72,6 +72,8 @@ class SpeechDataset:
         self._label_offsets = np.cumsum([0, *map(len, self.labels)])
         self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
         self._join_prob, self._seed, self._pool = join_prob, seed, pool
+        self.repeated: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        """Positions of the utterances that occur once more in each epoch."""
 
     def __len__(self) -> int:
         """Return the number of usable utterances."""
@@ -133,7 +135,8 @@ class SpeechDataset:
             feat_lengths=torch.from_numpy(feat_lengths),
             labels=torch.from_numpy(self._flat_labels[label_index]),
             label_lengths=torch.from_numpy(np.diff(self._label_offsets)[indices]),
-            is_keyword=torch.from_numpy(self.is_keyword[indices]),
+            holds_keyword=torch.from_numpy(self.holds_keyword[indices]),
+            indices=torch.from_numpy(indices),
             num_global=len(indices) if num_global is None else num_global,
         )
 
@@ -329,6 +332,7 @@ def epoch_plan(
         epoch=epoch,
         seed=seed,
         shuffle=shuffle,
+        repeated=dataset.repeated,
         batching=conf.batching,
         pool_batches=conf.pool_batches,
         world_size=world_size,

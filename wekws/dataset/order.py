@@ -1,7 +1,7 @@
 """Assignment of utterances to batches.
 
-The batches of an epoch depend on the lengths, the seed and the epoch only: every process computes
-the same ones and takes its share of each.
+The batches of an epoch depend on the lengths, the seed, the epoch and the repeated utterances only:
+every process computes the same ones and takes its share of each.
 """
 
 from typing import Literal
@@ -18,13 +18,15 @@ def plan_batches(
     epoch: int,
     seed: int,
     shuffle: bool,
+    repeated: np.ndarray | None = None,
     batching: Literal["random", "bucket"] = "random",
     pool_batches: int = 16,
     world_size: int = 1,
 ) -> list[np.ndarray]:
-    """Return the indices of each global batch of an epoch; every utterance occurs once.
+    """Return the indices of each global batch of an epoch; every utterance occurs.
 
     num_frames: (N,) lengths in this epoch.
+    repeated: indices of utterances that occur once more; None: none.
     batching, pool_batches: as in ``BatchConfig``.
     Without shuffle the longest utterances come first: batches have little padding, and a batch
     that does not fit into memory is the first one.
@@ -36,10 +38,14 @@ def plan_batches(
             f"{len(num_frames)} utterances for {world_size} processes; expected at least one per"
             " process"
         )
+    indices = np.arange(len(num_frames))
+    if repeated is not None:
+        indices = np.concatenate([indices, repeated])
     if not shuffle:
-        return _merge_small_last(longest_first(num_frames, batch_size), world_size)
+        places = longest_first(num_frames[indices], batch_size)
+        return _merge_small_last([indices[place] for place in places], world_size)
     rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(num_frames))
+    order = indices[rng.permutation(len(indices))]
     if batching == "bucket":
         pool_size = batch_size * pool_batches
         pools = [order[i : i + pool_size] for i in range(0, len(order), pool_size)]

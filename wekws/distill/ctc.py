@@ -57,7 +57,10 @@ class CtcTask(Method):
         super().__init__()
         self._smoothed_over, share = config.smoothed_over, config.label_smoothing
         always = as_schedule(1.0)
-        self.terms = (Term(name="ctc", group="task", weight=always, factor=1.0 - share),)
+        # Its figure in cv passes is cv_loss, which every run has.
+        self.terms = (
+            Term(name="ctc", group="task", weight=always, factor=1.0 - share, has_cv_figure=False),
+        )
         if share:
             self.terms += (
                 Term(

@@ -39,6 +39,10 @@ class TrainingRun(Protocol):
     def num_steps_done(self) -> int:
         """Optimiser steps since the start of the run."""
 
+    @property
+    def num_utterances(self) -> int:
+        """Utterances of the training set."""
+
     def scale_learning_rate(self, scale: float) -> None:
         """Multiply the whole learning-rate schedule by ``scale`` from here on."""
 
@@ -54,6 +58,12 @@ class TrainingRun(Protocol):
     def copy_from_first(self, model: nn.Module) -> None:
         """Give every process the weights of the first one."""
 
+    def max_over_peers(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the elementwise maximum of ``values`` over all processes."""
+
+    def repeat_utterances(self, indices: torch.Tensor) -> None:
+        """Let these training utterances occur once more in each epoch from here on; (M,)."""
+
     def log(self, kind: Kind, row: Mapping[str, Any]) -> None:
         """Write a row of ``metrics.jsonl``."""
 
@@ -61,8 +71,8 @@ class TrainingRun(Protocol):
 class TrainingHook:
     """Base of all hooks; every place does nothing unless it is overridden.
 
-    All that a hook does at an epoch's start follows from the epoch and the weights, so that a
-    resumed run continues as it was.
+    All that a hook does at an epoch's start follows from the epoch, the weights and its own state,
+    so that a resumed run continues as it was.
     """
 
     name: str = ""
@@ -77,6 +87,9 @@ class TrainingHook:
 
     def before_epoch(self, run: TrainingRun, epoch: int) -> None:
         """Called before each epoch."""
+
+    def after_epoch(self, run: TrainingRun, epoch: int) -> None:
+        """Called after the last step of each epoch, in all processes."""
 
     def after_step(self, run: TrainingRun) -> None:
         """Called after each optimiser step."""

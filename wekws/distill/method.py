@@ -4,7 +4,7 @@ A method is one file. It holds a ``MethodConfig`` (a section of the configuratio
 ``Method`` (its terms and what it trains) for a student and a teacher, and its health rules. The
 list of all methods is ``wekws.distill.methods``; nothing else names them.
 
-Axes: B batch, T frames, V vocabulary, L label length, N valid frames, C channels.
+Axes: B batch, T frames, V vocabulary, L label length, N valid frames, C channels, K keywords.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from wekws.dataset.label_set import LabelSet
 from wekws.distill.layer_pairs import AlignedPair, LayerPairs
 from wekws.distill.schedule import Schedule
 from wekws.distill.taps import ModelOutputs, StepOutputs
@@ -53,6 +54,10 @@ class LossTargets:
     """(B, L), padded with anything."""
     label_lengths: Tensor
     """(B,) labels per utterance."""
+    holds_keyword: Tensor | None = None
+    """(B, K) bool, whether the utterance contains each keyword; None: unknown."""
+    indices: Tensor | None = None
+    """(B,) position of each utterance in the data set, -1 where two are joined; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class MethodContext:
     """The sections of all methods."""
     make_layer_pairs: Callable[[], LayerPairs]
     """Pairs the layers of student and teacher."""
+    label_set: LabelSet | None = None
+    """Vocabulary and keywords of the run; None where only the models are known."""
 
     @cached_property
     def layer_pairs(self) -> LayerPairs:
@@ -132,6 +139,8 @@ class Method(nn.Module):
     """Whether its terms use the paired layers of ``distill_conf.hidden``."""
     student_paths: tuple[str, ...] = ()
     """Modules of the student whose outputs its terms use, besides paired layers."""
+    needs_confidences: bool = False
+    """Whether cv passes are to score the keywords exactly, and to log miss rates."""
     count_names: tuple[str, ...] = ()
     """Sums that ``values`` returns beside the terms, for ``figures``."""
 

@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wekws.dataset.label_set import LabelSet
 from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.consistency import ConsistencyConfig
 from wekws.distill.ctc import CtcConfig
@@ -17,6 +18,7 @@ from wekws.distill.hidden import HiddenConfig
 from wekws.distill.hook import TrainingHook
 from wekws.distill.inner_head import InnerConfig
 from wekws.distill.kd import KdConfig
+from wekws.distill.keyword_loss import HardNegatives, KeywordConfig
 from wekws.distill.layer_pairs import LayerPairs
 from wekws.distill.method import Group, Method, MethodConfig, MethodContext
 from wekws.distill.objective import Objective
@@ -90,6 +92,8 @@ class MethodSections:
 
     ctc_conf: CtcConfig = field(default_factory=CtcConfig)
     """The task's own loss."""
+    keyword_conf: KeywordConfig = field(default_factory=KeywordConfig)
+    """Misses and false alarms of the keywords, beside CTC, with and without a teacher."""
     distill_conf: DistillConfig = field(default_factory=DistillConfig)
     """Terms of distillation."""
     transplant: TransplantConfig = field(default_factory=TransplantConfig)
@@ -157,15 +161,17 @@ def build_objective(
     student: KwsModel,
     teacher: KwsModel | None = None,
     plan: StagePlan | None = None,
+    label_set: LabelSet | None = None,
 ) -> Objective:
     """Return the loss of a student, with the adapters and heads that its methods need.
 
     teacher: None for plain CTC. plan: the stages laid over the training; None: alpha alone.
+    label_set: of the run, for methods that train its keywords.
     Raises: ConfigError if a method does not fit the models, or a stage weighs a group of terms
     that has none.
     """
     config = sections.distill_conf
-    methods = {"ctc": sections.ctc_conf, **config.methods}
+    methods = {"ctc": sections.ctc_conf, "keyword": sections.keyword_conf, **config.methods}
 
     def make_layer_pairs() -> LayerPairs:
         assert teacher is not None, "methods that pair layers are not built without a teacher"
@@ -178,6 +184,7 @@ def build_objective(
         is_distilling=teacher is not None and (plan or config).is_distilling,
         sections=tuple(methods.values()),
         make_layer_pairs=make_layer_pairs,
+        label_set=label_set,
     )
     built: dict[str, Method] = {}
     for name, section in methods.items():
@@ -227,13 +234,15 @@ def build_hooks(
         hooks.append(growth)
     if plan is not None:
         hooks.append(StageHook(plan, lr))
+    if sections.keyword_conf.mined_share:
+        hooks.append(HardNegatives(sections.keyword_conf.mined_share))
     if ema_decay:
         hooks.append(WeightAverage(model, ema_decay))
     return tuple(hooks)
 
 
 def _all_sections() -> list[MethodConfig]:
-    return [CtcConfig(), *DistillConfig().methods.values()]
+    return [CtcConfig(), KeywordConfig(), *DistillConfig().methods.values()]
 
 
 TERM_GROUPS: dict[str, Group] = {

@@ -68,11 +68,12 @@ class Objective(nn.Module):
     @property
     def cv_terms(self) -> tuple[str, ...]:
         """Names of the terms beside CTC that cv passes compute."""
-        return tuple(
-            name
-            for name, (term, _) in self._terms.items()
-            if term.has_cv_figure and term.group != "task"
-        )
+        return tuple(name for name, (term, _) in self._terms.items() if term.has_cv_figure)
+
+    @property
+    def needs_confidences(self) -> bool:
+        """Whether cv passes are to score the keywords."""
+        return any(method.needs_confidences for method in self.methods.values())
 
     @property
     def trained_parameters(self) -> list[nn.Parameter]:

@@ -28,7 +28,8 @@ class Stage:
     epochs: int
     """Share of the training (see ``StagePlan``), at least 1."""
     task: float = 1.0
-    """Weight of the terms that use the labels (ctc, its smoothing, the inner head's ctc), >= 0."""
+    """Weight of the terms that use the labels (ctc, its smoothing, keyword, the inner head's ctc),
+    >= 0."""
     distillation: float = 0.0
     """Weight of the terms on posteriors (kd, guide, inner_kd, consistency), >= 0."""
     feature: float = 0.0

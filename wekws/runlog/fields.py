@@ -21,7 +21,8 @@ accuracies in [0, 1].
     cv        every epoch             cv_loss, cv_TERM, cv_accuracy, cv_keyword_accuracy,
                                       cv_blank_share, cv_filler_share, cv_same_output_share;
                                       train_TERM, train_loss: means over the epoch; lr, seconds,
-                                      stage
+                                      stage; with the keyword term cv_miss_rate (mean),
+                                      cv_miss_rate_KEYWORD at 0.5 false alarms per hour
     health    a problem begins/ends   problem, state (began | ended), text
 """
 

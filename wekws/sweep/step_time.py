@@ -67,7 +67,8 @@ def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int
         feat_lengths=lengths,
         labels=labels,
         label_lengths=num_labels,
-        is_keyword=torch.zeros(num, dtype=torch.bool),
+        holds_keyword=torch.zeros(num, 0, dtype=torch.bool),
+        indices=torch.arange(num),
         num_global=num,
     )
 

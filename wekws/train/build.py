@@ -121,7 +121,8 @@ def assemble(
     plan, training = config.stage_plan, config.training_config
     if plan is not None:
         require_modules(plan, config.model)
-    objective = build_objective(config, model, teacher, plan).to(process.device)
+    labels = data[0].label_set
+    objective = build_objective(config, model, teacher, plan, labels).to(process.device)
     optimizer = make_optimizer(config, model, objective)
     hooks = build_hooks(
         config,

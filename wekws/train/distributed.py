@@ -93,6 +93,13 @@ def add_over_peers(process: Process, values: Tensor) -> Tensor:
     return values
 
 
+def max_over_peers(process: Process, values: Tensor) -> Tensor:
+    """Return the elementwise maximum of ``values`` over all processes."""
+    if process.world_size > 1:
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
 def add_gradients(process: Process, parameters: Sequence[nn.Parameter]) -> None:
     """Sum the gradients of all processes in place, in one message.
 

@@ -2,8 +2,8 @@
 
 ``fit`` is the loop over epochs; below it are the epoch, the step, the loss, and the cv pass.
 Nothing random is carried from step to step: the order of an epoch and the masks of a step come
-from (seed, epoch, step), so that a run resumed at the start of an epoch repeats the uninterrupted
-run, to the last bit on one CPU.
+from (seed, epoch, step) and from the state of the hooks, so that a run resumed at the start of an
+epoch repeats the uninterrupted run, to the last bit on one CPU.
 """
 
 import logging
@@ -33,7 +33,7 @@ from wekws.runlog.fields import Kind
 from wekws.runlog.health import health_changes
 from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train.cv_figures import CvSums
-from wekws.train.distributed import Process, add_gradients, copy_from_first
+from wekws.train.distributed import Process, add_gradients, copy_from_first, max_over_peers
 from wekws.train.epoch_checkpoint import save_epoch, save_final
 from wekws.train.gradient_probe import GradientProbe
 from wekws.train.layer_norms import LayerNorms
@@ -121,6 +121,11 @@ class Run(StepParts):
         """Optimiser steps since the start of the run."""
         return self.counters.num_steps
 
+    @property
+    def num_utterances(self) -> int:
+        """Utterances of the training set."""
+        return len(self.train_set)
+
     def scale_learning_rate(self, scale: float) -> None:
         """Multiply the whole learning-rate schedule by ``scale`` from here on."""
         self.learning_rate.scale = scale
@@ -140,6 +145,14 @@ class Run(StepParts):
     def copy_from_first(self, model: nn.Module) -> None:
         """Give every process the weights of the first one."""
         copy_from_first(self.process, model)
+
+    def max_over_peers(self, values: Tensor) -> Tensor:
+        """Return the elementwise maximum of ``values`` over all processes."""
+        return max_over_peers(self.process, values)
+
+    def repeat_utterances(self, indices: Tensor) -> None:
+        """Let these training utterances occur once more in each epoch from here on; (M,)."""
+        self.train_set.repeated = indices.numpy()
 
     def log(self, kind: Kind, row: Mapping[str, Any]) -> None:
         """Write a row of ``metrics.jsonl``."""
@@ -183,6 +196,8 @@ def fit(run: Run) -> None:
         for hook in run.hooks:
             hook.before_epoch(run, epoch)
         trained = train_epoch(run, epoch)
+        for hook in run.hooks:
+            hook.after_epoch(run, epoch)
         figures = {"lr": run.learning_rate.current, **evaluate(run, run.kept_model), **trained}
         run.learning_rate.after_epoch(figures["cv_loss"])
         notes = [hook.epoch_notes(epoch) for hook in run.hooks]
@@ -238,7 +253,8 @@ def train_epoch(run: Run, epoch: int) -> dict[str, float]:
     total = num_steps(run, epoch)
     run.model.train()
     names = run.objective.active_terms(epoch / config.max_epoch)
-    num_left = (config.max_epoch - epoch) * len(run.train_set)
+    num_each = len(run.train_set) + len(run.train_set.repeated)
+    num_left = (config.max_epoch - epoch) * num_each
     means = RunningMeans(run.objective, names, process=run.process, num_utterances_left=num_left)
     layers = LayerNorms(run.model, run.objective)
     is_quiet = not (run.process.is_first and sys.stderr.isatty())
@@ -400,6 +416,8 @@ def evaluate(
     confidences: collects the outputs of every batch.
     """
     names = run.objective.cv_terms if terms is None else tuple(terms)
+    if terms is None and run.objective.needs_confidences:
+        confidences = KeywordConfidences(run.cv_set)
     was_training = model.training
     model.eval()
     run.objective.eval()
@@ -420,7 +438,10 @@ def evaluate(
         sums.add(outputs.student.logits, inputs, is_keyword, values)
     model.train(was_training)
     run.objective.train()
-    return sums.figures(run.process)
+    figures = sums.figures(run.process)
+    if terms is None and confidences is not None:
+        figures |= confidences.miss_rates(run.process)
+    return figures
 
 
 def training_batches(run: Run, epoch: int) -> Iterator[Batch]:

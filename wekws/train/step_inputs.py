@@ -3,6 +3,7 @@
 Axes: B batch, T frames, D model input, L label length.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,17 +34,23 @@ class StepInputs:
     """(B, L)."""
     label_lengths: Tensor
     """(B,)."""
+    holds_keyword: Tensor
+    """(B, K)."""
+    indices: Tensor
+    """(B,)."""
     num_global: int
     """Utterances of the whole step, all processes and parts together."""
 
     @property
     def targets(self) -> LossTargets:
         """Labels and lengths, for the loss."""
-        return LossTargets(self.lengths, self.labels, self.label_lengths)
+        return LossTargets(
+            self.lengths, self.labels, self.label_lengths, self.holds_keyword, self.indices
+        )
 
     def parts(self, num: int) -> Iterator["StepInputs"]:
         """Yield the utterances in at most ``num`` parts of about the same number."""
-        names = ("student", "teacher", "second_view", "lengths", "labels", "label_lengths")
+        names = [f.name for f in dataclasses.fields(self) if f.name != "num_global"]
         chunks = (getattr(self, name).chunk(num) for name in names)
         for part in zip(*chunks, strict=True):
             yield StepInputs(**dict(zip(names, part, strict=True)), num_global=self.num_global)
@@ -88,6 +95,8 @@ class InputMaker:
             lengths=lengths,
             labels=batch.labels,
             label_lengths=batch.label_lengths,
+            holds_keyword=batch.holds_keyword,
+            indices=batch.indices,
             num_global=batch.num_global,
         )
 

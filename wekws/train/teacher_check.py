@@ -1,4 +1,4 @@
-"""A check of the teacher on dev, before a student is distilled from it."""
+"""Confidences of the keywords on dev: a check of the teacher, and miss rates of a model."""
 
 import logging
 from collections import Counter
@@ -17,6 +17,8 @@ from wekws.train.distributed import Process, add_over_peers
 
 logger = logging.getLogger(__name__)
 
+# Budget of the miss rates in cv passes; a usual one for a wake word.
+FALSE_ALARMS_PER_HOUR = 0.5
 # Chance is 0.5. Below 0.75, one positive in four has a lower confidence than a random negative.
 MIN_SEPARATION = 0.75
 # An empty output has 0 of the tokens right; below a tenth a model has learnt next to nothing.
@@ -37,6 +39,8 @@ class KeywordConfidences:
         }
         self._row = {key: i for i, key in enumerate(cv_set.keys)}
         self._is_negative = ~cv_set.is_keyword
+        hop_ms = cv_set.config.fbank_conf.frame_shift
+        self._negative_hours = float(cv_set.num_frames[self._is_negative].sum()) * hop_ms / 3.6e6
         self._best = np.zeros((len(cv_set), len(self._held)))
         ids = [list(map(int, ids)) for ids, _ in self._held.values()]
         self._scorer = KeywordScorer(ids) if ids else None
@@ -55,12 +59,34 @@ class KeywordConfidences:
         separation: share of the pairs of a positive and a negative in which the positive has the
         higher confidence (ties count half); 0.5 is chance.
         """
-        whole = torch.from_numpy(self._best).to(process.device)
-        best = add_over_peers(process, whole).cpu().numpy()
+        best = self._whole(process)
         found = {}
         for column, (keyword, (_, is_positive)) in enumerate(self._held.items()):
             found[keyword] = _describe(best[is_positive, column], best[self._is_negative, column])
         return found
+
+    def miss_rates(self, process: Process) -> dict[str, float]:
+        """Return the share of positives that are missed at ``FALSE_ALARMS_PER_HOUR``.
+
+        cv_miss_rate_KEYWORD for each keyword, and cv_miss_rate, their mean; nothing without
+        keywords. The threshold is the lowest with no more false alarms than that, at most one per
+        utterance without keywords; with less than 2 h of them, there is no false alarm at all.
+        """
+        best = self._whole(process)
+        num_alarms = int(FALSE_ALARMS_PER_HOUR * self._negative_hours)
+        rates = {}
+        for column, (keyword, (_, is_positive)) in enumerate(self._held.items()):
+            negatives = np.sort(best[self._is_negative, column])[::-1]
+            threshold = negatives[num_alarms] if num_alarms < len(negatives) else 0.0
+            missed = best[is_positive, column] <= threshold
+            rates[f"cv_miss_rate_{keyword}"] = float(missed.mean())
+        mean = {"cv_miss_rate": float(np.mean(list(rates.values())))} if rates else {}
+        return mean | rates
+
+    def _whole(self, process: Process) -> np.ndarray:
+        """Return the confidences of all processes, (N, K)."""
+        whole = torch.from_numpy(self._best).to(process.device, copy=True)
+        return add_over_peers(process, whole).cpu().numpy()
 
 
 def _describe(positives: np.ndarray, negatives: np.ndarray) -> dict[str, float]:

@@ -54,6 +54,9 @@ def test_a_data_set_joins_features_labels_and_keyword_marks(data_list):
         assert torch.equal(batch.feats[row, : batch.feat_lengths[row]], feats)
         assert batch.labels[row, : batch.label_lengths[row]].tolist() == labels
         assert batch.is_keyword[row] == any(bool(part.is_keyword[0]) for part in parts)
+        held = parts[0].holds_keyword[0] | parts[1].holds_keyword[0]
+        assert torch.equal(batch.holds_keyword[row], held)
+    assert batch.indices.tolist() == [-1, -1] and plain.batch([4, 0]).indices.tolist() == [4, 0]
     assert batch.num_global == 2
 
 

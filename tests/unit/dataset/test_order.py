@@ -43,6 +43,15 @@ def test_order_is_the_seeds_and_the_epochs():
         assert not np.array_equal(np.concatenate(first), np.concatenate(other))
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_repeated_utterances_occur_twice(shuffle):
+    repeated = np.array([3, 40])
+    batches = plan(50, 8, shuffle=shuffle, repeated=repeated)[1]
+    assert sorted(np.concatenate(batches)) == sorted([*range(50), 3, 40])
+    none = plan(50, 8, shuffle=shuffle, repeated=repeated[:0])[1]
+    assert all(map(np.array_equal, none, plan(50, 8, shuffle=shuffle)[1]))
+
+
 def test_evaluation_is_sorted_longest_first():
     lengths, whole = plan(50, 8, shuffle=False)
     assert (np.diff(lengths[np.concatenate(whole)]) <= 0).all()

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.method import LossInputs, LossTargets
 from wekws.distill.methods import MethodSections, build_objective
 from wekws.distill.taps import ModelOutputs, StepOutputs, forward_tapped
@@ -72,12 +74,22 @@ def tiny_model(seed=0, **changes):
     return model(seed, TINY, output_dim=5, input_dim=4, has_cmvn=False, **changes)
 
 
-def objective_of(config, ctc=None, *, has_teacher=True, plan=None, student=None, teacher=None):
-    """The objective of a student and a teacher, by default two tiny models."""
+def tiny_labels(*keywords):
+    """Labels of a tiny model: the letters A, B and C are tokens 2, 3 and 4."""
+    vocabulary = Vocabulary(("<blk>", "<filler>", *"ABC"))
+    return LabelSet(vocabulary=vocabulary, tokenizer=Tokenizer(), keywords=keywords)
+
+
+def objective_of(
+    config, ctc=None, *, keyword=None, has_teacher=True, plan=None, student=None, teacher=None
+):
+    """The objective of a student and a teacher, by default two tiny models; the keyword is AB."""
     sections = {"distill_conf": config} | ({} if ctc is None else {"ctc_conf": ctc})
+    sections |= {} if keyword is None else {"keyword_conf": keyword}
     if has_teacher:
         teacher = teacher or tiny_model(1)
-    return build_objective(MethodSections(**sections), student or tiny_model(), teacher, plan)
+    student = student or tiny_model()
+    return build_objective(MethodSections(**sections), student, teacher, plan, tiny_labels("AB"))
 
 
 def outputs_of(objective, student, teacher, x, lengths):
@@ -92,7 +104,11 @@ def two_utterances():
     """Input (2, 6, 4) and labels of two utterances, the second with 2 frames of padding."""
     x = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
     targets = LossTargets(
-        torch.tensor([6, 4]), torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1])
+        torch.tensor([6, 4]),
+        torch.tensor([[2, 3], [3, 0]]),
+        torch.tensor([2, 1]),
+        torch.tensor([[True], [False]]),
+        torch.arange(2),
     )
     return x, targets
 

@@ -18,6 +18,7 @@ from wekws.distill.guide import GuideConfig
 from wekws.distill.hidden import HiddenConfig
 from wekws.distill.inner_head import InnerConfig
 from wekws.distill.kd import KdConfig
+from wekws.distill.keyword_loss import HardNegatives, KeywordConfig
 from wekws.distill.layer_pairs import HiddenPair
 from wekws.distill.method import LossInputs
 from wekws.distill.methods import (
@@ -37,6 +38,7 @@ from wekws.errors import ConfigError
 PACKAGE = Path(wekws.__file__).parent
 # Every method at once.
 SMOOTHED = CtcConfig(label_smoothing=0.1)
+KEYWORD = KeywordConfig(weight=0.5)
 EVERYTHING = DistillConfig(
     alpha=0.4,
     consistency=ConsistencyConfig(weight=0.5),
@@ -52,7 +54,9 @@ EVERYTHING = DistillConfig(
 def full_step():
     """An objective with every method, and outputs and targets of two utterances."""
     student, teacher = tiny_model(linear_dim=6), tiny_model(1)
-    objective = objective_of(EVERYTHING, SMOOTHED, student=student, teacher=teacher)
+    objective = objective_of(
+        EVERYTHING, SMOOTHED, keyword=KEYWORD, student=student, teacher=teacher
+    )
     x, targets = two_utterances()
     outputs = StepOutputs(
         forward_tapped(student, x, targets.lengths, objective.student_paths),
@@ -63,12 +67,13 @@ def full_step():
 
 
 def test_every_term_has_one_name_and_one_group():
-    sections = [CtcConfig(), *DistillConfig().methods.values()]
+    sections = [CtcConfig(), KeywordConfig(), *DistillConfig().methods.values()]
     names = [name for section in sections for name in section.term_groups]
     assert len(names) == len(set(names))
     assert {
         "ctc": "task",
         "smoothing": "task",
+        "keyword": "task",
         "consistency": "distillation",
         "kd": "distillation",
         "guide": "distillation",
@@ -82,7 +87,7 @@ def test_every_term_has_one_name_and_one_group():
 
 def test_methods_add_the_terms_that_their_sections_declare(step):
     objective, _, _ = step
-    sections = {"ctc": SMOOTHED, **EVERYTHING.methods}
+    sections = {"ctc": SMOOTHED, "keyword": KEYWORD, **EVERYTHING.methods}
     assert objective.methods.keys() == sections.keys()
     for name, method in objective.methods.items():
         assert method.terms, name
@@ -95,14 +100,21 @@ def test_the_objective_with_every_method(step):
     weights = objective.weights(0.0)
     # Task terms first, then the order of the sections: that of the log.
     assert list(weights) == [
-        *("ctc", "smoothing", "inner_ctc", "consistency", "kd", "guide"),
+        *("ctc", "smoothing", "keyword", "inner_ctc", "consistency", "kd", "guide"),
         *("hidden", "gate", "adversarial", "inner_kd"),
     ]
-    assert objective.task_terms == ("ctc", "smoothing", "inner_ctc")
-    expected = {"ctc": 0.36, "smoothing": 0.04, "inner_ctc": 0.2, "kd": 0.6, "guide": 0.3}
+    assert objective.task_terms == ("ctc", "smoothing", "keyword", "inner_ctc")
+    expected = {
+        "ctc": 0.36,
+        "smoothing": 0.04,
+        "keyword": 0.2,
+        "inner_ctc": 0.2,
+        "kd": 0.6,
+        "guide": 0.3,
+    }
     expected |= {"inner_kd": 0.3, "consistency": 0.3, "hidden": 0.3, "adversarial": 0.3}
     assert weights == pytest.approx(expected | {"gate": 0.2 * 0.3})
-    assert objective.cv_terms == ("kd", "guide", "hidden", "inner_kd")
+    assert objective.cv_terms == ("keyword", "kd", "guide", "hidden", "inner_kd")
     loss = objective(outputs, targets, 2, 0.0)
     assert list(loss.terms) == list(weights)
     total = sum(weights[name] * value.item() for name, value in loss.terms.items())
@@ -175,7 +187,7 @@ def imported_modules(path):
     return {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
-SECTIONS = {"ctc", *DistillConfig().methods}
+SECTIONS = {"ctc", "keyword", *DistillConfig().methods}
 METHOD_MODULES = {type(section).__module__ for section in DistillConfig().methods.values()}
 
 
@@ -297,10 +309,10 @@ def test_weight_of_a_method_follows_its_own_schedule():
     [
         ({}, None, 0.0, [TeacherWeights]),
         (
-            {"progressive": GROWS},
+            {"progressive": GROWS, "keyword_conf": KeywordConfig(weight=1.0, mined_share=0.1)},
             StagePlan([Stage(name="task", epochs=1)], 4),
             0.9,
-            [TeacherWeights, GrowthHook, StageHook, WeightAverage],
+            [TeacherWeights, GrowthHook, StageHook, HardNegatives, WeightAverage],
         ),
     ],
 )

@@ -27,6 +27,7 @@ EVERYTHING = [
     "training_config.log_interval=1",
     "optim_conf.weight_decay=0.01",
     "ctc_conf.label_smoothing=0.01",
+    "keyword_conf={weight: 0.2, mined_share: 0.2}",
     "distill_conf.alpha=cosine_growth",
     "distill_conf.temperature={shape: linear, start: 6, end: 3}",
     "distill_conf.teacher_view=clean",
@@ -105,7 +106,9 @@ def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
             *(f"adversarial.networks.{pair}.{layer}" for pair in (0, 1) for layer in (0, 2)),
         )
         for part in ("weight", "bias")
-    }
+    } | {"keyword.shift"}
+    mined = [state["hooks"]["hard_negatives"]["mined"] for state in states]
+    assert torch.equal(*mined) and len(mined[0]) == 4
     student = load_model(whole / "final.pt")
     exported = torch.load(whole / "final.pt", weights_only=True)
     assert exported.keys() == student.state_dict().keys()
@@ -114,16 +117,17 @@ def test_everything_at_once_interrupted_in_mid_schedule_equals_uninterrupted(
 
 def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
     assert distill(tmp_path / "run", EVERYTHING) == 0
-    task = ("ctc", "smoothing", "inner_ctc")
+    task = ("ctc", "smoothing", "keyword", "inner_ctc")
     taught = ("kd", "guide", "hidden", "gate", "inner_kd", "consistency", "adversarial")
     names = (*task, *taught)
     steps = rows_of(tmp_path / "run", "step")
-    # 20 utterances in steps of 2 x 4: 3 an epoch, 3 epochs.
+    # 20 utterances (and 4 mined ones after the first epoch) in steps of 2 x 4: 3 per epoch.
     assert len(steps) == 9
     for index, row in enumerate(steps):
         assert row["temperature"] == pytest.approx(6 - 3 * index / 9)
         weights = {"ctc": 0.99 * row["alpha"], "smoothing": 0.01 * row["alpha"]}
         weights |= {"inner_ctc": 0.3 * row["alpha"], "guide": 0.5 * (1.0 - row["alpha"])}
+        weights["keyword"] = 0.2 * row["alpha"]
         weights["adversarial"] = 0.1 * (1.0 - row["alpha"])
         for name, weight in weights.items():
             assert row[f"weighted_{name}"] == pytest.approx(weight * row[name], rel=1e-5)
@@ -217,7 +221,7 @@ def test_an_accumulating_run_has_the_steps_of_the_large_batch(train_arguments, t
 
 def test_parts_cover_every_utterance_once():
     column = torch.arange(5)
-    names = ("student", "teacher", "second_view", "lengths", "labels", "label_lengths")
+    names = [f.name for f in dataclasses.fields(StepInputs) if f.name != "num_global"]
     inputs = StepInputs(**dict.fromkeys(names, column), num_global=5)
     parts = [part.lengths.tolist() for part in inputs.parts(2)]
     assert parts == [[0, 1, 2], [3, 4]] and len(list(inputs.parts(9))) == 5
@@ -243,7 +247,7 @@ def test_a_teacher_of_weight_0_is_left_out_of_the_step(distill, tmp_path, monkey
     inputs = first_inputs(run)
     assert inputs.teacher is inputs.student and inputs.second_view is inputs.student
     loss = loop.backward(run, inputs, 0.5)
-    assert loss.terms.keys() == {"ctc", "smoothing", "inner_ctc"}
+    assert loss.terms.keys() == {"ctc", "smoothing", "keyword", "inner_ctc"}
 
 
 def test_two_views_want_masks_to_differ_by(distill, tmp_path):

@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import open_dataset
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
@@ -24,6 +25,7 @@ ALONE = Process(0, 1, torch.device("cpu"))
 class FourUtterances:
     """A set of four: A in the first two, B in the second and third, none in the last."""
 
+    config = DatasetConfig()
     keys = ("a", "ab", "b", "none")
     # C is nothing but filler.
     label_set = LabelSet(
@@ -56,6 +58,26 @@ def test_confidences_are_those_of_the_keyword_search_whatever_the_order():
     assert figures["A"]["negative_median"] == pytest.approx(float(negative))
     assert figures["A"]["separation"] == float((a > negative).float().mean())
     assert figures["B"]["mean"] == pytest.approx(float(expected[1:3, 1].mean()))
+
+
+def peaks(*probs):
+    """Logits of one frame each, with the probability of token 2 (keyword A)."""
+    return torch.tensor([[[1 - p - 2e-4, 1e-4, p, 1e-4]] for p in probs]).log()
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(1.9, 0.5), (2.1, 0.0)])
+def test_miss_rate_at_half_a_false_alarm_per_hour(hours, expected):
+    # A in the first two, confidence 0.9 and 0.3; 0.4 in the only one without keywords. Below 2 h
+    # no false alarm is allowed, and 0.3 is missed; above, one is.
+    dataset = FourUtterances()
+    dataset.num_frames = torch.tensor([3, 4, 6, round(hours * 360_000)]).numpy()
+    confidences = KeywordConfidences(dataset)
+    logits = peaks(0.9, 0.3, 0.1, 0.4)
+    confidences.add(FourUtterances.keys, logits, torch.ones(4, dtype=torch.long))
+    rates = confidences.miss_rates(ALONE)
+    assert rates["cv_miss_rate_A"] == expected
+    assert rates["cv_miss_rate"] == (rates["cv_miss_rate_A"] + rates["cv_miss_rate_B"]) / 2
+    assert rates == confidences.miss_rates(ALONE)
 
 
 def test_labels_are_described_by_the_frame_and_the_utterance():
