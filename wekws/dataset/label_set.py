@@ -1,7 +1,6 @@
 """The label set of a model: vocabulary, tokenizer and keywords."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -79,9 +78,3 @@ class LabelSet:
                 "make the dictionary with this keyword"
             )
         return [ids[token] for token in tokens]
-
-    def with_keywords(self, keywords: Sequence[str]) -> "LabelSet":
-        """Return the same vocabulary and tokenizer with other keywords."""
-        return LabelSet(
-            vocabulary=self.vocabulary, tokenizer=self.tokenizer, keywords=tuple(keywords)
-        )

@@ -1,5 +1,6 @@
 """From a Kaldi folder to lists, dictionary and validation, through the commands."""
 
+import dataclasses
 import json
 import shutil
 
@@ -217,7 +218,7 @@ def test_the_same_from_python(corpus, tmp_path):
         train / "wav.scp", train / "text", data_list=train / "data.list"
     )
     assert [utterance.duration for utterance in utterances] == [1.0, 1.0]
-    labels = LabelSet.load(tmp_path / "dict.txt").with_keywords(["JARVIS"])
+    labels = dataclasses.replace(LabelSet.load(tmp_path / "dict.txt"), keywords=("JARVIS",))
     report = validate(tmp_path / "data", labels, DatasetConfig().front_end)
     assert report.summary() == "0 errors, 0 warnings"
     stats = cmvn_stats.compute_cmvn(
