@@ -34,6 +34,9 @@ class Porcupine:
     at which it is detected, so that a threshold of 0.4 is a sensitivity of 0.6. A lower
     sensitivity detects a part of what a higher one does: they are tried from the highest to the
     first that detects nothing. CPU time is that of the highest one.
+
+    The library leaves the keyword files open each time a detector is made. So there is one per
+    sensitivity, and a second of silence before each recording clears its state.
     """
 
     package = "pvporcupine"
@@ -42,36 +45,39 @@ class Porcupine:
     def __init__(self, keywords: list[str], sensitivities: list[float]) -> None:
         import pvporcupine
 
-        self._create = pvporcupine.create
         built_in = set(pvporcupine.KEYWORDS)
         self.keywords = [word for word in keywords if word.lower() in built_in]
         self.missing = {
             word: "not a built-in keyword" for word in keywords if word.lower() not in built_in
         }
-        self._sensitivities = sorted(sensitivities, reverse=True)
+        names = [word.lower() for word in self.keywords]
+        self._detectors = {
+            sensitivity: pvporcupine.create(
+                keywords=names, sensitivities=[sensitivity] * len(names)
+            )
+            for sensitivity in (sorted(sensitivities, reverse=True) if names else ())
+        }
 
     def detect(self, samples: array.array) -> tuple[list[Event], float]:
         events: list[Event] = []
         first_cpu_s = None
-        for sensitivity in self._sensitivities:
+        for sensitivity, detector in self._detectors.items():
+            self._run(detector, array.array("h", bytes(2 * SAMPLE_RATE_HZ)))
             began = time.process_time()
-            found = self._run(samples, sensitivity)
+            found = self._run(detector, samples)
             first_cpu_s = first_cpu_s or time.process_time() - began
             events += [(k, round(1 - sensitivity, 6), end_s) for k, end_s in found]
             if not found:
                 break
         return events, first_cpu_s or 0.0
 
-    def _run(self, samples: array.array, sensitivity: float) -> list[tuple[int, float]]:
-        names = [word.lower() for word in self.keywords]
-        handle = self._create(keywords=names, sensitivities=[sensitivity] * len(names))
-        size = handle.frame_length
+    def _run(self, detector: Any, samples: array.array) -> list[tuple[int, float]]:
+        size = detector.frame_length
         found = []
         for start in range(0, len(samples) - size + 1, size):
-            keyword = handle.process(samples[start : start + size])
+            keyword = detector.process(samples[start : start + size])
             if keyword >= 0:
                 found.append((keyword, (start + size) / SAMPLE_RATE_HZ))
-        handle.delete()
         return found
 
 

@@ -539,7 +539,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--budgets", default="0.5,1", help="false alarms per hour and keyword [%(default)s]")
     add(
-        "--sensitivities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0",
+        "--sensitivities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
         help="sensitivities of Porcupine to try [%(default)s]",
     )  # fmt: skip
     add(
