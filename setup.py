@@ -21,7 +21,7 @@ setup(
         "numpy>=1.26",
         "pyyaml>=6.0",
         "matplotlib>=3.8",
-        "soundfile>=0.12",
+        "soundfile>=0.13",
         "tqdm>=4.66",
         "tensorboard>=2.16",
         "pypinyin>=0.51",

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from wekws.config import parse_section
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.log import run
 from wekws.score.det import budgets_from_text
 from wekws.sweep.grid import PlannedRun, available_devices, planned_runs, run_all
@@ -34,6 +36,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {state:<5} {item.run_dir} seed {item.job.seed}: {item.job.variant}")
     if args.list:
         return 0
+    for _, _, runs in planned:
+        for item in runs:
+            section = item.variant.content.get("dataset_conf")
+            parse_section(DatasetConfig, section, item.job.variant).check_folders()
     budgets = budgets_from_text(args.budgets)
     teacher_dirs = [
         score_teacher(path, lists=args.lists, test_lists=args.test_lists, out_dir=args.out_dir)

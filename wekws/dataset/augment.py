@@ -1,4 +1,4 @@
-"""Augmentation of waveforms (speed, room, noise, gain) and of features (SpecAugment).
+"""Augmentation of waveforms (speed, room, noise, level, codec) and of features (SpecAugment).
 
 Axes: B batch, T frames, F features. Waveforms are float32 (N,) in [-1, 1]. All random numbers
 come from the generator that the caller passes, so the same generator state gives the same bytes.
@@ -6,7 +6,7 @@ come from the generator that the caller passes, so the same generator state give
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -15,10 +15,20 @@ import numpy as np
 import torch
 import torchaudio.functional
 
+from wekws.dataset.codecs import OPUS_KBPS, opus, telephone
+from wekws.dataset.rooms import (
+    fast_fft_size,
+    mean_power,
+    reverberate,
+    room_impulse_response,
+    shoebox_impulse_response,
+)
 from wekws.errors import ConfigError
 
 NoisePool = Callable[[int, np.random.Generator], np.ndarray]
 """Function (number of samples, generator) -> that many samples of noise, at any level."""
+RoomPool = Callable[[np.random.Generator], np.ndarray]
+"""Function (generator) -> a recorded impulse response that begins with the direct sound."""
 
 _EXPONENTS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 # 20 Hz at 16 kHz. The spectrum is flat below it; otherwise most of the power of brown noise would
@@ -62,8 +72,9 @@ class AugmentConfig:
     """Share of utterances to which noise is added, 0 to 1."""
     noise_snr_db: tuple[float, float] = (0.0, 15.0)
     """Range of the signal-to-noise ratio in dB."""
-    noise_dir: str = ""
-    """Folder of noise recordings, one more kind beside noise_kinds; empty: none."""
+    noise_dir: str | dict[str, float] = ""
+    """Folder of noise recordings, one more kind beside noise_kinds; empty: none. Or several with
+    their weights, such as {data/noise: 2, data/music: 0.5}; each of noise_kinds weighs 1."""
     noise_kinds: tuple[Literal["white", "pink", "brown", "babble"], ...] = (
         "white",
         "pink",
@@ -74,7 +85,24 @@ class AugmentConfig:
     reverb_prob: float = 0.0
     """Share of utterances to which reverberation is added, 0 to 1."""
     reverb_rt60_s: tuple[float, float] = (0.1, 0.6)
-    """Range of the reverberation time (60 dB) in seconds, > 0."""
+    """Range of the reverberation time (60 dB) of simulated rooms in seconds, > 0."""
+    room_kinds: tuple[Literal["diffuse", "shoebox"], ...] = ("diffuse",)
+    """Kinds of simulated rooms, drawn with equal probability. diffuse: direct sound and noise that
+    decays; shoebox: mirror images in a rectangular room."""
+    room_distance_m: tuple[float, float] = (0.5, 4.0)
+    """Range of the distance from speaker to microphone in shoebox rooms, in metres, > 0."""
+    rir_dir: str = ""
+    """Folder of recorded room impulse responses, one more kind beside room_kinds; empty: none."""
+    level_prob: float = 0.0
+    """Share of utterances that are brought to a random level, 0 to 1; the gain then cancels."""
+    level_dbfs: tuple[float, float] = (-50.0, -20.0)
+    """Range of this level: RMS of the whole utterance in dB relative to full scale, <= 0."""
+    telephone_prob: float = 0.0
+    """Share of utterances that pass a telephone line (300 to 3400 Hz, G.711 mu-law), 0 to 1."""
+    opus_prob: float = 0.0
+    """Share of utterances that pass an Opus codec, 0 to 1."""
+    opus_kbps: tuple[float, float] = (6.0, 24.0)
+    """Range of the bit rate of Opus in kbit/s, 6 to 256."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -82,17 +110,29 @@ class AugmentConfig:
             raise ConfigError(f"copies: found {self.copies}; expected >= 0")
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise ConfigError(f"speeds: found {self.speeds}; expected factors from 0.5 to 2")
-        for name in ("noise_prob", "reverb_prob"):
+        for name in ("noise_prob", "reverb_prob", "level_prob", "telephone_prob", "opus_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected 0 to 1")
-        for name in ("gain_db", "noise_snr_db", "reverb_rt60_s"):
+        for name in (
+            "gain_db", "noise_snr_db", "reverb_rt60_s", "room_distance_m", "level_dbfs", "opus_kbps"
+        ):  # fmt: skip
             low, high = getattr(self, name)
             if low > high:
                 raise ConfigError(f"{name}: found {low} to {high}; expected the lower first")
         if self.reverb_rt60_s[0] <= 0:
             raise ConfigError(f"reverb_rt60_s: found {self.reverb_rt60_s[0]}; expected > 0")
+        if self.room_distance_m[0] <= 0:
+            raise ConfigError(f"room_distance_m: found {self.room_distance_m[0]}; expected > 0")
+        if self.level_dbfs[1] > 0:
+            raise ConfigError(f"level_dbfs: found {self.level_dbfs[1]}; expected <= 0")
+        if not OPUS_KBPS[0] <= self.opus_kbps[0] <= self.opus_kbps[1] <= OPUS_KBPS[1]:
+            raise ConfigError(f"opus_kbps: found {self.opus_kbps}; expected 6 to 256")
+        if not all(0 < weight < math.inf for weight in self.noise_dirs.values()):
+            raise ConfigError(f"noise_dir: found {self.noise_dir}; expected weights > 0")
         if self.noise_prob > 0 and not self.noise_kinds and not self.noise_dir:
             raise ConfigError("noise_prob > 0 needs noise_kinds or noise_dir")
+        if self.reverb_prob > 0 and not self.room_kinds and not self.rir_dir:
+            raise ConfigError("reverb_prob > 0 needs room_kinds or rir_dir")
 
     @property
     def is_active(self) -> bool:
@@ -102,7 +142,23 @@ class AugmentConfig:
             or self.gain_db != (0.0, 0.0)
             or self.noise_prob > 0
             or self.reverb_prob > 0
+            or self.level_prob > 0
+            or self.telephone_prob > 0
+            or self.opus_prob > 0
         )
+
+    @property
+    def noise_dirs(self) -> dict[str, float]:
+        """Weight by folder of noise recordings."""
+        if isinstance(self.noise_dir, str):
+            return {self.noise_dir: 1.0} if self.noise_dir else {}
+        return self.noise_dir
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders of recordings that are used."""
+        rooms = [self.rir_dir] if self.reverb_prob > 0 and self.rir_dir else []
+        return [*rooms, *(self.noise_dirs if self.noise_prob > 0 else ())]
 
 
 def augment(
@@ -112,40 +168,97 @@ def augment(
     sample_rate_hz: int,
     rng: np.random.Generator,
     babble_pool: NoisePool | None = None,
-    recorded_pool: NoisePool | None = None,
+    recorded_pools: Mapping[str, NoisePool] | None = None,
+    room_pool: RoomPool | None = None,
 ) -> np.ndarray:
-    """Return one augmented version: speed, then room, then noise, then gain.
+    """Return one augmented version: speed, then room, noise, gain, level, telephone, Opus.
 
-    babble_pool, recorded_pool: source of that kind of noise; None: this kind is not drawn.
+    babble_pool: source of that kind of noise; None: this kind is not drawn.
+    recorded_pools: source of noise by folder of config.noise_dir. room_pool: source of recorded
+    rooms. A folder without a source is not drawn.
     Only the speed changes the length.
     """
     speed = config.speeds[rng.integers(len(config.speeds))]
     samples = change_speed(samples, speed, sample_rate_hz)
+    # What is off draws no random numbers, except where the first version did: the same settings
+    # then give the same bytes.
     if rng.random() < config.reverb_prob:
-        rir = room_impulse_response(rng.uniform(*config.reverb_rt60_s), sample_rate_hz, rng)
-        samples = reverberate(samples, rir)
+        samples = _in_a_room(samples, config, sample_rate_hz, rng, room_pool)
     if rng.random() < config.noise_prob:
-        sources = _noise_sources(config, babble_pool, recorded_pool)
-        if sources:
-            noise = sources[rng.integers(len(sources))](len(samples), rng)
+        noise = _draw_noise(len(samples), config, rng, babble_pool, recorded_pools or {})
+        if noise is not None:
             samples = mix_at_snr(samples, noise, rng.uniform(*config.noise_snr_db))
     gain = 10 ** (rng.uniform(*config.gain_db) / 20)
-    return (samples * np.float32(gain)).astype(np.float32, copy=False)
+    samples = (samples * np.float32(gain)).astype(np.float32, copy=False)
+    if config.level_prob > 0 and rng.random() < config.level_prob:
+        samples = at_level(samples, rng.uniform(*config.level_dbfs))
+    if config.telephone_prob > 0 and rng.random() < config.telephone_prob:
+        samples = telephone(samples, sample_rate_hz)
+    if config.opus_prob > 0 and rng.random() < config.opus_prob:
+        samples = opus(samples, sample_rate_hz, rng.uniform(*config.opus_kbps))
+    return samples
 
 
-def _noise_sources(
-    config: AugmentConfig, babble_pool: NoisePool | None, recorded_pool: NoisePool | None
-) -> list[NoisePool]:
-    """Return one source per kind of noise that can be drawn."""
+def _in_a_room(
+    samples: np.ndarray,
+    config: AugmentConfig,
+    sample_rate_hz: int,
+    rng: np.random.Generator,
+    room_pool: RoomPool | None,
+) -> np.ndarray:
+    """Return the samples in a room of a kind that is drawn; unchanged if there is no kind."""
+    kinds = [*config.room_kinds, *(["recorded"] if room_pool is not None else [])]
+    if not kinds:
+        return samples
+    kind = kinds[rng.integers(len(kinds))] if len(kinds) > 1 else kinds[0]
+    if kind == "recorded" and room_pool is not None:
+        return reverberate(samples, room_pool(rng))
+    rt60_s = rng.uniform(*config.reverb_rt60_s)
+    if kind == "shoebox":
+        distance_m = rng.uniform(*config.room_distance_m)
+        rir = shoebox_impulse_response(rt60_s, distance_m, sample_rate_hz, rng)
+    else:
+        rir = room_impulse_response(rt60_s, sample_rate_hz, rng)
+    return reverberate(samples, rir)
+
+
+def _draw_noise(
+    num_samples: int,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    babble_pool: NoisePool | None,
+    recorded_pools: Mapping[str, NoisePool],
+) -> np.ndarray | None:
+    """Return noise of a kind that is drawn; None if there is no kind."""
     sources: list[NoisePool] = []
     for kind in config.noise_kinds:
         if kind != "babble":
             sources.append(functools.partial(_coloured_source, _EXPONENTS[kind]))
         elif babble_pool is not None:
             sources.append(babble_pool)
-    if recorded_pool is not None:
-        sources.append(recorded_pool)
-    return sources
+    weights = [1.0] * len(sources)
+    for folder, weight in config.noise_dirs.items():
+        if folder in recorded_pools:
+            sources.append(recorded_pools[folder])
+            weights.append(weight)
+    if not sources:
+        return None
+    if set(weights) == {1.0}:
+        return sources[rng.integers(len(sources))](num_samples, rng)
+    shares = np.array(weights) / sum(weights)
+    return sources[rng.choice(len(sources), p=shares)](num_samples, rng)
+
+
+def at_level(samples: np.ndarray, dbfs: float) -> np.ndarray:
+    """Return samples (N,) with an RMS of ``dbfs`` relative to full scale (1.0).
+
+    Where that would clip, the highest peak is at full scale instead; silence is unchanged.
+    """
+    power = mean_power(samples)
+    if power == 0:
+        return samples
+    scale = min(10 ** (dbfs / 20) / math.sqrt(power), 1 / float(np.abs(samples).max()))
+    return (samples * np.float32(scale)).astype(np.float32)
 
 
 def _coloured_source(exponent: float, num_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -160,7 +273,7 @@ def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) 
     """
     if exponent == 0:
         return _unit_rms(rng.standard_normal(num_samples, dtype=np.float32))
-    size = _fast_fft_size(num_samples)
+    size = fast_fft_size(num_samples)
     spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
     shaped = np.fft.irfft(spectrum * _spectral_shape(size, exponent), size)[:num_samples]
     return _unit_rms((shaped - shaped.mean()).astype(np.float32))
@@ -179,39 +292,11 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
     ratio, and the speech is returned unchanged.
     """
     noise = np.resize(noise, len(speech)) if len(noise) != len(speech) else noise
-    speech_power, noise_power = _power(speech), _power(noise)
+    speech_power, noise_power = mean_power(speech), mean_power(noise)
     if speech_power == 0 or noise_power == 0:
         return speech
     scale = math.sqrt(speech_power / noise_power) * 10 ** (-snr_db / 20)
     return speech + noise * np.float32(scale)
-
-
-def room_impulse_response(
-    rt60_s: float, sample_rate_hz: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Return the impulse response of a random room: direct sound, then a diffuse tail.
-
-    The tail is Gaussian noise under an exponential that falls 60 dB in ``rt60_s``. It begins 1 to
-    5 ms after the direct sound, and its energy is -3 to 9 dB below it. The direct sound is sample
-    0, so there is no delay.
-    Source: Polack's statistical model, e.g. Jot, Cerveau and Warusfel 1997 (AES 103), eq. 1.
-    """
-    gap = round(rng.uniform(0.001, 0.005) * sample_rate_hz)
-    num_tail = max(1, round(rt60_s * sample_rate_hz))
-    decay = np.exp(np.arange(num_tail) * (-math.log(1000) / (rt60_s * sample_rate_hz)))
-    tail = rng.standard_normal(num_tail) * decay
-    tail *= 10 ** (-rng.uniform(-3, 9) / 20) / max(float(np.linalg.norm(tail)), 1e-12)
-    return np.concatenate(([1.0], np.zeros(gap), tail)).astype(np.float32)
-
-
-def reverberate(speech: np.ndarray, rir: np.ndarray) -> np.ndarray:
-    """Return ``speech`` convolved with ``rir``, with the length and the power of ``speech``."""
-    size = _fast_fft_size(len(speech) + len(rir) - 1)
-    product = np.fft.rfft(speech, size) * np.fft.rfft(rir, size)
-    wet = np.fft.irfft(product, size)[: len(speech)]
-    wet_power = _power(wet)
-    scale = math.sqrt(_power(speech) / wet_power) if wet_power > 0 else 0.0
-    return (wet * scale).astype(np.float32)
 
 
 def change_speed(samples: np.ndarray, factor: float, sample_rate_hz: int) -> np.ndarray:
@@ -277,16 +362,5 @@ def _indices(mask: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ..
     return tuple(index.to(device, non_blocking=True) for index in mask.nonzero(as_tuple=True))
 
 
-def _power(samples: np.ndarray) -> float:
-    if len(samples) == 0:
-        return 0.0
-    return float(np.mean(np.square(samples), dtype=np.float64))
-
-
 def _unit_rms(samples: np.ndarray) -> np.ndarray:
-    return samples / np.float32(max(math.sqrt(_power(samples)), 1e-12))
-
-
-def _fast_fft_size(minimum: int) -> int:
-    """Return a size >= minimum with no prime factor above 5."""
-    return min(m << max(0, math.ceil(math.log2(minimum / m))) for m in (1, 3, 5, 9, 15))
+    return samples / np.float32(max(math.sqrt(mean_power(samples)), 1e-12))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from wekws.dataset.extract import ExtractionPool, FeatureView, noise_files
+from wekws.dataset.extract import ExtractionPool, FeatureView, audio_files
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 from wekws.files import file_lock
@@ -116,8 +116,8 @@ def open_cache(
 def cache_fingerprint(utterances: Sequence[Utterance], view: FeatureView) -> str:
     """Return a hash of everything the features depend on; of a file, its size and time."""
     digest = hashlib.sha256(json.dumps(view.identity(), sort_keys=True).encode())
-    if view.augment is not None and view.augment.noise_prob > 0 and view.augment.noise_dir:
-        for path in noise_files(view.augment.noise_dir):
+    for folder in view.augment.folders if view.augment is not None else []:
+        for path in audio_files(folder):
             digest.update(_file_line(str(path), ""))
     for utterance in utterances:
         digest.update(_file_line(utterance.wav, utterance.key))

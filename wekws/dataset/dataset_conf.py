@@ -9,7 +9,8 @@ from typing import Literal
 
 from wekws.config import load_config, parse_config
 from wekws.dataset.augment import AugmentConfig, SpecAugConfig
-from wekws.dataset.extract import FeatureView
+from wekws.dataset.codecs import OPUS_RATES_HZ, opus_is_available
+from wekws.dataset.extract import FeatureView, audio_files
 from wekws.dataset.features import ContextExpansionConfig, FbankConfig
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
@@ -146,6 +147,11 @@ class DatasetConfig:
             raise ConfigError(f"join_prob: found {self.join_prob}; expected 0 to 1")
         if self.speed_perturb and self.augment_conf.speeds not in ((1.0,), _WEKWS_SPEEDS):
             raise ConfigError("speed_perturb and augment_conf.speeds disagree; set one of them")
+        rate = self.resample_conf.resample_rate
+        if self.augment_conf.opus_prob > 0 and rate not in OPUS_RATES_HZ:
+            raise ConfigError(f"augment_conf.opus_prob: Opus takes {OPUS_RATES_HZ}, not {rate} Hz")
+        if self.augment_conf.telephone_prob > 0 and rate < 8000:
+            raise ConfigError(f"augment_conf.telephone_prob: expected >= 8000 Hz, not {rate} Hz")
 
     @property
     def context(self) -> ContextExpansionConfig:
@@ -172,6 +178,8 @@ class DatasetConfig:
         config = self.augment_conf
         if self.speed_perturb:
             config = dataclasses.replace(config, speeds=_WEKWS_SPEEDS)
+        if config.opus_prob > 0 and not opus_is_available():
+            config = dataclasses.replace(config, opus_prob=0.0)
         return config if config.is_active else None
 
     @property
@@ -197,6 +205,14 @@ class DatasetConfig:
             for copy in range(self.augment_conf.copies)
         ]
 
+    def check_folders(self) -> None:
+        """Check that every folder of noise and rooms that is used contains recordings.
+
+        Raises: DataError naming one that does not. Only training needs these folders.
+        """
+        for folder in self.augmentation.folders if self.augmentation is not None else []:
+            audio_files(folder)
+
     def warn_about_unused_settings(self) -> None:
         """Warn about settings that were given but have no effect."""
         if self.shuffle_conf is not None:
@@ -205,6 +221,11 @@ class DatasetConfig:
             logger.warning("dataset_conf.sort has no effect: see batch_conf.batching")
         if self.augment_conf.copies > 0 and self.augmentation is None:
             logger.warning("augment_conf.copies has no effect: no augmentation is configured")
+        if self.augment_conf.opus_prob > 0 and not opus_is_available():
+            logger.warning(
+                "augment_conf.opus_prob has no effect: this machine's libsndfile has no Opus; "
+                "soundfile 0.13 and newer bring one that has"
+            )
 
 
 def load_dataset_config(

@@ -21,13 +21,26 @@ from wekws.dataset.audio import AudioError, probe, read_audio
 from wekws.dataset.augment import AugmentConfig, augment
 from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
+from wekws.dataset.rooms import aligned_impulse_response
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 
 # Increased when the same settings give different features, so that old caches are rebuilt.
 _VERSION = 1
+# Settings of AugmentConfig that were added since. At their defaults they are no part of a view's
+# identity, so that the caches of before stay valid.
+_LATER_SETTINGS = (
+    "room_kinds",
+    "room_distance_m",
+    "rir_dir",
+    "level_prob",
+    "level_dbfs",
+    "telephone_prob",
+    "opus_prob",
+    "opus_kbps",
+)
 _NUM_BABBLE_VOICES = (3, 6)
-_NOISE_SUFFIXES = {".wav", ".flac", ".ogg"}
+_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +71,10 @@ class FeatureView:
         }
         if self.augment is not None:
             del settings["augment"]["copies"], settings["augment"]["seed"]
+            defaults = dataclasses.asdict(AugmentConfig())
+            for name in _LATER_SETTINGS:
+                if settings["augment"][name] == defaults[name]:
+                    del settings["augment"][name]
         if self.augment is None and self.dither == 0:
             del settings["seed"], settings["copy"]
         return settings
@@ -83,13 +100,13 @@ class Extractor:
     def __init__(self, utterances: Sequence[Utterance], view: FeatureView) -> None:
         """Take the whole list: babble noise is made of other utterances of it.
 
-        Raises: DataError if the noise folder contains no recording.
+        Raises: DataError if a folder of noise or rooms contains no recording.
         """
         self.keys = [utterance.key for utterance in utterances]
         self.wavs = [utterance.wav for utterance in utterances]
         self.view = view
-        noise_dir = view.augment.noise_dir if view.augment is not None else ""
-        self._noise_paths = noise_files(noise_dir) if noise_dir else []
+        folders = view.augment.folders if view.augment is not None else []
+        self._recordings = {folder: audio_files(folder) for folder in folders}
 
     def extract(self, index: int, copy: int) -> torch.Tensor:
         """Return the features (T, F) of copy ``copy`` of one utterance.
@@ -107,7 +124,10 @@ class Extractor:
                 sample_rate_hz=sample_rate_hz,
                 rng=rng,
                 babble_pool=functools.partial(self._babble, index) if len(self.keys) > 1 else None,
-                recorded_pool=self._recorded if self._noise_paths else None,
+                recorded_pools={
+                    folder: functools.partial(self._recorded, folder) for folder in self._recordings
+                },
+                room_pool=self._room if view.augment.rir_dir in self._recordings else None,
             )
         feats = fbank(samples, view.front_end, dither=view.dither, rng=rng)
         if not torch.isfinite(feats).all():
@@ -154,10 +174,17 @@ class Extractor:
                 total += _fit_length(voice, num_samples, start)
         return total
 
-    def _recorded(self, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-        path = self._noise_paths[rng.integers(len(self._noise_paths))]
-        noise = _read_noise(str(path), self.view.front_end.sample_rate_hz)
-        return _fit_length(noise, num_samples, rng.random())
+    def _recorded(self, folder: str, num_samples: int, rng: np.random.Generator) -> np.ndarray:
+        return _fit_length(self._draw(folder, rng), num_samples, rng.random())
+
+    def _room(self, rng: np.random.Generator) -> np.ndarray:
+        assert self.view.augment is not None
+        return aligned_impulse_response(self._draw(self.view.augment.rir_dir, rng))
+
+    def _draw(self, folder: str, rng: np.random.Generator) -> np.ndarray:
+        paths = self._recordings[folder]
+        path = paths[rng.integers(len(paths))]
+        return _read_recording(str(path), self.view.front_end.sample_rate_hz)
 
 
 def copy_rng(seed: int, copy: int, key: str) -> np.random.Generator:
@@ -166,19 +193,21 @@ def copy_rng(seed: int, copy: int, key: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def noise_files(noise_dir: str) -> list[Path]:
+def audio_files(folder: str) -> list[Path]:
     """Return the recordings below a folder, sorted.
 
     Raises: DataError if there is none.
     """
-    paths = sorted(p for p in Path(noise_dir).rglob("*") if p.suffix.lower() in _NOISE_SUFFIXES)
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _AUDIO_SUFFIXES)
     if not paths:
-        raise DataError(f"{noise_dir}: no wav, flac or ogg file; expected noise recordings")
+        raise DataError(
+            f"{folder}: no wav, flac or ogg file; expected recordings of noise or rooms"
+        )
     return paths
 
 
 @functools.lru_cache(maxsize=16)
-def _read_noise(path: str, sample_rate_hz: int) -> np.ndarray:
+def _read_recording(path: str, sample_rate_hz: int) -> np.ndarray:
     return read_audio(path, sample_rate_hz)
 
 
@@ -224,7 +253,7 @@ class ExtractionPool:
         """Start the workers.
 
         num_workers: processes with one thread each; 0: extract in this process.
-        Raises: DataError if the noise folder contains no recording.
+        Raises: DataError if a folder of noise or rooms contains no recording.
         """
         self._num_workers = num_workers
         self._executor: Executor | None = None

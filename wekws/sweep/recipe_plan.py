@@ -251,6 +251,8 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
 
     base, teacher = _teacher_lengths(options, teacher_config, overlays)
     student = _student_length(options, student_config, (*overlays, *student_overlays))
+    load_dataset_config(teacher_config, overlays).check_folders()
+    load_dataset_config(student_config, (*overlays, *student_overlays)).check_folders()
     trained = (exp / "base" / "final.pt", exp / "teacher" / f"avg_{teacher.num_average}.pt")
     base_checkpoint = paths.find_given(options.base_checkpoint, "--base_checkpoint", trained[0])
     base_dict = base_checkpoint.with_name("dict.txt")

@@ -12,12 +12,8 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from wekws.dataset.augment import (
-    coloured_noise,
-    mix_at_snr,
-    reverberate,
-    room_impulse_response,
-)
+from wekws.dataset.augment import coloured_noise, mix_at_snr
+from wekws.dataset.rooms import reverberate, room_impulse_response
 
 SAMPLE_RATE_HZ = 16000
 COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}

@@ -138,3 +138,14 @@ def test_two_processes_do_not_work_on_one_run(tmp_path):
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="another process works on it"):
             run_variant.main(["--run_dir", str(tmp_path)])
+
+
+def test_a_folder_without_recordings_is_refused_before_the_first_run(place, tmp_path):
+    augmentation = {"noise_prob": 0.5, "noise_dir": {str(tmp_path / "hum"): 2}}
+    settings = {"dataset_conf": {"augment_conf": augmentation}}
+    plan = yaml.safe_load((place / "plan.yaml").read_text())
+    plan["axes"] = {"noise": {"options": {"none": {}, "hum": {"settings": settings}}}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    with pytest.raises(DataError, match="hum: no wav"):
+        run(place, "--plan", str(tmp_path / "plan.yaml"), "--out_dir", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -116,6 +116,34 @@ def test_validation_takes_the_overlays_of_training(corpus, config, tmp_path):
     assert {problem["kind"] for problem in report["problems"]} == {"labels_too_long"}
 
 
+def test_statistics_of_audio_with_every_augmentation(corpus, config, tmp_path):
+    data = prepare(corpus, tmp_path / "data")
+    tables = {"wav_scp": data / "train" / "wav.scp", "text": data / "train" / "text"}
+    assert run(make_list, **tables, data_list=data / "train" / "data.list") == 0
+    for name in ("rooms", "noise", "music"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", np.linspace(0.9, -0.9, 400), RATE)
+    (tmp_path / "rooms.yaml").write_text(
+        "dataset_conf:\n"
+        "  augment_conf:\n"
+        "    copies: 2\n"
+        "    reverb_prob: 1.0\n"
+        "    room_kinds: [diffuse, shoebox]\n"
+        f"    rir_dir: {tmp_path}/rooms\n"
+        "    noise_prob: 1.0\n"
+        f"    noise_dir: {{{tmp_path}/noise: 2, {tmp_path}/music: 0.5}}\n"
+        "    level_prob: 1.0\n"
+        "    telephone_prob: 0.5\n"
+        "    opus_prob: 0.5\n"
+    )
+    options = {"config": config, "overlay": tmp_path / "rooms.yaml", "num_workers": 0}
+    options |= {"data_list": data / "train" / "data.list", "cache_dir": tmp_path / "cache"}
+    assert run(compute_cmvn, **options, cmvn_file=tmp_path / "cmvn") == 0
+    stats = json.loads((tmp_path / "cmvn").read_text())
+    # Two copies of two clips of 1 s: 98 frames each.
+    assert stats["frame_num"] == 4 * 98 and np.isfinite(stats["var_stat"]).all()
+
+
 def test_prepare_names_every_missing_list(corpus, tmp_path):
     (corpus / "dev" / "text").unlink()
     (corpus / "test" / "wav.scp").unlink()

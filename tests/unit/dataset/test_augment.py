@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -5,14 +7,15 @@ import torch
 from wekws.dataset.augment import (
     AugmentConfig,
     SpecAugConfig,
+    at_level,
     augment,
     change_speed,
     coloured_noise,
     mix_at_snr,
-    reverberate,
-    room_impulse_response,
     spec_augment,
 )
+from wekws.dataset.codecs import opus_is_available
+from wekws.dataset.rooms import reverberate, room_impulse_response
 from wekws.errors import ConfigError
 
 RATE = 16000
@@ -150,9 +153,106 @@ def test_augment_draws_pools():
     )  # No pool, no noise.
     config = AugmentConfig(noise_prob=1.0, noise_kinds=(), noise_dir="x", noise_snr_db=(0.0, 0.0))
     mixed = augment(
-        tone(), config, sample_rate_hz=RATE, rng=rng(), recorded_pool=lambda n, _: other[:n]
+        tone(), config, sample_rate_hz=RATE, rng=rng(), recorded_pools={"x": lambda n, _: other[:n]}
     )
     np.testing.assert_allclose(mixed, tone() + other, atol=1e-3)
+
+
+def test_noise_folders_have_weights():
+    folders = {"a": 3.0, "b": 1.0}
+    config = AugmentConfig(noise_prob=1.0, noise_kinds=("white",), noise_dir=folders)
+    drawn = {"a": 0, "b": 0}
+
+    def pool(folder, num_samples, generator):
+        drawn[folder] += 1
+        return generator.standard_normal(num_samples)
+
+    pools = {folder: functools.partial(pool, folder) for folder in drawn}
+    for i in range(1000):
+        augment(tone(50), config, sample_rate_hz=RATE, rng=rng(i), recorded_pools=pools)
+    # White noise weighs 1: shares of 3/5 and 1/5.
+    assert drawn["a"] == pytest.approx(600, abs=50) and drawn["b"] == pytest.approx(200, abs=40)
+
+
+def test_level_is_as_asked_and_never_clips():
+    quiet = at_level(tone(), -40.0)
+    assert 20 * np.log10(np.sqrt(np.mean(quiet.astype(np.float64) ** 2))) == pytest.approx(-40)
+    clicks = np.zeros(RATE, np.float32)
+    clicks[::1000] = 0.1
+    # 16 of 16000 samples: the RMS of a full-scale peak is -30 dBFS, so -20 would clip.
+    assert np.abs(at_level(clicks, -20.0)).max() == pytest.approx(1.0)
+    silence = np.zeros(10, np.float32)
+    assert np.array_equal(at_level(silence, -20.0), silence)
+
+
+def test_level_comes_after_room_noise_and_gain():
+    config = AugmentConfig(
+        reverb_prob=1.0, noise_prob=1.0, gain_db=(3.0, 3.0), level_prob=1.0, level_dbfs=(-35, -35)
+    )
+    out = augment(tone(), config, sample_rate_hz=RATE, rng=rng())
+    assert 10 * np.log10(np.mean(out.astype(np.float64) ** 2)) == pytest.approx(-35, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reverb_prob": 1.0, "room_kinds": ("shoebox",)},
+        {"reverb_prob": 1.0, "room_kinds": ("diffuse", "shoebox")},
+        {"reverb_prob": 1.0, "room_kinds": (), "rir_dir": "x"},
+        {"level_prob": 1.0},
+        {"telephone_prob": 1.0},
+        pytest.param(
+            {"opus_prob": 1.0},
+            marks=pytest.mark.skipif(not opus_is_available(), reason="libsndfile without Opus"),
+        ),
+    ],
+)
+def test_each_part_alone(settings):
+    config = AugmentConfig(**settings)
+    assert config.is_active
+    speech = tone() * np.hanning(RATE).astype(np.float32)
+    outputs = []
+    for seed in (0, 1, 0):
+        out = augment(
+            speech, config, sample_rate_hz=RATE, rng=rng(seed),
+            room_pool=lambda generator: np.array([1, 0, 0.5 * generator.random()], np.float32),
+        )  # fmt: skip
+        assert out.shape == speech.shape and out.dtype == np.float32 and np.isfinite(out).all()
+        assert not np.array_equal(out, speech)
+        outputs.append(out)
+    assert np.array_equal(outputs[0], outputs[2])
+    if "telephone_prob" not in settings:
+        assert not np.array_equal(outputs[0], outputs[1])
+
+
+def test_recorded_rooms_are_one_kind_of_three():
+    config = AugmentConfig(reverb_prob=1.0, room_kinds=("diffuse", "shoebox"), rir_dir="x")
+    drawn = []
+
+    def pool(generator):
+        drawn.append(1)
+        return np.ones(1, np.float32)
+
+    for i in range(300):
+        augment(tone(50), config, sample_rate_hz=RATE, rng=rng(i), room_pool=pool)
+    assert len(drawn) == pytest.approx(100, abs=25)
+
+
+def test_what_is_off_draws_nothing():
+    """With the new parts off, the random numbers are those of the first version, in its order."""
+    config = AugmentConfig(speeds=(0.9, 1.1), reverb_prob=1.0, noise_prob=1.0, gain_db=(-6.0, 6.0))
+    generator = rng(5)
+    expected = change_speed(tone(), config.speeds[generator.integers(2)], RATE)
+    generator.random()
+    rir = room_impulse_response(generator.uniform(0.1, 0.6), RATE, generator)
+    expected = reverberate(expected, rir)
+    generator.random()
+    exponent = generator.integers(3)  # white, pink, brown; no source of babble
+    noise = coloured_noise(len(expected), float(exponent), generator)
+    expected = mix_at_snr(expected, noise, generator.uniform(0.0, 15.0))
+    expected = expected * np.float32(10 ** (generator.uniform(-6.0, 6.0) / 20))
+    out = augment(tone(), config, sample_rate_hz=RATE, rng=rng(5))
+    assert np.array_equal(out, expected)
 
 
 def test_probabilities_hold():
@@ -174,6 +274,14 @@ def test_probabilities_hold():
         {"noise_snr_db": (5.0, 0.0)},
         {"reverb_rt60_s": (0.0, 0.5)},
         {"noise_prob": 0.5, "noise_kinds": ()},
+        {"noise_dir": {"a": 0.0}},
+        {"reverb_prob": 0.5, "room_kinds": ()},
+        {"room_distance_m": (0.0, 1.0)},
+        {"level_prob": -0.1},
+        {"level_dbfs": (-20.0, 1.0)},
+        {"telephone_prob": 2.0},
+        {"opus_prob": 2.0},
+        {"opus_kbps": (4.0, 16.0)},
     ],
 )
 def test_config_refuses(wrong):

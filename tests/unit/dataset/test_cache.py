@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from wekws.dataset import cache as cache_module
 from wekws.dataset.audio import read_audio
 from wekws.dataset.augment import AugmentConfig
 from wekws.dataset.cache import FeatureCache, cache_fingerprint, open_cache, padded_index
-from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.dataset_conf import DatasetConfig, load_dataset_config
 from wekws.dataset.extract import Extractor, FeatureView, copy_rng
 from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 
+ROOT = Path(__file__).parents[3]
 RATE = 16000
 FRONT_END = DatasetConfig().front_end
 PLAIN = FeatureView(front_end=FRONT_END)
@@ -148,6 +150,73 @@ def test_noise_recordings_are_part_of_the_fingerprint(tmp_path, utterances):
     assert not np.allclose(noisy.frames, open_cache(tmp_path / "plain", utterances, PLAIN).frames)
     soundfile.write(noise_dir / "b.flac", np.ones(900) * 0.5, RATE)
     assert cache_fingerprint(utterances, view) != first
+
+
+def test_recorded_rooms_and_noise_folders_are_used_and_in_the_fingerprint(tmp_path, utterances):
+    for name, samples in (("rooms", [0, 1, 0, 0, 0.6]), ("hum", np.ones(300)), ("hiss", [1, -1])):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", 0.5 * np.array(samples, float), RATE)
+    rooms, hum, hiss = (str(tmp_path / name) for name in ("rooms", "hum", "hiss"))
+    augmentation = AugmentConfig(reverb_prob=1.0, room_kinds=(), rir_dir=rooms)
+    view = dataclasses.replace(PLAIN, augment=augmentation)
+    cache = open_cache(tmp_path / "cache", utterances, view)
+    speech = read_audio(utterances[0].wav, RATE)
+    wet = speech + 0.6 * np.concatenate((np.zeros(3, np.float32), speech))[: len(speech)]
+    wet *= np.sqrt(np.mean(speech**2) / np.mean(wet**2))
+    expected = fbank(wet.astype(np.float32), FRONT_END).numpy()
+    np.testing.assert_allclose(cache.frames[: len(expected)], expected, atol=0.01)
+    before = cache_fingerprint(utterances, view)
+    soundfile.write(tmp_path / "rooms" / "b.wav", np.ones(4) * 0.5, RATE)
+    assert cache_fingerprint(utterances, view) != before
+
+    noise = AugmentConfig(noise_prob=1.0, noise_kinds=(), noise_dir={hum: 1.0, hiss: 2.0})
+    view = dataclasses.replace(PLAIN, augment=noise)
+    assert np.isfinite(open_cache(tmp_path / "noisy", utterances, view).frames).all()
+    before = cache_fingerprint(utterances, view)
+    soundfile.write(tmp_path / "hiss" / "b.wav", np.ones(4) * 0.5, RATE)
+    assert cache_fingerprint(utterances, view) != before
+
+
+def test_caches_of_earlier_versions_stay_valid():
+    """The identity of the shipped augmentation, as version 0.1 wrote it."""
+    config = load_dataset_config(ROOT / "conf/overlays/small_corpus.yaml")
+    assert config.cached_views(is_training=True)[2].identity() == {
+        "augment": {
+            "gain_db": (-6.0, 6.0),
+            "noise_dir": "",
+            "noise_kinds": ("white", "pink", "brown", "babble"),
+            "noise_prob": 0.5,
+            "noise_snr_db": (5.0, 25.0),
+            "reverb_prob": 0.3,
+            "reverb_rt60_s": (0.1, 0.5),
+            "speeds": (0.9, 1.0, 1.1),
+        },
+        "copy": 2,
+        "dither": 1.0,
+        "fbank": {"num_mel_bins": 80, "frame_shift": 10.0, "frame_length": 25.0},
+        "sample_rate_hz": 16000,
+        "seed": 0,
+        "version": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"room_kinds": ("shoebox",)},
+        {"room_distance_m": (1.0, 2.0)},
+        {"level_prob": 0.5},
+        {"level_dbfs": (-30.0, -20.0)},
+        {"telephone_prob": 0.5},
+        {"opus_prob": 0.5},
+        {"opus_kbps": (8.0, 8.0)},
+        {"rir_dir": "rooms"},
+    ],
+)
+def test_each_later_setting_is_in_the_identity(change):
+    changed = dataclasses.replace(NOISY.augment, **change)
+    view = dataclasses.replace(NOISY, augment=changed)
+    assert view.identity() != NOISY.identity()
 
 
 def test_changed_audio_gives_new_features(tmp_path, utterances):

@@ -1,9 +1,12 @@
 import pytest
 
 from wekws.config import parse_section
+from wekws.dataset import dataset_conf
 from wekws.dataset.augment import AugmentConfig
-from wekws.dataset.dataset_conf import BatchConfig, DatasetConfig, FilterConfig
-from wekws.errors import ConfigError
+from wekws.dataset.dataset_conf import BatchConfig, DatasetConfig, FilterConfig, ResampleConfig
+from wekws.errors import ConfigError, DataError
+
+AT_11_KHZ = ResampleConfig(resample_rate=11025)
 
 WEKWS_SECTION = {
     "filter_conf": {"max_length": 2048, "min_length": 0, "token_max_length": 200,
@@ -49,6 +52,19 @@ def test_config_without_augmentation_or_context():
             {"speed_perturb": True, "augment_conf": AugmentConfig(speeds=(0.8,))},
             "disagree",
         ),
+        (
+            DatasetConfig,
+            {"augment_conf": AugmentConfig(opus_prob=0.1), "resample_conf": AT_11_KHZ},
+            "opus_prob",
+        ),
+        (
+            DatasetConfig,
+            {
+                "augment_conf": AugmentConfig(telephone_prob=0.1),
+                "resample_conf": ResampleConfig(resample_rate=4000),
+            },
+            "telephone_prob",
+        ),
         (FilterConfig, {"min_length": 9, "max_length": 8}, "min_length 9"),
         (FilterConfig, {"max_label_length": -1}, "max_label_length"),
         (FilterConfig, {"data_share": 0.0}, "data_share"),
@@ -59,3 +75,21 @@ def test_config_without_augmentation_or_context():
 def test_config_refuses(cls, wrong, message):
     with pytest.raises(ConfigError, match=message):
         cls(**wrong)
+
+
+def test_without_opus_the_rest_is_done_and_it_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(dataset_conf, "opus_is_available", lambda: False)
+    config = DatasetConfig(augment_conf=AugmentConfig(opus_prob=0.5, telephone_prob=0.5))
+    assert config.augmentation == AugmentConfig(telephone_prob=0.5)
+    config.warn_about_unused_settings()
+    assert "no Opus" in caplog.text
+    assert DatasetConfig(augment_conf=AugmentConfig(opus_prob=0.5)).augmentation is None
+
+
+def test_folders_are_checked_where_they_are_used(tmp_path):
+    missing = str(tmp_path / "rooms")
+    off = DatasetConfig(augment_conf=AugmentConfig(rir_dir=missing, noise_dir=missing))
+    off.check_folders()
+    for used in ({"reverb_prob": 0.1, "rir_dir": missing}, {"noise_prob": 1, "noise_dir": missing}):
+        with pytest.raises(DataError, match=f"{missing}: no wav"):
+            DatasetConfig(augment_conf=AugmentConfig(**used)).check_folders()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wekws.bin import plan_recipe
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
 from wekws.shell import UserPaths
 from wekws.sweep.recipe_plan import RecipeOptions, RecipePlan, read_options, resolve
 
@@ -121,6 +121,14 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
 def test_a_wrong_option_is_refused_before_the_first_stage(project, options, message):
     with pytest.raises(ConfigError, match=message):
         plan(*options)
+
+
+@pytest.mark.parametrize("option", ["overlay", "student_overlay"])
+def test_a_folder_without_recordings_is_refused_before_the_first_stage(project, option):
+    augmentation = "{reverb_prob: 0.5, rir_dir: data/rirs}"
+    Path("rooms.yaml").write_text(f"dataset_conf: {{augment_conf: {augmentation}}}")
+    with pytest.raises(DataError, match="^data/rirs: no wav, flac or ogg file"):
+        plan(f"{option}=rooms.yaml")
 
 
 def readme_commands() -> list[str]:
