@@ -22,6 +22,10 @@ dataset="test"          # set to report on: test | dev
 lists=                  # folder of dev/ and test/ [that of the run's training list]
 cache_dir=              # folder of cached features [cache in the folder of lists]
 budgets=0.5,1           # false alarms per hour at which FRR is reported
+threshold_rule=upper    # what must be within the budget on dev: the upper limit (95 %) of the
+                        # false alarms per hour (upper), or their count (count)
+category_hours=         # hours of use per category of negatives, such as speech=2,music=1, that
+                        # weight those of dev [the hours of dev as they are]
 decoder=keyword         # keyword | prefix_beam
 max_duration_s=auto     # longest duration of a keyword in seconds; 0 = no limit; auto = by tokens
 batch_size=256          # most utterances per batch
@@ -29,9 +33,11 @@ num_workers=0           # processes for feature extraction; 0 = all cores
 device=auto             # auto | cpu | cuda
 . tools/parse_options.sh
 
+rule_flags=(--threshold_rule "$threshold_rule" --category_hours "$category_hours")
 variables=$(python -m wekws.bin.plan_evaluation --caller_dir "$CALLER_DIR" \
   --checkpoint "$checkpoint" --dataset "$dataset" --lists "$lists" --cache_dir "$cache_dir" \
-  --budgets "$budgets" --decoder "$decoder" --max_duration_s "$max_duration_s")
+  --budgets "$budgets" --decoder "$decoder" --max_duration_s "$max_duration_s" \
+  "${rule_flags[@]}")
 declare keywords_file result_dir dev_dir is_scored is_dev_scored is_counted
 dev_flags=()
 eval "$variables"
@@ -52,7 +58,8 @@ if $is_counted; then
   exit 0
 fi
 python -m wekws.bin.compute_det_ctc --result_dir "$result_dir" "${dev_flags[@]}" \
-  --test_data "$lists/$dataset/data.list" --keywords_file "$keywords_file" --budgets "$budgets"
+  --test_data "$lists/$dataset/data.list" --keywords_file "$keywords_file" --budgets "$budgets" \
+  "${rule_flags[@]}"
 label=$(basename "$(dirname "$checkpoint")")
 python -m wekws.bin.plot_det --result_dirs "$label=$result_dir" --out "$result_dir/det.png"
 python -m wekws.bin.plot_confidence --result_dirs "$label=$result_dir" \

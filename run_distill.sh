@@ -68,6 +68,10 @@ num_average=            # epochs to average at the end [30]; of a student whose 
                         # sets the epochs, at most half of them
 average_best=true       # average the epochs of lowest cv_loss; false: the last ones
 budgets=0.5,1           # false alarms per hour at which FRR is reported
+threshold_rule=upper    # what must be within the budget on dev: the upper limit (95 %) of the
+                        # false alarms per hour (upper), or their count (count)
+category_hours=         # hours of use per category of negatives, such as speech=2,music=1, that
+                        # weight those of dev [the hours of dev as they are]
 decoder=keyword         # keyword | prefix_beam
 max_duration_s=auto     # longest duration of a keyword in seconds; 0 = no limit; auto = by tokens
 corpus_seed=1           # random seed of the synthesised corpus
@@ -233,6 +237,8 @@ if begin_stage 1 "lists, validation, CMVN"; then
       --cmvn_file "$lists/global_cmvn" --num_workers "$num_workers"
     mark_done "$lists/.listed" "$settings"
   fi
+  python -m wekws.bin.check_budgets --lists "$lists" --keywords_file "$keywords_file" \
+    --budgets "$budgets"
 fi
 
 # Stage 2: the base is trained on all tokens; output surgery keeps those of the small dictionary;
@@ -281,7 +287,8 @@ if begin_stage 4 "evaluation"; then
   fi
   for checkpoint in "${checkpoints[@]}"; do
     bash evaluate.sh --checkpoint "$checkpoint" --lists "$lists" --cache_dir "$cache" \
-      --dataset test --budgets "$budgets" --decoder "$decoder" \
+      --dataset test --budgets "$budgets" --threshold_rule "$threshold_rule" \
+      --category_hours "$category_hours" --decoder "$decoder" \
       --max_duration_s "$max_duration_s" --device "$device"
   done
 fi

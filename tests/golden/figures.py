@@ -21,7 +21,8 @@ from wekws.bin import train, train_distill  # noqa: E402
 from wekws.decode.keyword import KeywordScorer  # noqa: E402
 from wekws.decode.prefix_beam import PrefixBeamDecoder  # noqa: E402
 from wekws.runlog.metrics_reader import read_metrics  # noqa: E402
-from wekws.score.det import Budget, det_points, operating_point  # noqa: E402
+from wekws.score.det import Budget, det_points  # noqa: E402
+from wekws.score.thresholds import as_they_are, choose_threshold  # noqa: E402
 
 KEYWORDS = [[2, 3, 4], [3, 3], [4]]
 
@@ -55,7 +56,8 @@ def det_rows() -> list[str]:
     points = det_points(positives, negatives, hours=2.0)
     rows = []
     for per_hour in (0.5, 1.0, 5.0):
-        threshold = operating_point(negatives, 2.0, Budget(per_hour))
+        pooled = as_they_are(negatives, 2.0)
+        threshold = choose_threshold(pooled, Budget(per_hour), "count").threshold
         place = int(np.searchsorted(points.thresholds, threshold))
         alarms, frr = points.fa_per_hour[place], points.frr[place]
         rows.append(

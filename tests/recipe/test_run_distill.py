@@ -394,6 +394,10 @@ def test_negatives_join_training_thresholds_and_test(recipe, tmp_path):
         "test": ["AB", "C", "<filler>", "<filler>"],
     }
     assert [u.category for u in found["dev"]] == ["", "", "talk", "talk", "noise"]
+    hours = {row[0]: row[1:] for row in re.findall(r"^\| (\w+) " + 4 * r"\| ([\d.]+) " + r"\|$",
+                                                   said, re.MULTILINE)}  # fmt: skip
+    assert set(hours) == {"train", "dev", "test"} and hours["train"][0] == "0.000"
+    assert "1/h: dev has 0.00 h of negatives, so no threshold for this budget can be chosen" in said
     before = recipe.times("data/mine")
     said = recipe.run("run_distill.sh", *options, cwd=tmp_path)
     assert said.count("done already") == 3 and recipe.times("data/mine") == before

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+import typing
 from pathlib import Path
 
 from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.evaluation_plan import plan_evaluation
+from wekws.score.thresholds import ThresholdRule, category_hours_from_text
 from wekws.shell import UserPaths, assignments
 
 
@@ -25,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         decoder=args.decoder,
         max_duration_s=max_duration_from_text(args.max_duration_s),
         budgets=args.budgets,
+        threshold_rule=args.threshold_rule,
+        category_hours=category_hours_from_text(args.category_hours),
     )
     cache_dir = paths.place(args.cache_dir) if args.cache_dir else plan.lists / "cache"
     dev_flags = ["--dev_result_dir", str(plan.dev_dir)] if plan.dev_dir else []
@@ -56,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--lists", help="folder of dev/ and test/ [that of the run's training list]")
     add("--cache_dir", help="folder of cached features [cache in --lists]")
     add("--budgets", default="0.5,1", help="false alarms per hour [%(default)s]")
+    add(
+        "--threshold_rule", choices=typing.get_args(ThresholdRule), default="upper",
+        help="what must be within the budget on dev [%(default)s]",
+    )  # fmt: skip
+    add("--category_hours", default="", help="hours of use per category of negatives [as in dev]")
     add(
         "--decoder", choices=("keyword", "prefix_beam"), default="keyword",
         help="decoder of the posteriors [%(default)s]",

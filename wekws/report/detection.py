@@ -11,6 +11,7 @@ from wekws.score.det import budget_from_label
 from wekws.score.intervals import poisson_exact
 from wekws.score.pinyin import with_pinyin
 from wekws.score.results import Result, all_keywords
+from wekws.score.summary import is_unsupported
 
 
 def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
@@ -53,6 +54,15 @@ def caution_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
         texts.append(
             "There are no dev scores, so thresholds were chosen on the test set itself: these "
             "figures are a little better than those of a detector in use."
+        )
+    unsupported = [point for point in points if is_unsupported(point)]
+    if unsupported:
+        budgets = ", ".join(dict.fromkeys(point["budget"] for point in unsupported))
+        supported = max(point["dev_upper_per_hour"] for point in unsupported)
+        texts.append(
+            f"Dev has too few hours of negatives for {budgets}: it supports {supported:.2f}/h at "
+            "best (95 %). The thresholds shown for these budgets are the strictest that it "
+            "supports. More negatives (`--negatives`) help."
         )
     hours = [entry["negative_hours"] for entry in entries if entry.get("negative_hours")]
     if hours and min(hours) < 1:
@@ -112,6 +122,36 @@ def _notes(models: Sequence[TrainedModel], keyword: str) -> list[str]:
         for model in models
         for note in model.headline.entry(keyword).get("notes") or []
     ]
+
+
+def category_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
+    """Return the false alarms at the budget by the kind of audio, if the set has categories."""
+    rows: list[tuple[str, str, dict[str, Any]]] = []
+    hours: dict[str, float] = {}
+    for keyword in all_keywords([model.headline for model in models]):
+        for model in models:
+            point = model.headline.operating_point(keyword, budget) or {}
+            found = point.get("by_category") or []
+            sizes = model.headline.entry(keyword).get("categories") or []
+            hours |= {size["category"]: size["hours"] for size in sizes}
+            by_category = {row["category"]: row for row in found}
+            rows.append((with_pinyin(keyword), model.name, by_category))
+    if not hours:
+        return []
+    cells = [
+        [keyword, name, *(_rate_of_category(found.get(category)) for category in hours)]
+        for keyword, name, found in rows
+    ]
+    header = ["Keyword", "Model", *(f"{name}, {h:.2f} h" for name, h in hours.items())]
+    caption = (
+        f"False alarms per hour (95 %) by the kind of audio, at the threshold for {budget}. A high "
+        "rate on one kind says which negatives are missing from training."
+    )
+    return [Heading("False alarms by kind of audio"), Table(header, cells, caption, (1,))]
+
+
+def _rate_of_category(row: dict[str, Any] | None) -> str:
+    return f"{row['per_hour']:.2f} ({row['low']:.2f}-{row['high']:.2f})" if row else "-"
 
 
 def _set_size(models: Sequence[TrainedModel], keyword: str) -> str:

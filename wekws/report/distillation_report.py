@@ -7,6 +7,7 @@ from typing import Any
 
 from wekws.report.detection import (
     at_a_glance,
+    category_blocks,
     caution_blocks,
     confidence_table,
     confusion_blocks,
@@ -74,6 +75,7 @@ def build_report(inputs: ReportInputs) -> list[Block]:
     blocks += [Heading("What to do next"), Bullets(list(dict.fromkeys(advice)))]
     blocks += [Heading("Detection"), *_figure(inputs, "det", _DET_CAPTION)]
     blocks += detection_blocks(models, budget)
+    blocks += category_blocks(models, budget)
     blocks += [Heading("Confidences"), *_figure(inputs, "confidence", _CONFIDENCE_CAPTION)]
     blocks += [confidence_table(models, budget), *confusion_blocks(models, budget)]
     blocks += (

@@ -1,4 +1,4 @@
-"""DET points from sorted scores, and thresholds for a budget of false alarms.
+"""DET points from sorted scores, and budgets of false alarms.
 
 A detection is a confidence >= threshold. False rejections count utterances of the keyword by
 their highest confidence; false alarms count events on audio without any keyword.
@@ -125,22 +125,7 @@ def budget_from_label(label: str) -> Budget:
     return Budget(float(label.removesuffix("/h"))) if label.endswith("/h") else Budget(None)
 
 
-def operating_point(negative_scores: np.ndarray, hours: float, budget: Budget) -> float:
-    """Return the lowest threshold that stays within the budget on these events.
-
-    It lies one last digit (of 6) above the highest event that must not be detected, so that it
-    rejects no positive without need. 0 if all events together are within the budget.
-    Raises: DataError if there are no hours.
-    """
-    if hours <= 0:
-        raise DataError("no negatives: a threshold needs audio without any keyword")
-    allowed = budget.allowed(hours)
-    if len(negative_scores) <= allowed:
-        return 0.0
-    return _next_above(float(np.sort(negative_scores)[-1 - allowed]))
-
-
-def _next_above(score: float) -> float:
+def next_above(score: float) -> float:
     """Return the next number of 6 significant digits, 1e-12 at least."""
     if score < 1e-12:
         return 1e-12

@@ -11,6 +11,7 @@ from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import Budget, budgets_from_text
+from wekws.score.thresholds import ThresholdRule
 
 PLOTS = ("det.png", "confidence.png")
 
@@ -43,12 +44,15 @@ def plan_evaluation(
     decoder: str,
     budgets: str,
     max_duration_s: MaxDuration = "auto",
+    threshold_rule: ThresholdRule = "upper",
+    category_hours: Mapping[str, float] | None = None,
 ) -> EvaluationPlan:
     """Return the folders of an evaluation, and what is left to do.
 
     A result counts as done if it was made with the same checkpoint (by its bytes), decoder,
     longest duration, list and keywords, after the list was written; figures also depend on the
-    budgets (such as ``0.5,1``). lists: None for the lists that the checkpoint was trained on.
+    budgets (such as ``0.5,1``) and on the rule that chooses thresholds, see ``summarise``.
+    lists: None for the lists that the checkpoint was trained on.
     Raises: ConfigError if nothing says where the lists are.
     """
     model_dir = checkpoint.parent
@@ -72,7 +76,12 @@ def plan_evaluation(
         dev_dir=dev_dir,
         is_scored=is_scored,
         is_dev_scored=is_dev_scored,
-        is_counted=is_scored and is_dev_scored and _is_counted(result_dir, dev_dir, budgets),
+        is_counted=(
+            is_scored
+            and is_dev_scored
+            and _is_counted(result_dir, dev_dir, budgets)
+            and _has_rule(result_dir, threshold_rule, category_hours or {})
+        ),
     )
 
 
@@ -117,6 +126,16 @@ def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: str) -> bool:
     if (summary.get("dev") is None) != (dev_dir is None):
         return False
     return bool(counted) and all(labels == wanted for labels in counted)
+
+
+def _has_rule(
+    result_dir: Path, threshold_rule: ThresholdRule, category_hours: Mapping[str, float]
+) -> bool:
+    """Return whether the thresholds of a summary were chosen by this rule."""
+    summary = read_json(result_dir / "summary.json")
+    found = {row["category"]: row["hours"] for row in summary.get("category_hours", [])}
+    # Earlier versions knew the count alone.
+    return summary.get("threshold_rule", "count") == threshold_rule and found == category_hours
 
 
 def _is_newer(path: Path, source: Path) -> bool:

@@ -5,6 +5,8 @@ import torch
 
 Z_95 = 1.959963984540054  # standard normal quantile of 0.975
 TAIL = 0.025
+UPPER_CONFIDENCE = 0.95
+"""Confidence of one-sided upper limits."""
 
 
 def wilson(
@@ -44,6 +46,46 @@ def poisson_exact(
         for bound in _garwood(torch.from_numpy(unique))
     )
     return (float(low), float(high)) if low.ndim == 0 else (low, high)
+
+
+def poisson_upper(
+    count: int | np.ndarray, hours: float, confidence: float = UPPER_CONFIDENCE
+) -> np.ndarray | float:
+    """Return the upper limit of a rate per hour, from a count of events in `hours`.
+
+    One-sided: the true rate lies above the limit in at most 1 - confidence of all sets. Of no
+    event in 3 h it is 1 per hour (the rule of three).
+    Raises: ValueError unless count >= 0, hours > 0 and 0 < confidence < 1.
+    Source: Garwood 1936, Biometrika 28, 437.
+    """
+    counts = np.asarray(count, dtype=float)
+    if not (hours > 0 and np.all(counts >= 0)):
+        raise ValueError("poisson_upper: expected count >= 0 and hours > 0")
+    weight = 1 / hours
+    return weighted_poisson_upper(counts * weight, counts * weight**2, weight, confidence)
+
+
+def weighted_poisson_upper(
+    rate: float | np.ndarray,
+    variance: float | np.ndarray,
+    largest_weight: float,
+    confidence: float = UPPER_CONFIDENCE,
+) -> np.ndarray | float:
+    """Return the upper limit of a weighted sum of Poisson counts.
+
+    rate: sum of the weights of the events. variance: sum of their squares. largest_weight: that of
+    any event that might have been observed. With equal weights the limit is exact, otherwise
+    it is conservative in simulations.
+    Raises: ValueError unless largest_weight > 0 and 0 < confidence < 1.
+    Source: Fay and Feuer 1997, Statistics in Medicine 16, 791, equation 4.
+    """
+    if not (largest_weight > 0 and 0 < confidence < 1):
+        raise ValueError("weighted_poisson_upper: expected a weight > 0 and 0 < confidence < 1")
+    mean = np.asarray(rate, dtype=float) + largest_weight
+    scale = (np.asarray(variance, dtype=float) + largest_weight**2) / mean
+    shape = torch.from_numpy(np.atleast_1d(mean / scale))
+    high = _gamma_quantile(shape, confidence).numpy().reshape(scale.shape) * scale
+    return float(high) if high.ndim == 0 else high
 
 
 def _garwood(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

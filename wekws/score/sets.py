@@ -8,7 +8,24 @@ import numpy as np
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
-from wekws.score.scores import ScoreTable
+from wekws.score.scores import KeywordEvents, ScoreTable
+
+OTHER_CATEGORY = "other"
+"""Category of utterances that have none, where others have one."""
+
+
+@dataclass(frozen=True)
+class CategoryNegatives:
+    """The events of one keyword on the negatives of one category."""
+
+    category: str
+    """Kind of audio, such as music."""
+    scores: np.ndarray
+    """(M,) confidence of each event."""
+    num_utterances: int
+    """Utterances of the category without any keyword."""
+    hours: float
+    """Their audio."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,8 @@ class KeywordSet:
     """Utterances of other keywords only."""
     confusion_hours: float
     """Their audio."""
+    categories: tuple[CategoryNegatives, ...] = ()
+    """The negatives by category, in alphabetical order; empty if the list has no categories."""
 
     @property
     def problem(self) -> str | None:
@@ -83,8 +102,9 @@ def split_by_keyword(
     hours = np.array([by_key[key].duration for key in table.keys]) / 3600
     holds = np.array([[contains_keyword(text, word) for word in keywords] for text in texts])
     holds_any = np.logical_or.reduce(holds, axis=1)
+    categories = np.array([by_key[key].category for key in table.keys])
     sets = tuple(
-        _keyword_set(table, keyword, holds[:, k], holds_any, hours)
+        _keyword_set(table, keyword, holds[:, k], holds_any, hours, categories)
         for k, keyword in enumerate(keywords)
     )
     return ScoredSet(sets, len(table.keys), float(hours.sum()), len(by_key) - len(table.keys))
@@ -111,6 +131,7 @@ def _keyword_set(
     is_positive: np.ndarray,
     holds_any: np.ndarray,
     hours: np.ndarray,
+    categories: np.ndarray,
 ) -> KeywordSet:
     events = table.of(keyword)
     is_confusion = holds_any & ~is_positive
@@ -123,4 +144,25 @@ def _keyword_set(
         confusions=events.confidence[is_confusion[events.utterance]],
         num_confusions=int(is_confusion.sum()),
         confusion_hours=float(hours[is_confusion].sum()),
+        categories=_by_category(events, ~holds_any, hours, categories),
     )
+
+
+def _by_category(
+    events: KeywordEvents, is_negative: np.ndarray, hours: np.ndarray, categories: np.ndarray
+) -> tuple[CategoryNegatives, ...]:
+    if not categories.any():
+        return ()
+    categories = np.where(categories == "", OTHER_CATEGORY, categories)
+    found = []
+    for category in np.unique(categories[is_negative]).tolist():
+        chosen = is_negative & (categories == category)
+        found.append(
+            CategoryNegatives(
+                category=category,
+                scores=events.confidence[chosen[events.utterance]],
+                num_utterances=int(chosen.sum()),
+                hours=float(hours[chosen].sum()),
+            )
+        )
+    return tuple(found)

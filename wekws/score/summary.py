@@ -9,20 +9,33 @@ summary.json (every rate with its 95 % interval `low`, `high`):
     not_scored              utterances of the list without a score
     refractory_s            seconds between two events
     dev                     {dataset, hours} of the set for choosing thresholds, or null
+    threshold_rule *        upper | count: rule for thresholds chosen on dev
+    category_hours *        [{category, hours}]: hours of use that weight the categories of dev
     keywords                a list, each with
       keyword, positives    the keyword; utterances with it
       negatives, negative_hours   utterances without any keyword, and their audio
       confusions            {utterances, hours} of other keywords
+      categories *          [{category, utterances, hours}] of the negatives
       notes                 remarks for readers
       operating_points      a list, each with
         budget              0.5/h | 1/h | ... | 1 in all
         threshold           a detection is a confidence >= threshold
         chosen_on           dev | itself: the set that the threshold was chosen on
+        rule *              upper | count: what had to be within the budget in that set, the
+                            upper limit of the rate (95 %) or the count
         budget_false_alarms false alarms that the budget allows in that set
+        dev_false_alarms *  false alarms in that set at this threshold
+        dev_upper_per_hour * upper limit (95 %) of their rate per hour of use; above the budget
+                            if the set is too small: then the threshold is the strictest it supports
         false_alarms        {count, per_hour, low, high} on negatives; Poisson, exact
         misses              {count, rate, low, high} of positives; Wilson
+        by_category *       [{category, count, per_hour, low, high}] on negatives
+        in_use *            {per_hour, upper} of the false alarms by the hours of use; null if the
+                            set lacks a category of use
         confusions          {count, per_hour} on utterances of other keywords (null: no such audio)
     not_evaluated           [{keyword, positives, negative_hours, problem}]
+
+Entries with * are missing from files of earlier versions, and where they do not apply.
 """
 
 import logging
@@ -39,10 +52,11 @@ from wekws.dataset.manifest import read_data_list
 from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, write_json
-from wekws.score.det import Budget, det_points, operating_point, write_stats
+from wekws.score.det import Budget, budget_from_label, det_points, write_stats
 from wekws.score.intervals import poisson_exact, wilson
 from wekws.score.scores import SCORES_NAME, read_score_info, read_scores
 from wekws.score.sets import KeywordSet, ScoredSet, split_by_keyword
+from wekws.score.thresholds import ThresholdRule, choose_threshold, pooled_negatives
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +67,13 @@ _POINT = {
     "budget": str,
     "threshold": float,
     "chosen_on": str,
+    "rule": str,
     "budget_false_alarms": int,
+    "dev_false_alarms": int,
+    "dev_upper_per_hour": float,
     "false_alarms": {"count": int, "per_hour": float, **_RATE},
+    "by_category": [{"category": str, "count": int, "per_hour": float, **_RATE}],
+    "in_use": ({"per_hour": float, "upper": float}, type(None)),
     "misses": {"count": int, "rate": float, **_RATE},
     "confusions": {"count": int, "per_hour": (float, type(None))},
 }
@@ -64,6 +83,7 @@ _KEYWORD = {
     "negatives": int,
     "negative_hours": float,
     "confusions": {"utterances": int, "hours": float},
+    "categories": [{"category": str, "utterances": int, "hours": float}],
     "notes": [str],
     "operating_points": [_POINT],
 }
@@ -77,9 +97,18 @@ SCHEMA = {
     "not_scored": int,
     "refractory_s": (float, type(None)),
     "dev": ({"dataset": str, "hours": float}, type(None)),
+    "threshold_rule": str,
+    "category_hours": [{"category": str, "hours": float}],
     "keywords": [_KEYWORD],
     "not_evaluated": [{"keyword": str, "positives": int, "negative_hours": float, "problem": str}],
 }
+
+
+# Missing from files of earlier versions, or where they do not apply.
+OPTIONAL = {
+    "threshold_rule", "category_hours", "categories", "by_category", "in_use", "rule",
+    "dev_false_alarms", "dev_upper_per_hour",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +128,8 @@ def summarise(
     data_list: str | os.PathLike[str] | None = None,
     keywords: Sequence[str] | None = None,
     budgets: Sequence[Budget] = DEFAULT_BUDGETS,
+    threshold_rule: ThresholdRule = "upper",
+    category_hours: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Compute the error rates of a scored folder and write them into it.
 
@@ -107,6 +138,9 @@ def summarise(
     dev_result_dir: scores of dev, on which thresholds are chosen; None: on the set itself.
     data_list: None: the list that was scored. keywords: None: all that were scored.
     budgets: false alarms per hour; one false alarm in all is always added.
+    threshold_rule: figure of dev that must be within the budget, see `wekws.score.thresholds`.
+    category_hours: hours of use of each category of negatives, for thresholds chosen on dev; None:
+    the hours of dev as they are.
     Returns: the content of `summary.json`.
     Raises: ConfigError if a keyword was not scored, or dev was scored with another model,
     decoder, refractory time or longest durations; DataError if no keyword can be evaluated.
@@ -118,7 +152,9 @@ def summarise(
         names = [keyword.keyword for keyword in test.scores.keywords]
         dev = read_scored_folder(dev_result_dir, keywords=names)
         _require_same_system(test.info, dev.info)
-    summary = build_summary(test, dev, budgets)
+    summary = build_summary(
+        test, dev, budgets, threshold_rule=threshold_rule, category_hours=category_hours
+    )
     sets = {keyword.keyword: keyword for keyword in test.scores.keywords}
     for entry in summary["keywords"]:
         scores = sets[entry["keyword"]]
@@ -180,29 +216,66 @@ def _require_same_system(info: Mapping[str, Any], dev_info: Mapping[str, Any]) -
 
 
 def choose_thresholds(
-    test: KeywordSet, dev: KeywordSet | None, budgets: Sequence[Budget]
+    test: KeywordSet,
+    dev: KeywordSet | None,
+    budgets: Sequence[Budget],
+    *,
+    threshold_rule: ThresholdRule = "upper",
+    category_hours: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Choose a threshold for each budget, on dev if it has negatives, else on the test set."""
-    chosen_on, name = test, "itself"
+    """Choose a threshold for each budget, on dev if it has negatives, else on the test set.
+
+    Thresholds of the test set's own curve go by the count: they promise nothing for other audio.
+    """
     if dev is not None and dev.negative_hours > 0:
-        chosen_on, name = dev, "dev"
-    return [
-        {
-            "budget": budget.label,
-            "threshold": operating_point(chosen_on.negatives, chosen_on.negative_hours, budget),
-            "chosen_on": name,
-            "budget_false_alarms": budget.allowed(chosen_on.negative_hours),
-        }
-        for budget in budgets
-    ]
+        negatives, name = pooled_negatives(dev, category_hours), "dev"
+    else:
+        negatives, name, threshold_rule = pooled_negatives(test), "itself", "count"
+    points = []
+    for budget in budgets:
+        chosen = choose_threshold(negatives, budget, threshold_rule)
+        points.append(
+            {
+                "budget": budget.label,
+                "threshold": chosen.threshold,
+                "chosen_on": name,
+                "rule": chosen.rule,
+                "budget_false_alarms": chosen.allowed,
+                "dev_false_alarms": chosen.false_alarms,
+                "dev_upper_per_hour": chosen.upper_per_hour,
+            }
+        )
+    return points
+
+
+def is_unsupported(point: Mapping[str, Any]) -> bool:
+    """Return whether dev is too small for the budget of an operating point (rule `upper`)."""
+    per_hour = budget_from_label(point["budget"]).per_hour
+    if point.get("rule") != "upper" or per_hour is None:
+        return False
+    return bool(point["dev_upper_per_hour"] > per_hour * (1 + 1e-9))
 
 
 def keyword_summary(
-    test: KeywordSet, dev: KeywordSet | None, budgets: Sequence[Budget]
+    test: KeywordSet,
+    dev: KeywordSet | None,
+    budgets: Sequence[Budget],
+    *,
+    threshold_rule: ThresholdRule = "upper",
+    category_hours: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the keyword's part of the summary: chosen thresholds applied to the test set."""
-    points = choose_thresholds(test, dev, budgets)
+    points = choose_thresholds(
+        test, dev, budgets, threshold_rule=threshold_rule, category_hours=category_hours
+    )
     notes = test.notes
+    notes += [
+        f"{point['budget']}: dev has {dev.negative_hours:.2f} h of negatives and supports "
+        f"{point['dev_upper_per_hour']:.2f}/h at best; the threshold is the strictest that it "
+        f"supports, not one for {point['budget']}"
+        for point in points
+        if dev is not None and is_unsupported(point)
+    ]
     if dev is not None and dev.negative_hours <= 0:
         notes.append("dev has no negatives: thresholds were chosen on the set itself")
     notes += [
@@ -217,9 +290,61 @@ def keyword_summary(
         "negatives": test.num_negatives,
         "negative_hours": test.negative_hours,
         "confusions": {"utterances": test.num_confusions, "hours": test.confusion_hours},
+        **_categories(test),
         "notes": notes,
-        "operating_points": [{**point, **errors_at(test, point["threshold"])} for point in points],
+        "operating_points": [
+            {
+                **point,
+                **errors_at(test, point["threshold"]),
+                **_by_category(test, point["threshold"]),
+                **_in_use(test, point["threshold"], category_hours),
+            }
+            for point in points
+        ],
     }
+
+
+def _categories(test: KeywordSet) -> dict[str, Any]:
+    if not test.categories:
+        return {}
+    sizes = [
+        {"category": c.category, "utterances": c.num_utterances, "hours": c.hours}
+        for c in test.categories
+    ]
+    return {"categories": sizes}
+
+
+def _by_category(test: KeywordSet, threshold: float) -> dict[str, Any]:
+    if not test.categories:
+        return {}
+    rows = []
+    for category in test.categories:
+        count = int(np.count_nonzero(category.scores >= threshold))
+        low, high = poisson_exact(count, category.hours)
+        rate = count / category.hours
+        rows.append(
+            {
+                "category": category.category,
+                "count": count,
+                "per_hour": rate,
+                "low": low,
+                "high": high,
+            }
+        )
+    return {"by_category": rows}
+
+
+def _in_use(
+    test: KeywordSet, threshold: float, category_hours: Mapping[str, float] | None
+) -> dict[str, Any]:
+    if category_hours is None:
+        return {}
+    if not category_hours.keys() <= {category.category for category in test.categories}:
+        return {"in_use": None}
+    negatives = pooled_negatives(test, category_hours)
+    is_alarm = negatives.scores >= threshold
+    rate = float(negatives.weights[is_alarm].sum())
+    return {"in_use": {"per_hour": rate, "upper": negatives.upper_limit(is_alarm)}}
 
 
 def errors_at(test: KeywordSet, threshold: float) -> dict[str, Any]:
@@ -253,11 +378,18 @@ def errors_at(test: KeywordSet, threshold: float) -> dict[str, Any]:
 
 
 def build_summary(
-    test: ScoredFolder, dev: ScoredFolder | None, budgets: Sequence[Budget]
+    test: ScoredFolder,
+    dev: ScoredFolder | None,
+    budgets: Sequence[Budget],
+    *,
+    threshold_rule: ThresholdRule = "upper",
+    category_hours: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `summary.json`; the budget of one false alarm in all is added.
 
-    Raises: DataError if no keyword at all can be evaluated, with every reason.
+    threshold_rule, category_hours: see `summarise`.
+    Raises: ConfigError if dev has no audio of a category of use; DataError if no keyword at all
+    can be evaluated, with every reason.
     """
     budgets = list(dict.fromkeys([*budgets, Budget(None)]))
     dev_sets = {keyword.keyword: keyword for keyword in dev.scores.keywords} if dev else {}
@@ -276,8 +408,20 @@ def build_summary(
         "not_scored": test.scores.not_scored,
         "refractory_s": test.info.get("refractory_s"),
         "dev": {"dataset": dev.info["data_list"], "hours": dev.scores.hours} if dev else None,
+        "threshold_rule": threshold_rule,
+        "category_hours": [
+            {"category": category, "hours": hours}
+            for category, hours in (category_hours or {}).items()
+        ],
         "keywords": [
-            keyword_summary(keyword, dev_sets.get(keyword.keyword), budgets) for keyword in good
+            keyword_summary(
+                keyword,
+                dev_sets.get(keyword.keyword),
+                budgets,
+                threshold_rule=threshold_rule,
+                category_hours=category_hours,
+            )
+            for keyword in good
         ],
         "not_evaluated": [
             {
@@ -320,6 +464,7 @@ def summary_to_markdown(summary: Mapping[str, Any]) -> str:
         for keyword in summary["keywords"]
         for point in keyword["operating_points"]
     ]
+    lines += _category_table(summary)
     notes = [
         f"- {keyword['keyword']}: {note}"
         for keyword in summary["keywords"]
@@ -327,6 +472,21 @@ def summary_to_markdown(summary: Mapping[str, Any]) -> str:
     ]
     notes += [f"- {item['keyword']}: {item['problem']}" for item in summary["not_evaluated"]]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def _category_table(summary: Mapping[str, Any]) -> list[str]:
+    """Return a table of the false alarms per category, if the set has categories."""
+    rows = [
+        f"| {keyword['keyword']} | {point['budget']} | {row['category']} | {row['count']} "
+        f"| {size['hours']:.2f} | {row['per_hour']:.2f} ({row['low']:.2f} to {row['high']:.2f}) |"
+        for keyword in summary["keywords"]
+        for point in keyword["operating_points"]
+        for row, size in zip(
+            point.get("by_category") or [], keyword.get("categories") or [], strict=True
+        )
+    ]
+    header = "| keyword | budget | negatives | false alarms | hours | false alarms per hour |"
+    return ["", header, "|---|---|---|---|---|---|", *rows] if rows else []
 
 
 def _markdown_row(keyword: Mapping[str, Any], point: Mapping[str, Any]) -> str:
@@ -364,6 +524,8 @@ def _validate(value: Any, schema: Any, where: str, problems: list[str]) -> None:
         schema = type(None) if value is None else schema[0]
     if isinstance(schema, dict) and isinstance(value, Mapping):
         for key in [*schema, *(key for key in value if key not in schema)]:
+            if key not in value and key in OPTIONAL:
+                continue
             if key not in value or key not in schema:
                 problems.append(f"{where}.{key}: {'missing' if key in schema else 'unknown key'}")
             else:

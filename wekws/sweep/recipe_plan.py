@@ -21,6 +21,7 @@ from wekws.dataset.vocabulary import parse_keywords
 from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.machine import usable_cores
+from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths
 from wekws.sweep.preset_info import preset_paths
 from wekws.train.train_config import load_train_config
@@ -75,6 +76,8 @@ class RecipeOptions:
     num_average: int | None
     average_best: bool
     budgets: str
+    threshold_rule: Literal["upper", "count"]
+    category_hours: str
     decoder: Literal["keyword", "prefix_beam"]
     max_duration_s: str
     corpus_seed: int
@@ -231,6 +234,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     """
     _check_numbers(options)
     max_duration_from_text(options.max_duration_s)
+    category_hours_from_text(options.category_hours)
     corpus = "kaldi" if options.data_dir else options.corpus
     data_dir = _data_dir(options, corpus, paths)
     lists = Path("data") / _corpus_name(options, corpus, data_dir)

@@ -17,7 +17,7 @@ import soundfile
 ROOT = Path(__file__).parents[3]
 RATE = 16000
 
-FAKE_PORCUPINE = '''
+FAKE_PORCUPINE = """
 KEYWORDS = {"alexa", "smart mirror", "computer"}
 print("banner on standard output")
 
@@ -38,7 +38,7 @@ class Handle:
 def create(keywords, sensitivities):
     assert set(keywords) <= KEYWORDS
     return Handle(keywords, sensitivities)
-'''
+"""
 
 
 def write_clip(path, seconds, bursts):

@@ -9,9 +9,14 @@ from wekws.score.det import (
     budget_from_label,
     budgets_from_text,
     det_points,
-    operating_point,
     write_stats,
 )
+from wekws.score.thresholds import as_they_are, choose_threshold
+
+
+def operating_point(scores, hours, budget):
+    """Return the threshold of rule `count`."""
+    return choose_threshold(as_they_are(scores, hours), budget, "count").threshold
 
 
 def test_by_hand():

@@ -1,13 +1,15 @@
 """Sets, operating points and the summary against numbers counted by hand."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from wekws.dataset.manifest import Utterance
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
+from wekws.score.det import Budget
 from wekws.score.intervals import poisson_exact, wilson
 from wekws.score.scores import KeywordEvents, ScoreTable
 from wekws.score.sets import split_by_keyword
@@ -15,6 +17,8 @@ from wekws.score.summary import (
     DEFAULT_BUDGETS,
     ScoredFolder,
     build_summary,
+    is_unsupported,
+    summary_to_markdown,
     validate_summary,
     write_summary,
 )
@@ -66,8 +70,8 @@ def scored(utterances=UTTERANCES, table=TABLE, keywords=("COMPUTER", "JARVIS")):
     return split_by_keyword(table, utterances, keywords)
 
 
-def summary_of(test, dev=None):
-    return build_summary(ScoredFolder(INFO, test), dev, DEFAULT_BUDGETS)
+def summary_of(test, dev=None, **options):
+    return build_summary(ScoredFolder(INFO, test), dev, DEFAULT_BUDGETS, **options)
 
 
 def test_split_by_keyword():
@@ -120,7 +124,8 @@ def test_summary_chosen_on_dev_is_frozen():
     dev_table = table_of({"d1": {"COMPUTER": [0.9]}, "d2": {"COMPUTER": [0.85, 0.3]}})
     dev_list = [utterance("d1", "COMPUTER"), utterance("d2", "no", 3600.0)]
     dev = split_by_keyword(dev_table, dev_list, ["COMPUTER", "JARVIS"])
-    summary = summary_of(scored(), ScoredFolder({**INFO, "data_list": "dev.list"}, dev))
+    folder = ScoredFolder({**INFO, "data_list": "dev.list"}, dev)
+    summary = summary_of(scored(), folder, threshold_rule="count")
     validate_summary(summary)
     half, one, _ = summary["keywords"][0]["operating_points"]
     # one hour of dev: 0.5/h allows none, which is above 0.85; 1/h allows one, above 0.3
@@ -131,6 +136,93 @@ def test_summary_chosen_on_dev_is_frozen():
     # dev never scored JARVIS events on negatives: nothing to exceed the budget
     assert summary["keywords"][1]["operating_points"][0]["threshold"] == 0
     assert "budget is not used up" in " ".join(summary["keywords"][1]["notes"])
+
+
+def test_a_budget_that_dev_cannot_support_is_said_so():
+    """One hour without a false alarm: the upper limit is -ln 0.05 = 3.00 per hour."""
+    dev = split_by_keyword(
+        table_of({"d1": {"COMPUTER": [0.9]}, "d2": {"COMPUTER": [0.55, 0.3]}}),
+        [utterance("d1", "COMPUTER"), utterance("d2", "no", 3600.0)],
+        ["COMPUTER"],
+    )
+    summary = summary_of(scored(keywords=("COMPUTER",)), ScoredFolder(INFO, dev))
+    validate_summary(summary)
+    assert summary["threshold_rule"] == "upper"
+    (computer,) = summary["keywords"]
+    half, one, in_all = computer["operating_points"]
+    assert half["threshold"] == one["threshold"] == pytest.approx(0.550001)
+    assert (half["rule"], half["dev_false_alarms"], half["budget_false_alarms"]) == ("upper", 0, 0)
+    assert half["dev_upper_per_hour"] == pytest.approx(2.9957, abs=1e-4)
+    assert (in_all["rule"], in_all["threshold"]) == ("count", pytest.approx(0.300001))
+    assert [is_unsupported(point) for point in (half, one, in_all)] == [True, True, False]
+    assert computer["notes"][0].startswith(
+        "0.5/h: dev has 1.00 h of negatives and supports 3.00/h at best; the threshold is the "
+    )
+
+
+def with_categories():
+    """COMPUTER in 2 h of music with two events and in 4 h of speech with one; 1 h without."""
+    table = table_of(
+        {
+            "p": {"COMPUTER": [0.5]},
+            "m": {"COMPUTER": [0.9, 0.4]},
+            "s": {"COMPUTER": [0.7]},
+            "o": {"COMPUTER": [0.1]},
+        }
+    )
+    listed = [
+        utterance("p", "COMPUTER"),
+        dataclasses.replace(utterance("m", "<noise>", 7200.0), category="music"),
+        dataclasses.replace(utterance("s", "<filler>", 14400.0), category="speech"),
+        utterance("o", "no", 3600.0),
+    ]
+    return split_by_keyword(table, listed, ["COMPUTER"])
+
+
+def test_false_alarms_per_category():
+    summary = summary_of(with_categories())
+    validate_summary(summary)
+    (computer,) = summary["keywords"]
+    assert computer["categories"] == [
+        {"category": "music", "utterances": 1, "hours": 2.0},
+        {"category": "other", "utterances": 1, "hours": 1.0},
+        {"category": "speech", "utterances": 1, "hours": 4.0},
+    ]
+    half = computer["operating_points"][0]  # 0.5/h of 7 h: 3 false alarms
+    rows = [
+        (row["category"], row["count"], row["per_hour"], (row["low"], row["high"]))
+        for row in half["by_category"]
+    ]
+    assert rows == [
+        ("music", 2, 1.0, poisson_exact(2, 2.0)),
+        ("other", 0, 0.0, poisson_exact(0, 1.0)),
+        ("speech", 1, 0.25, poisson_exact(1, 4.0)),
+    ]
+    assert "| COMPUTER | 0.5/h | music | 2 | 2.00 | 1.00 (0.12 to 3.61) |" in summary_to_markdown(
+        summary
+    )
+    # Summaries of earlier versions have none of these.
+    assert "by_category" not in summary_of(scored())["keywords"][0]["operating_points"][0]
+
+
+def test_categories_weigh_as_they_are_used():
+    """Used 3 hours in 4 with music: an event there is 3/4 / 2 h, one on speech 1/4 / 4 h."""
+    folder, use = ScoredFolder(INFO, with_categories()), {"music": 3.0, "speech": 1.0}
+    summary = build_summary(
+        folder, folder, [Budget(0.4)], threshold_rule="count", category_hours=use
+    )
+    validate_summary(summary)
+    point = summary["keywords"][0]["operating_points"][0]
+    # 0.375 at 0.9, 0.4375 at 0.7; the event of 1 h without a category does not count
+    assert (point["threshold"], point["dev_false_alarms"]) == (pytest.approx(0.700001), 1)
+    assert point["in_use"]["per_hour"] == 0.375 and point["in_use"]["upper"] > 1
+    assert summary["category_hours"][0] == {"category": "music", "hours": 3.0}
+    with pytest.raises(ConfigError, match="no negatives of category tv; there are music, other"):
+        build_summary(folder, folder, [], category_hours={"tv": 1.0})
+    (computer,) = build_summary(
+        ScoredFolder(INFO, scored(keywords=("COMPUTER",))), folder, [], category_hours=use
+    )["keywords"]
+    assert computer["operating_points"][0]["in_use"] is None
 
 
 def test_dev_without_negatives_falls_back_to_test():

@@ -1,0 +1,38 @@
+"""Print the hours of negatives of a corpus, and which budgets of false alarms dev can support."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wekws.dataset.vocabulary import read_keywords
+from wekws.log import run
+from wekws.score.det import budgets_from_text
+from wekws.score.negative_hours import hours_table, negative_hours
+from wekws.score.thresholds import support_text
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table and one line per budget; what dev cannot support is a warning."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--lists", type=Path, required=True, help="folder of {train,dev,test}/data.list")
+    add("--keywords_file", type=Path, required=True, help="keywords, one per line")
+    add("--budgets", default="0.5,1", help="false alarms per hour, with commas [%(default)s]")
+    args = parser.parse_args(argv)
+    hours = negative_hours(args.lists, read_keywords(args.keywords_file))
+    print(hours_table(hours))
+    for budget in budgets_from_text(args.budgets):
+        is_supported, text = support_text(sum(hours["dev"].values()), budget)
+        if is_supported:
+            print(text)
+        else:
+            logger.warning("%s", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
