@@ -170,7 +170,7 @@ def test_training_goes_on_after_its_last_epoch(finished):
     assert cv_epochs(recipe, "going_on") == [-1, 0, 1] and len(first) == 4
     said = recipe.run("run_distill.sh", *finished.options, *options, "--student_epochs", 3)
     assert stages(said) == [3]
-    assert "going on with epoch 2" in said
+    assert "continuing with epoch 2" in said
     assert recipe.times(*first) == first
     assert {"2.pt", "2.yaml", "avg_2.pt"} <= below(recipe.files(student), student)
     assert cv_epochs(recipe, "going_on") == [-1, 0, 1, 2]
@@ -198,7 +198,7 @@ def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     assert ["student_quick" in report.read_text() for report in reports] == [False, True]
     options += ("--stop_stage", 3)
     again = recipe.run("run_distill.sh", *finished.options, *options, "--student_epochs", 4)
-    assert "going on with epoch 3" in again
+    assert "continuing with epoch 3" in again
     assert cv_epochs(recipe, "student_quick") == [-1, 0, 1, 2, 3]
 
 

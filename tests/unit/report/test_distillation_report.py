@@ -337,6 +337,24 @@ def test_the_headline_budget_is_the_one_closest_to_one_an_hour(tmp_path):
     assert headline_budget([]) == "1/h"
 
 
+def test_too_few_negatives_on_dev_and_the_kinds_of_false_alarms(tmp_path):
+    """Dev without a false alarm in 3.05 h supports 0.98/h; budgets were 0.5/h and 1/h."""
+    exp_dir = fake.make_run(tmp_path / "student")
+    folder = fake.make_result(exp_dir / "test_avg_3", ["A"])
+    summary = json.loads((folder / "summary.json").read_text())
+    for entry in summary["keywords"]:
+        entry["categories"] = [{"category": "music", "utterances": 9, "hours": 3.2}]
+        for point in entry["operating_points"]:
+            row = {"category": "music", "count": 3, "per_hour": 0.94, "low": 0.19, "high": 2.74}
+            point |= {"rule": "upper", "dev_upper_per_hour": 0.9822, "by_category": [row]}
+    fake.write_json(folder / "summary.json", summary)
+    arguments = ["--student_dir", f"{tmp_path}/student", "--out_dir", f"{tmp_path}/out"]
+    assert main(arguments) == 0
+    text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    assert "too few hours of negatives for 0.5/h: it supports 0.98/h at best" in text
+    assert "music, 3.20 h" in text and "0.94 (0.19-2.74)" in text
+
+
 def test_macs_and_look_ahead_follow_the_frame_skip_of_the_run(tmp_path):
     exp_dir = fake.make_run(tmp_path / "student", model=MODEL)
     fake.make_result(exp_dir / "test_avg_3", ["A"])
