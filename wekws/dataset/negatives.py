@@ -6,9 +6,10 @@ where that is sure to be in the language of the keywords, otherwise ``<filler>``
 """
 
 import collections
+import dataclasses
 import hashlib
 import itertools
-import logging
+import math
 import os
 import re
 import unicodedata
@@ -17,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import soundfile
+
+from wekws.dataset.audio import AudioError, probe
 from wekws.dataset.manifest import SPLITS, kaldi_rows, read_kaldi_table, write_kaldi_table
 from wekws.dataset.vocabulary import FILLER_TOKEN, contains_keyword
 from wekws.errors import DataError
-
-logger = logging.getLogger(__name__)
+from wekws.files import atomic_path
 
 TextUse = Literal["auto", "use", "filler"]
 """Use of the transcripts of negatives: only those in the keywords' language, all, or none."""
@@ -32,6 +35,11 @@ _AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _TRAIN_SHARE, _DEV_SHARE = 0.6, 0.2
 # A category with one of these in its name holds no speech.
 _NOISE_NAMES = ("noise", "music", "sound", "ambien", "silence")
+# Length above which a recording is cut, and the length of its pieces, in seconds. Training leaves
+# out what is above 20.5 s (filter_conf.max_length); scoring batches of long recordings needs much
+# memory.
+_TRAIN_PIECES_S = (20.0, 10.0)
+_OTHER_PIECES_S = (60.0, 60.0)
 _MARKUP = re.compile(r"<[^<>\s]+>")
 _MAX_NAMED = 5
 
@@ -134,9 +142,12 @@ def add_negatives(
     lists: ``{train,dev,test}`` hold ``wav.scp`` and ``text`` with absolute paths; these,
     ``utt2spk`` and ``utt2category`` are extended.
     folders: see ``read_negatives``. Audio that the corpus lists as well counts once, as a negative.
-    rule: decides the label texts. A recording with a keyword in its transcript, here or in the
-    corpus, is left out.
+    rule: decides the label texts. Recordings above 20 s (train) or 60 s (dev and test) are cut into
+    pieces of at most 10 s or 60 s, which are written to ``lists/negatives``; words are not known
+    to belong to a piece and become filler. A recording with a keyword in its transcript, here or
+    in the corpus, is left out.
     Raises: DataError if a folder has no audio, a table is damaged, or two recordings have one id.
+    Audio that cannot be read is kept for ``validate`` to report.
     """
     lists = Path(lists)
     corpus = {split: _read_rows(lists / split / "wav.scp") for split in SPLITS}
@@ -159,6 +170,7 @@ def add_negatives(
         kept.append(negative)
         if in_corpus:
             replaced.add(in_corpus)
+    kept = [piece for negative in kept for piece in _pieces(negative, lists / "negatives")]
     taken = {row for split, rows in corpus.items() for row in ((split, key) for key, _ in rows)}
     _refuse_taken({key for _, key in taken - replaced}, kept)
     for split in SPLITS:
@@ -177,6 +189,40 @@ def _distinct(negatives: Iterable[Negative]) -> list[Negative]:
     for negative in negatives:
         by_wav.setdefault(os.path.realpath(negative.wav), negative)
     return list(by_wav.values())
+
+
+def _pieces(negative: Negative, out_dir: Path) -> list[Negative]:
+    """Return a recording, or the pieces of one that is too long, as FLAC files in ``out_dir``."""
+    longest_s, piece_s = _TRAIN_PIECES_S if negative.split == "train" else _OTHER_PIECES_S
+    try:
+        info = probe(negative.wav)
+    except AudioError:
+        return [negative]
+    if info.duration_s <= longest_s:
+        return [negative]
+    num = math.ceil(info.duration_s / piece_s)
+    words = _MARKUP.sub("", negative.transcript).strip()
+    pieces = [
+        dataclasses.replace(
+            negative,
+            key=f"{negative.key}_{i:04d}",
+            wav=os.path.abspath(out_dir / f"{negative.key}_{i:04d}.flac"),
+            transcript=FILLER_TOKEN if words else negative.transcript,
+        )
+        for i in range(num)
+    ]
+    blocks = soundfile.blocks(
+        negative.wav, blocksize=math.ceil(info.num_frames / num), dtype="float32", always_2d=True
+    )
+    for piece, samples in zip(pieces, blocks, strict=True):
+        if not _is_newer(piece.wav, negative.wav):
+            with atomic_path(piece.wav) as temporary, open(temporary, "wb") as stream:
+                soundfile.write(stream, samples.mean(1), info.sample_rate_hz, format="FLAC")
+    return pieces
+
+
+def _is_newer(path: str, source: str) -> bool:
+    return os.path.isfile(path) and os.path.getmtime(path) >= os.path.getmtime(source)
 
 
 def _refuse_taken(taken: set[str], kept: Sequence[Negative]) -> None:

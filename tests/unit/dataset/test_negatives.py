@@ -1,8 +1,12 @@
 """Negatives that join a corpus: layouts, splits, label texts, ids."""
 
 import collections
+import dataclasses
+import os
 
+import numpy as np
 import pytest
+import soundfile
 
 from wekws.dataset.manifest import read_kaldi_table
 from wekws.dataset.negatives import (
@@ -159,6 +163,34 @@ def test_negatives_join_the_lists(lists, tmp_path):
     assert read_kaldi_table(lists / "train/utt2spk") == {"b": "anna"}
     assert read_kaldi_table(lists / "train/utt2category") == {"b": "talk", "c": "talk"}
     assert "| train | talk | 2 | 1 | 1 | 0 |" in added.table()
+
+
+def test_long_recordings_are_cut(lists, tmp_path):
+    """25 s in train become three pieces of 8.3 s, 25 s in dev stay whole, 70 s become two."""
+    root = tmp_path / "talk"
+    for split, name, seconds in (("train", "a", 25), ("dev", "b", 25), ("dev", "c", 70)):
+        (root / split).mkdir(parents=True, exist_ok=True)
+        ramp = np.linspace(0, 0.5, 8000 * seconds)
+        soundfile.write(root / split / f"{name}.wav", np.stack([ramp, ramp], 1), 8000)
+        with open(root / split / "wav.scp", "a") as wavs, open(root / split / "text", "a") as texts:
+            wavs.write(f"{name} {split}/{name}.wav\n")
+            texts.write(f"{name} words\n")
+    rule = dataclasses.replace(RULE, text_use="use")
+    added = add_negatives(lists, [root], rule)
+    assert added.counts["train", "talk"] == {"<filler>": 3}
+    assert added.counts["dev", "talk"] == {"text": 1, "<filler>": 2}
+    wavs = read_kaldi_table(lists / "train/wav.scp")
+    pieces = [soundfile.read(wavs[f"a_{i:04d}"])[0] for i in range(3)]
+    assert [len(piece) for piece in pieces] == [66667, 66667, 66666]
+    whole, _ = soundfile.read(root / "train/a.wav")
+    np.testing.assert_allclose(np.concatenate(pieces), whole[:, 0], atol=1e-4)
+    written = os.stat(wavs["a_0000"]).st_mtime_ns
+    for split in ("train", "dev"):  # as a second run of the recipe finds them
+        for table in ("wav.scp", "text"):
+            rows = read_kaldi_table(lists / split / table).items()
+            write_table(lists / split / table, {k: v for k, v in rows if k.startswith(split)})
+    add_negatives(lists, [root], rule)
+    assert os.stat(wavs["a_0000"]).st_mtime_ns == written
 
 
 def test_positives_of_the_corpus_are_no_negatives(lists, tmp_path):
