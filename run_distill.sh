@@ -57,6 +57,8 @@ base_checkpoint=        # large-vocabulary model with config.yaml beside it: no 
 base_dict=              # dictionary of --base_checkpoint [dict.txt beside it]
 teacher_checkpoint=     # teacher with config.yaml beside it: neither base nor teacher is trained
 more_teachers=          # checkpoints of further teachers, separated by commas
+feature_teacher=        # frozen model of speech that base, teacher and student imitate besides: a YAML
+                        # of conf/feature_teachers or a bundle of torchaudio.pipelines
 init_from_teacher=true  # fit the student's first weights to the teacher, see `transplant`
 alpha=                  # weight of CTC, 1 - alpha is that of distillation: a number or a schedule's
                         # name [distill_conf of the student]
@@ -141,6 +143,7 @@ train_flags=("${overlay_flags[@]}" --cv_data "$lists/dev/data.list"
   --keywords_file "$keywords_file" "${lexicon_flags[@]}" --cache_dir "$cache" --seed "$seed"
   --num_workers "$num_workers" --num_threads "$num_threads" --device "$device" --resume)
 if $bf16; then train_flags+=(--bf16); fi
+if [ -n "$feature_teacher" ]; then train_flags+=(--feature_teacher "$feature_teacher"); fi
 average_flags=()
 if $average_best; then average_flags=(--val_best); fi
 . tools/stages.sh

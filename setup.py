@@ -29,7 +29,11 @@ setup(
     extras_require={
         # espeak-ng is GPL-3; only the synthesis script runs it, in a separate process.
         "synth": ["espeakng-loader>=0.2.4"],
+        # Feature teachers that are ONNX models (conf/feature_teachers).
+        "embedding": ["onnxruntime>=1.20"],
         "dev": [
+            "onnx>=1.16",
+            "onnxruntime>=1.20",
             "ruff>=0.8",
             "mypy>=1.11",
             "types-PyYAML>=6.0",

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_feature_teacher import write_feature_teacher
 from tones import ToneCorpus, make_tone_corpus
 
 
@@ -28,3 +29,11 @@ def train_arguments(tone_corpus, tmp_path):
         *("--cache_dir", str(tmp_path / "cache")),
         *("--num_workers", "1", "--num_threads", "1", "--device", "cpu"),
     ]
+
+
+@pytest.fixture(scope="session")
+def feature_teacher(tmp_path_factory) -> str:
+    """The description of a small feature teacher of ONNX models."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    return str(write_feature_teacher(tmp_path_factory.mktemp("feature_teacher")))

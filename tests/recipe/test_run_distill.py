@@ -236,6 +236,19 @@ def test_dry_run_prints_the_plan_alone(finished):
     assert recipe.times("data", "exp") == before
 
 
+def test_all_models_have_a_feature_teacher(finished, feature_teacher):
+    recipe = finished.recipe
+    taught = ["--name", "taught", "--feature_teacher", feature_teacher, "--overlay", "none"]
+    said = recipe.run("run_distill.sh", *finished.options, "--student_epochs", 2, *taught)
+    assert f"features  towards {feature_teacher}" in said
+    for name in ("base", "teacher", "student"):
+        folder = recipe.folder / "exp/taught" / name
+        rows = read_cv_rows(folder)
+        assert rows[-1]["cv_embedding"] > 0
+        plain = load_weights(recipe.folder / EXP / name / "final.pt")
+        assert load_weights(folder / "final.pt").keys() == plain.keys()
+
+
 def test_an_overlays_own_epochs_count(finished):
     """conf/overlays/stages_three.yaml says 35; here 3, so that training is short."""
     recipe = finished.recipe

@@ -73,6 +73,7 @@ def _runs(plan: Plan, args: argparse.Namespace) -> list[PlannedRun]:
         teachers=args.teacher_checkpoint,
         lexicon=args.lexicon,
         test_lists=args.test_lists,
+        feature_teacher=args.feature_teacher,
         runs_dir=args.out_dir / "runs",
     )
 
@@ -91,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--out_dir", type=Path, required=True, help="folder for runs and tables")
     add("--test_lists", type=Path, help="data/NAME whose test set is scored instead")
+    add(
+        "--feature_teacher", default="", metavar="YAML|BUNDLE",
+        help="feature teacher of the variants that give distill_conf.embedding a weight",
+    )  # fmt: skip
     add("--lexicon", type=Path, help="pronunciation lexicon (WORD unit unit ...)")
     add(
         "--overlay", type=Path, action="append", default=[],

@@ -60,6 +60,7 @@ def _variables(options: RecipeOptions, plan: RecipePlan) -> dict[str, object]:
         "num_workers": plan.num_workers,
         "overlay_flags": _repeat("--overlay", plan.overlays),
         "student_overlay_flags": _repeat("--overlay", plan.student_overlays),
+        "feature_teacher": plan.feature_teacher,
         "more_teacher_flags": _repeat("--teacher_checkpoint", plan.more_teachers),
         "base_epoch_flags": _epochs(options.base_epochs),
         "teacher_epoch_flags": _epochs(options.teacher_epochs),

@@ -32,6 +32,12 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--cmvn_file", type=path, help="global_cmvn, WeKWS's JSON or Kaldi's text")
     add("--cache_dir", type=path, help="feature cache [the folder cache beside --train_data]")
+    add(
+        "--feature_teacher", default="", metavar="YAML|BUNDLE",
+        help="frozen model whose outputs are targets, see distill_conf.embedding: a description "
+        "such as conf/feature_teachers/speech_embedding.yaml, or a bundle of "
+        "torchaudio.pipelines, NAME or NAME:LAYER",
+    )  # fmt: skip
     add("--checkpoint", type=path, help="weights to start from, of the same sizes")
     add("--resume", action="store_true", help="continue after the last finished epoch")
     add("--seed", type=int, default=777, help="seed of weights, order and masks [%(default)s]")
@@ -66,6 +72,7 @@ def train_options(
         keywords_file=args.keywords_file,
         cmvn_file=args.cmvn_file,
         cache_dir=args.cache_dir,
+        feature_teacher=args.feature_teacher,
         checkpoint=args.checkpoint,
         resume=args.resume,
         seed=args.seed,

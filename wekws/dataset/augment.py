@@ -176,10 +176,10 @@ def augment(
     babble_pool: source of that kind of noise; None: this kind is not drawn.
     recorded_pools: source of noise by folder of config.noise_dir. room_pool: source of recorded
     rooms. A folder without a source is not drawn.
-    Only the speed changes the length.
+    Only the speed changes the length. It is the first thing drawn, so that ``draw_speed`` alone
+    gives it too.
     """
-    speed = config.speeds[rng.integers(len(config.speeds))]
-    samples = change_speed(samples, speed, sample_rate_hz)
+    samples = change_speed(samples, draw_speed(config, rng), sample_rate_hz)
     # What is off draws no random numbers, except where the first version did: the same settings
     # then give the same bytes.
     if rng.random() < config.reverb_prob:
@@ -197,6 +197,11 @@ def augment(
     if config.opus_prob > 0 and rng.random() < config.opus_prob:
         samples = opus(samples, sample_rate_hz, rng.uniform(*config.opus_kbps))
     return samples
+
+
+def draw_speed(config: AugmentConfig, rng: np.random.Generator) -> float:
+    """Return the speed of an augmented version, the first random number of ``augment``."""
+    return config.speeds[rng.integers(len(config.speeds))]
 
 
 def _in_a_room(
@@ -302,16 +307,20 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 def change_speed(samples: np.ndarray, factor: float, sample_rate_hz: int) -> np.ndarray:
     """Return ``samples`` played ``factor`` times as fast, with the pitch changed too.
 
-    The new length is ceil(N / factor). The factor is rounded to a ratio of whole numbers whose
-    denominator is at most 100.
+    The new length is ceil(N / ratio), see ``speed_ratio``.
     """
-    ratio = Fraction(factor).limit_denominator(100)
+    ratio = speed_ratio(factor)
     if ratio == 1:
         return samples
     faster = torchaudio.functional.resample(
         torch.from_numpy(np.ascontiguousarray(samples)), ratio.numerator, ratio.denominator
     )
     return faster.numpy()
+
+
+def speed_ratio(factor: float) -> Fraction:
+    """Return the speed in use: a ratio of whole numbers whose denominator is at most 100."""
+    return Fraction(factor).limit_denominator(100)
 
 
 def spec_augment(

@@ -1,6 +1,7 @@
 """Padded features and labels of one training step.
 
-Axes: B batch, T frames of 10 ms, F mel bins, L labels, K keywords.
+Axes: B batch, T frames of 10 ms, F mel bins, L labels, K keywords, E embeddings, D values per
+embedding.
 """
 
 import dataclasses
@@ -8,6 +9,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Outputs of a feature teacher for the utterances of a batch, and where their windows lie.
+
+    Places count in frames of the batch: the centre of frame i is at i, and the frame stands for
+    i - 1/2 to i + 1/2.
+    """
+
+    values: torch.Tensor
+    """(B, E, D) float32, padded with 0."""
+    starts: torch.Tensor
+    """(B, E) float32, where the window of each embedding begins."""
+    ends: torch.Tensor
+    """(B, E) float32, where it ends."""
+    lengths: torch.Tensor
+    """(B,) int64, embeddings per utterance; 0 for one that is shorter than a window."""
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Embeddings":
+        """Return the same with every tensor changed."""
+        return Embeddings(
+            values=change(self.values),
+            starts=change(self.starts),
+            ends=change(self.ends),
+            lengths=change(self.lengths),
+        )
+
+    def every(self, num_frames: int) -> "Embeddings":
+        """Return the same with places in frames of which one is made per ``num_frames``."""
+        return dataclasses.replace(
+            self, starts=self.starts / num_frames, ends=self.ends / num_frames
+        )
+
+    def chunk(self, num: int) -> list["Embeddings"]:
+        """Return the utterances in at most ``num`` parts, as ``torch.chunk`` divides them."""
+        names = ("values", "starts", "ends", "lengths")
+        parts = zip(*(getattr(self, name).chunk(num) for name in names), strict=True)
+        return [Embeddings(**dict(zip(names, part, strict=True))) for part in parts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +70,8 @@ class Batch:
     """(B,) int64, position of each utterance in the data set; -1 where two are joined."""
     num_global: int
     """Utterances of the whole step, all processes together."""
+    embeddings: Embeddings | None = None
+    """The feature teacher's outputs; None without one."""
 
     @property
     def is_keyword(self) -> torch.Tensor:
@@ -58,4 +100,5 @@ class Batch:
             label_lengths=change(self.label_lengths),
             holds_keyword=change(self.holds_keyword),
             indices=change(self.indices),
+            embeddings=self.embeddings and self.embeddings.map(change),
         )

@@ -7,6 +7,7 @@ zeros for padding), ``offsets.npy`` (first row of each utterance, then the end) 
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -14,7 +15,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +24,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from wekws.dataset.extract import ExtractionPool, FeatureView, audio_files
+from wekws.dataset.extract import (
+    ChunkExtractor,
+    ExtractionPool,
+    Extractor,
+    FeatureView,
+    audio_files,
+)
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 from wekws.files import file_lock
@@ -84,6 +92,26 @@ def padded_index(offsets: np.ndarray, indices: np.ndarray, padding: int) -> np.n
     return np.where(rows < ends[:, None], rows, padding)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CacheContent:
+    """What a cache holds, and how it is made."""
+
+    identity: dict[str, Any]
+    """All settings that the features depend on, as plain values."""
+    fingerprint: str
+    """Hash of the settings and of every file that the features are made of."""
+    num_values: int
+    """Numbers per frame."""
+    expected_frames: float
+    """About how many frames there will be, for the check of free disk space."""
+    num_utterances: int
+    """Utterances of the list."""
+    make_extractor: Callable[[], ChunkExtractor]
+    """Makes what computes the features; called in every process."""
+    copy: int = 0
+    """Number of the augmented copy."""
+
+
 def open_cache(
     directory: str | os.PathLike[str],
     utterances: Sequence[Utterance],
@@ -98,19 +126,62 @@ def open_cache(
     num_workers: processes that extract features; 0: this one.
     Raises: DataError if more than max_bad_fraction of the utterances cannot be read, or all.
     """
+    slowest = min(view.augment.speeds) if view.augment is not None else 1.0
+    seconds = sum(utterance.duration for utterance in utterances) / slowest
+    content = CacheContent(
+        identity=view.identity(),
+        fingerprint=cache_fingerprint(utterances, view),
+        num_values=view.front_end.num_mel_bins,
+        expected_frames=seconds * 1000 / view.front_end.frame_shift_ms,
+        num_utterances=len(utterances),
+        make_extractor=functools.partial(Extractor, list(utterances), view),
+        copy=view.copy,
+    )
+    return open_or_build(
+        directory, content, num_workers=num_workers, max_bad_fraction=max_bad_fraction
+    )
+
+
+def open_or_build(
+    directory: str | os.PathLike[str],
+    content: CacheContent,
+    *,
+    num_workers: int,
+    max_bad_fraction: float,
+) -> FeatureCache:
+    """Return a cache of this content, see ``open_cache``."""
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(directory.with_name(f".{directory.name}.lock")):
-        fingerprint = cache_fingerprint(utterances, view)
-        cache = _open_if_current(directory, fingerprint)
+        cache = _open_if_current(directory, content.fingerprint)
         if cache is None:
             with _new_directory(directory) as temporary:
-                meta = _build(temporary, utterances, view, num_workers)
-                _check_failures(meta["failures"], len(utterances), max_bad_fraction)
-                _write_meta(temporary, meta | {"fingerprint": fingerprint})
+                meta = _build(temporary, content, num_workers)
+                _check_failures(meta["failures"], content.num_utterances, max_bad_fraction)
+                _write_meta(temporary, meta | {"fingerprint": content.fingerprint})
             return FeatureCache(directory)
-    _check_failures(cache.failures, len(utterances), max_bad_fraction)
+    _check_failures(cache.failures, content.num_utterances, max_bad_fraction)
     return cache
+
+
+def cache_path(
+    cache_dir: str | os.PathLike[str],
+    data_list: str | os.PathLike[str],
+    identity: dict[str, Any],
+    *,
+    kind: str = "",
+) -> Path:
+    """Return where a list's cache lies.
+
+    Its name contains a hash of the list's path and of the settings: caches with different settings
+    exist side by side. All other changes rebuild the cache in its place.
+    kind: joins the name, for what is not a filterbank.
+    """
+    path = Path(data_list).resolve()
+    text = f"{path}\n{sorted(identity.items())}"
+    suffix = hashlib.sha256(text.encode()).hexdigest()[:10]
+    parts = (path.parent.name, path.stem, *([kind] if kind else []), suffix)
+    return Path(cache_dir) / "_".join(parts)
 
 
 def cache_fingerprint(utterances: Sequence[Utterance], view: FeatureView) -> str:
@@ -119,9 +190,13 @@ def cache_fingerprint(utterances: Sequence[Utterance], view: FeatureView) -> str
     for folder in view.augment.folders if view.augment is not None else []:
         for path in audio_files(folder):
             digest.update(_file_line(str(path), ""))
-    for utterance in utterances:
-        digest.update(_file_line(utterance.wav, utterance.key))
+    digest.update(audio_lines(utterances))
     return digest.hexdigest()
+
+
+def audio_lines(utterances: Sequence[Utterance]) -> bytes:
+    """Return a line per utterance with its key, path, and the size and time of its file."""
+    return b"".join(_file_line(utterance.wav, utterance.key) for utterance in utterances)
 
 
 def _file_line(path: str, key: str) -> bytes:
@@ -166,50 +241,48 @@ def _new_directory(directory: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _build(
-    directory: Path, utterances: Sequence[Utterance], view: FeatureView, num_workers: int
-) -> dict[str, Any]:
+def _build(directory: Path, content: CacheContent, num_workers: int) -> dict[str, Any]:
     """Extract all features into ``directory``; return the content of ``meta.json``."""
-    _check_disk_space(directory, utterances, view)
+    _check_disk_space(directory, content)
     started = time.monotonic()
     num_frames: list[int] = []
     failures: dict[str, str] = {}
     conversions: collections.Counter[str] = collections.Counter()
-    num_bins = view.front_end.num_mel_bins
+    num_values, num_utterances = content.num_values, content.num_utterances
     with (
         open(directory / "feats.npy", "wb") as stream,
         one_torch_thread(),
-        ExtractionPool(utterances, view, num_workers) as pool,
-        tqdm(total=len(utterances), desc="features", unit="utt", disable=None) as bar,
+        ExtractionPool(content.make_extractor, num_workers) as pool,
+        tqdm(total=num_utterances, desc="features", unit="utt", disable=None) as bar,
     ):
-        _write_header(stream, 0, num_bins)
-        for part in pool.map(range(len(utterances)), view.copy, _CHUNK):
+        _write_header(stream, 0, num_values)
+        for part in pool.map(range(num_utterances), content.copy, _CHUNK):
             stream.write(part.feats.data)
             num_frames += part.num_frames
             failures |= part.failures
             conversions += part.conversions
             bar.update(len(part.num_frames))
-        stream.write(np.zeros(num_bins, np.float32).data)
+        stream.write(np.zeros(num_values, np.float32).data)
         stream.seek(0)
-        _write_header(stream, sum(num_frames) + 1, num_bins)
+        _write_header(stream, sum(num_frames) + 1, num_values)
     np.save(directory / "offsets.npy", np.cumsum([0, *num_frames], dtype=np.int64))
     seconds = time.monotonic() - started
     logger.info(
         "feature cache %s: %d utterances, %d frames in %.0f s (%.0f utterances per second)",
         directory.parent,
-        len(utterances),
+        num_utterances,
         sum(num_frames),
         seconds,
-        len(utterances) / max(seconds, 1e-9),
+        num_utterances / max(seconds, 1e-9),
     )
     for kind, count in sorted(conversions.items()):
-        logger.info("%d of %d utterances were %s", count, len(utterances), kind)
-    return {"view": view.identity(), "failures": failures, "conversions": conversions}
+        logger.info("%d of %d utterances were %s", count, num_utterances, kind)
+    return {"view": content.identity, "failures": failures, "conversions": conversions}
 
 
-def _write_header(stream: BinaryIO, num_rows: int, num_bins: int) -> None:
+def _write_header(stream: BinaryIO, num_rows: int, num_values: int) -> None:
     """Write a .npy header; numpy pads it, so it has the same size for any number of rows."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, num_bins)}
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, num_values)}
     np.lib.format.write_array_header_1_0(stream, header)
 
 
@@ -229,16 +302,14 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def _check_disk_space(directory: Path, utterances: Sequence[Utterance], view: FeatureView) -> None:
-    slowest = min(view.augment.speeds) if view.augment is not None else 1.0
-    seconds = sum(utterance.duration for utterance in utterances) / slowest
-    num_frames = seconds * 1000 / view.front_end.frame_shift_ms
-    needed = num_frames * view.front_end.num_mel_bins * 4 * _DISK_MARGIN
+def _check_disk_space(directory: Path, content: CacheContent) -> None:
+    needed = content.expected_frames * content.num_values * 4 * _DISK_MARGIN
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise DataError(
-            f"{directory.parent}: {free / 2**30:.1f} GiB free; the features of {seconds / 3600:.1f}"
-            f" hours need {needed / 2**30:.1f} GiB; free some or name another --cache_dir"
+            f"{directory.parent}: {free / 2**30:.1f} GiB free; the features of"
+            f" {content.num_utterances} utterances need {needed / 2**30:.1f} GiB; free some or name"
+            " another --cache_dir"
         )
 
 

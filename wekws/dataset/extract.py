@@ -8,17 +8,17 @@ import hashlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from wekws.dataset.audio import AudioError, probe, read_audio
-from wekws.dataset.augment import AugmentConfig, augment
+from wekws.dataset.augment import AugmentConfig, augment, draw_speed, speed_ratio
 from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.rooms import aligned_impulse_response
@@ -79,6 +79,14 @@ class FeatureView:
             del settings["seed"], settings["copy"]
         return settings
 
+    def speed(self, key: str, copy: int) -> float:
+        """Return how many times as fast as the recording a copy of an utterance is."""
+        if self.augment is None or len(self.augment.speeds) == 1:
+            factor = self.augment.speeds[0] if self.augment is not None else 1.0
+        else:
+            factor = draw_speed(self.augment, copy_rng(self.seed, copy, key))
+        return float(speed_ratio(factor))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractedFeatures:
@@ -92,6 +100,13 @@ class ExtractedFeatures:
     """Cause by key of every utterance that failed."""
     conversions: collections.Counter[str]
     """Number of utterances that were resampled or mixed down, by kind of conversion."""
+
+
+class ChunkExtractor(Protocol):
+    """Computes features of the utterances of one list."""
+
+    def extract_many(self, indices: Sequence[int], copy: int) -> ExtractedFeatures:
+        """Return the features of several utterances; failures are recorded, not raised."""
 
 
 class Extractor:
@@ -222,13 +237,13 @@ def _fit_length(samples: np.ndarray, num_samples: int, start: float) -> np.ndarr
     return cut / np.float32(max(rms, 1e-12))
 
 
-_extractor: Extractor
+_extractor: ChunkExtractor
 
 
-def _start_worker(utterances: Sequence[Utterance], view: FeatureView) -> None:
+def _start_worker(make_extractor: Callable[[], ChunkExtractor]) -> None:
     global _extractor
     torch.set_num_threads(1)
-    _extractor = Extractor(utterances, view)
+    _extractor = make_extractor()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -247,25 +262,24 @@ def _work(indices: Sequence[int], copy: int) -> ExtractedFeatures:
 class ExtractionPool:
     """Extracts chunks of utterances in order, in this process or in worker processes."""
 
-    def __init__(
-        self, utterances: Sequence[Utterance], view: FeatureView, num_workers: int
-    ) -> None:
+    def __init__(self, make_extractor: Callable[[], ChunkExtractor], num_workers: int) -> None:
         """Start the workers.
 
+        make_extractor: called once in each process; it is pickled on the way there.
         num_workers: processes with one thread each; 0: extract in this process.
-        Raises: DataError if a folder of noise or rooms contains no recording.
+        Raises: what ``make_extractor`` raises.
         """
         self._num_workers = num_workers
         self._executor: Executor | None = None
         # Also made in this process, so that an empty noise folder is refused before the start.
-        self._extractor = Extractor(utterances, view)
+        self._extractor = make_extractor()
         if num_workers > 0:
             # Forking a process in which torch has used threads or a GPU is unsafe. The fork
             # server has only imported this module, and it does so once for all workers.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
             self._executor = ProcessPoolExecutor(
-                num_workers, context, _start_worker, (list(utterances), view)
+                num_workers, context, _start_worker, (make_extractor,)
             )
 
     def map(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wekws.dataset.batch import Batch
+from wekws.dataset.batch import Batch, Embeddings
 
 
 def choose_partners(num_utterances: int, *, join_prob: float, seed: int, epoch: int) -> np.ndarray:
@@ -67,7 +67,31 @@ def join_batches(
         label_lengths=label_lengths,
         holds_keyword=holds_keyword,
         indices=indices,
+        embeddings=_join_embeddings(batch, at, second),
     )
+
+
+def _join_embeddings(batch: Batch, rows: Tensor, second: Batch) -> Embeddings | None:
+    """Append the embeddings, with their places moved behind the first utterances' frames."""
+    first, other = batch.embeddings, second.embeddings
+    if first is None or other is None:
+        return None
+    shift = batch.feat_lengths[rows, None].to(other.starts)
+    moved = {
+        "values": other.values,
+        "starts": other.starts + shift,
+        "ends": other.ends + shift,
+    }
+    joined, lengths = {}, first.lengths
+    for name, appended in moved.items():
+        joined[name], lengths = append_rows(
+            getattr(first, name),
+            first.lengths,
+            rows=rows,
+            second=appended,
+            second_lengths=other.lengths,
+        )
+    return Embeddings(**joined, lengths=lengths)
 
 
 def append_rows(

@@ -4,13 +4,13 @@ Axes: N utterances of the data set, K keywords, B batch, T frames of 10 ms, F me
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,11 +18,12 @@ import numpy.typing as npt
 import torch
 
 from wekws.dataset.batch import Batch as Batch
-from wekws.dataset.cache import FeatureCache, open_cache, padded_index
+from wekws.dataset.cache import FeatureCache, cache_path, open_cache, padded_index
 from wekws.dataset.dataset_conf import BatchConfig as BatchConfig
 from wekws.dataset.dataset_conf import DatasetConfig as DatasetConfig
 from wekws.dataset.dataset_conf import FilterConfig as FilterConfig
-from wekws.dataset.extract import ExtractionPool, FeatureView
+from wekws.dataset.embeddings import EmbeddingSet, open_embeddings
+from wekws.dataset.extract import ExtractionPool, Extractor, FeatureView
 from wekws.dataset.filters import filter_reasons, keep_share, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.label_set import LabelSet
@@ -51,6 +52,8 @@ class SpeechDataset:
         join_prob: float = 0.0,
         seed: int = 0,
         pool: ExtractionPool | None = None,
+        views: Sequence[FeatureView] = (),
+        embeddings: EmbeddingSet | None = None,
     ) -> None:
         """Build the data set from its parts.
 
@@ -62,6 +65,8 @@ class SpeechDataset:
         join_prob: share of utterances that are followed by another one, 0 to 1.
         seed: chooses the joined utterances.
         pool: extracts the features in every epoch; None: they come from the caches.
+        views: those of the caches, or the one that ``pool`` augments; only for ``embeddings``.
+        embeddings: outputs of a feature teacher, with one row per row of the caches; None: none.
         """
         self.config, self.label_set = config, label_set
         self.keys, self.labels = list(keys), list(labels)
@@ -72,6 +77,7 @@ class SpeechDataset:
         self._label_offsets = np.cumsum([0, *map(len, self.labels)])
         self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
         self._join_prob, self._seed, self._pool = join_prob, seed, pool
+        self._views, self.embeddings = tuple(views), embeddings
         self.repeated: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         """Positions of the utterances that occur once more in each epoch."""
 
@@ -126,6 +132,11 @@ class SpeechDataset:
     def _single_batch(self, indices: np.ndarray, epoch: int, num_global: int | None) -> Batch:
         """Return a batch of utterances that are not joined."""
         feats, feat_lengths = self._features(self._cache_rows[indices], epoch)
+        embeddings = None
+        if self.embeddings is not None:
+            speeds = np.array([self._speed(self.keys[i], epoch) for i in indices])
+            rows = self._cache_rows[indices]
+            embeddings = self.embeddings.gather(rows, speeds, self.config.front_end)
         label_index = padded_index(self._label_offsets, indices, len(self._flat_labels) - 1)
         if label_index.shape[1] == 0:
             label_index = np.full((len(indices), 1), len(self._flat_labels) - 1)
@@ -138,7 +149,15 @@ class SpeechDataset:
             holds_keyword=torch.from_numpy(self.holds_keyword[indices]),
             indices=torch.from_numpy(indices),
             num_global=len(indices) if num_global is None else num_global,
+            embeddings=embeddings,
         )
+
+    def _speed(self, key: str, epoch: int) -> float:
+        """Return how many times as fast as the recording an utterance is in an epoch."""
+        if self._pool is not None:
+            return self._views[0].speed(key, epoch)
+        view = self._views[epoch % len(self._views)]
+        return view.speed(key, view.copy)
 
     def close(self) -> None:
         """End the processes that augment online, if there are any."""
@@ -173,6 +192,7 @@ def open_dataset(
     seed: int = 0,
     num_workers: int = 0,
     use_filters: bool = True,
+    feature_teacher: str = "",
 ) -> SpeechDataset:
     """Read a data list, open or build its feature caches, leave out unusable utterances.
 
@@ -181,15 +201,18 @@ def open_dataset(
     num_workers: processes that extract features; 0: this one.
     use_filters: False keeps every readable utterance; for scoring, where long recordings and
         labels without a CTC path do no harm.
+    feature_teacher: see ``load_feature_teacher``; its outputs are cached and part of each batch.
+        Empty: none.
     Raises: DataError if too much audio is unreadable or no utterance is left.
     """
     utterances = read_data_list(data_list)
     if is_training:
         config.warn_about_unused_settings()
+    views = config.cached_views(is_training)
     caches = open_caches(
         data_list,
         utterances,
-        views=config.cached_views(is_training),
+        views=views,
         cache_dir=cache_dir,
         num_workers=num_workers,
         max_bad_fraction=config.max_bad_fraction,
@@ -217,7 +240,18 @@ def open_dataset(
     pool = None
     if is_training and config.is_online:
         view = dataclasses.replace(config.view(is_training), augment=config.augmentation, seed=seed)
-        pool = ExtractionPool(utterances, view, num_workers)
+        views = [view]
+        pool = ExtractionPool(functools.partial(Extractor, utterances, view), num_workers)
+    embeddings = None
+    if feature_teacher:
+        embeddings = open_embeddings(
+            data_list,
+            utterances,
+            teacher_name=feature_teacher,
+            cache_dir=cache_dir,
+            num_workers=num_workers,
+            max_bad_fraction=config.max_bad_fraction,
+        )
     return SpeechDataset(
         config=config,
         label_set=label_set,
@@ -229,6 +263,8 @@ def open_dataset(
         join_prob=config.join_prob if is_training else 0.0,
         seed=seed,
         pool=pool,
+        views=views,
+        embeddings=embeddings,
     )
 
 
@@ -262,18 +298,12 @@ def open_caches(
 ) -> list[FeatureCache]:
     """Return the feature caches of a list, one per view; missing ones are built.
 
-    The name of a cache directory contains a hash of the list's path and of the settings: caches
-    with different settings exist side by side. All other changes rebuild the cache in its place.
+    Where a cache lies, see ``cache_path``.
     """
-    path = Path(data_list).resolve()
     caches = []
     for view in views:
-        identity = f"{path}\n{sorted(view.identity().items())}"
-        suffix = hashlib.sha256(identity.encode()).hexdigest()[:10]
-        name = f"{path.parent.name}_{path.stem}_{suffix}"
-        directory = Path(cache_dir) / name
         cache = open_cache(
-            directory,
+            cache_path(cache_dir, data_list, view.identity()),
             utterances,
             view,
             num_workers=num_workers,

@@ -14,6 +14,8 @@ from typing import ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from wekws.dataset.batch import Embeddings
+from wekws.dataset.embeddings import EmbeddingSpace
 from wekws.dataset.label_set import LabelSet
 from wekws.distill.layer_pairs import AlignedPair, LayerPairs
 from wekws.distill.schedule import Schedule
@@ -25,7 +27,8 @@ Section = TypeVar("Section", bound="MethodConfig")
 
 Group = Literal["task", "distillation", "feature"]
 """``task``: terms that use the labels. ``distillation``: terms on posteriors. ``feature``: terms on
-inner features. Alpha weighs the first and 1 - alpha the others; a stage weighs each on its own."""
+inner features. Alpha weighs the first and 1 - alpha the others; a stage weighs each on its own;
+in a run without distillation from a teacher's checkpoint each has the weight 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class Term:
 
 @dataclass(frozen=True)
 class LossTargets:
-    """Labels of a batch."""
+    """Labels of a batch, and the outputs of a feature teacher."""
 
     lengths: Tensor
     """(B,) valid frames."""
@@ -58,6 +61,8 @@ class LossTargets:
     """(B, K) bool, whether the utterance contains each keyword; None: unknown."""
     indices: Tensor | None = None
     """(B,) position of each utterance in the data set, -1 where two are joined; None: unknown."""
+    embeddings: Embeddings | None = None
+    """Outputs of a feature teacher, placed in model frames; None where the run has none."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,10 @@ class MethodContext:
     """Pairs the layers of student and teacher."""
     label_set: LabelSet | None = None
     """Vocabulary and keywords of the run; None where only the models are known."""
+    embedding_space: EmbeddingSpace | None = None
+    """What the outputs of the run's feature teacher are like; None without one."""
+    hop_ms: float = 30.0
+    """Time from one model frame to the next."""
 
     @cached_property
     def layer_pairs(self) -> LayerPairs:
@@ -182,6 +191,8 @@ class MethodConfig:
     """Names of all terms that the method can add to the loss, with the group of each."""
     health_rules: ClassVar[tuple[HealthRule, ...]] = ()
     """Problems that this method can have in training."""
+    needs_feature_teacher: ClassVar[bool] = False
+    """Whether its targets are the outputs of a feature teacher."""
 
     @property
     def is_used(self) -> bool:

@@ -7,10 +7,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wekws.dataset.embeddings import EmbeddingSpace
 from wekws.dataset.label_set import LabelSet
 from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.consistency import ConsistencyConfig
 from wekws.distill.ctc import CtcConfig
+from wekws.distill.embedding import EmbeddingConfig
 from wekws.distill.ensemble import TeachersConfig, TeacherWeights
 from wekws.distill.growth import GrowthHook, ProgressiveConfig
 from wekws.distill.guide import GuideConfig
@@ -26,7 +28,7 @@ from wekws.distill.schedule import Scheduled, as_schedule, checked_schedule
 from wekws.distill.stages import Stage, StageHook, StagePlan, StageWeighting
 from wekws.distill.transplant import TransplantConfig
 from wekws.distill.weight_average import WeightAverage
-from wekws.distill.weighting import AlphaWeighting, TaskOnly, Weighting
+from wekws.distill.weighting import AlphaWeighting, BesideTask, Weighting
 from wekws.errors import ConfigError
 from wekws.model.model import KwsModel
 from wekws.runlog.health import HealthRule
@@ -41,7 +43,9 @@ class DistillConfig:
     """
 
     alpha: Scheduled = 0.5
-    """Weight of CTC, the labels; ``1 - alpha`` weighs distillation, all its terms. 0 to 1."""
+    """Weight of CTC, the labels; ``1 - alpha`` weighs distillation, all its terms. 0 to 1. Without
+    a teacher's checkpoint it has no effect: CTC has the weight 1, and so have the embeddings of a
+    feature teacher, beside their own weight."""
     alpha_floor: float = 0.05
     """A schedule does not take alpha below this, so that CTC stays on; 0 to 1."""
     temperature: Scheduled = 2.0
@@ -58,6 +62,7 @@ class DistillConfig:
     kd: KdConfig = field(default_factory=KdConfig)
     guide: GuideConfig = field(default_factory=GuideConfig)
     hidden: HiddenConfig = field(default_factory=HiddenConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
 
@@ -78,6 +83,11 @@ class DistillConfig:
     def is_distilling(self) -> bool:
         """Whether alpha ever leaves distillation a weight."""
         return max(self.alpha_floor, as_schedule(self.alpha).extremes[0]) < 1.0
+
+    @property
+    def needs_feature_teacher(self) -> bool:
+        """Whether a method in use has the outputs of a feature teacher as targets."""
+        return any(s.is_used and s.needs_feature_teacher for s in self.methods.values())
 
     @property
     def methods(self) -> dict[str, MethodConfig]:
@@ -142,6 +152,11 @@ class MethodSections:
                 "progressive: the rule of distill_conf.hidden pairs other blocks at every depth; "
                 f"name `pairs` within the student's first {start} blocks"
             )
+        if conf.embedding.is_used and not conf.embedding.tap:
+            raise ConfigError(
+                "progressive: the last block changes with every depth; name distill_conf.embedding."
+                f"tap within the student's first {start} blocks"
+            )
         if conf.inner.is_used and conf.inner.block > start:
             raise ConfigError(
                 f"progressive: distill_conf.inner.block {conf.inner.block} does not exist at the "
@@ -162,11 +177,16 @@ def build_objective(
     teacher: KwsModel | None = None,
     plan: StagePlan | None = None,
     label_set: LabelSet | None = None,
+    *,
+    embedding_space: EmbeddingSpace | None = None,
+    hop_ms: float = 30.0,
 ) -> Objective:
     """Return the loss of a student, with the adapters and heads that its methods need.
 
     teacher: None for plain CTC. plan: the stages laid over the training; None: alpha alone.
     label_set: of the run, for methods that train its keywords.
+    embedding_space: what the outputs of the feature teacher are like; None: there is none.
+    hop_ms: time from one frame of the student to the next.
     Raises: ConfigError if a method does not fit the models, or a stage weighs a group of terms
     that has none.
     """
@@ -185,6 +205,8 @@ def build_objective(
         sections=tuple(methods.values()),
         make_layer_pairs=make_layer_pairs,
         label_set=label_set,
+        embedding_space=embedding_space,
+        hop_ms=hop_ms,
     )
     built: dict[str, Method] = {}
     for name, section in methods.items():
@@ -195,19 +217,21 @@ def build_objective(
     needs_pairs = any(method.needs_layer_pairs for method in built.values())
     return Objective(
         built,
-        _weighting(config, plan, groups),
+        _weighting(config, plan, groups, is_distilling=context.is_distilling),
         layer_pairs=context.layer_pairs if needs_pairs else None,
         teacher_sees_masks=config.teacher_view == "student",
     )
 
 
-def _weighting(config: DistillConfig, plan: StagePlan | None, groups: set[Group]) -> Weighting:
+def _weighting(
+    config: DistillConfig, plan: StagePlan | None, groups: set[Group], *, is_distilling: bool
+) -> Weighting:
     temperature = as_schedule(config.temperature)
     if plan is not None:
         plan.require_terms(groups)
         return StageWeighting(plan, temperature)
-    if groups == {"task"}:
-        return TaskOnly()
+    if not is_distilling or groups == {"task"}:
+        return BesideTask()
     return AlphaWeighting(as_schedule(config.alpha), config.alpha_floor, temperature)
 
 

@@ -40,16 +40,19 @@ class AlphaWeighting:
         return self._temperature.at(progress)
 
 
-class TaskOnly:
-    """Weighting of a run without distillation: 1 for the task."""
+class BesideTask:
+    """Weighting of a run that is not distilled from a teacher's checkpoint: 1 for every group.
+
+    The terms' own weights are then relative to the task.
+    """
 
     def weight(self, group: Group, progress: float) -> float:
-        """Return 1 for the task, 0 for the rest."""
-        return 1.0 if group == "task" else 0.0
+        """Return 1."""
+        return 1.0
 
     def leaves_out(self, group: Group, progress: float) -> bool:
-        """Return whether the group is not the task."""
-        return group != "task"
+        """Return False."""
+        return False
 
     def temperature(self, progress: float) -> float:
         """Return 1: nothing is distilled."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from wekws.config import to_mapping
-from wekws.errors import DataError
+from wekws.dataset.feature_teacher import load_feature_teacher
+from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_yaml
 from wekws.log import run as run_logged
 from wekws.machine import usable_cores
@@ -72,12 +73,16 @@ def planned_runs(
     runs_dir: Path,
     lexicon: Path | None = None,
     test_lists: Path | None = None,
+    feature_teacher: str = "",
 ) -> list[PlannedRun]:
     """Return the run of every variant with every seed, all variants of the first seed first.
 
     The name of a run's folder is a hash of everything that its outcome depends on: configuration,
     start, teachers, training list and seed.
+    feature_teacher: see ``TrainOptions``; it counts for the variants that give it a weight.
+    Raises: ConfigError if there is no such feature teacher, or a variant lacks one.
     """
+    feature_hash = load_feature_teacher(feature_teacher).fingerprint if feature_teacher else ""
     teacher_hashes = [file_sha256(teacher) for teacher in teachers]
     list_hash = file_sha256(lists / "train/data.list")
     runs = []
@@ -92,8 +97,13 @@ def planned_runs(
                 teachers=tuple(map(str, teachers[: variant.num_teachers])),
                 lexicon=str(lexicon or ""),
                 test_lists=str(test_lists or ""),
+                feature_teacher=feature_teacher if variant.needs_feature_teacher else "",
             )
             basis = [*teacher_hashes[: variant.num_teachers], list_hash]
+            if variant.needs_feature_teacher:
+                if not feature_teacher:
+                    raise ConfigError(f"{variant.name}: needs --feature_teacher")
+                basis.append(feature_hash)
             name = f"{variant.identity(*basis)}_{seed}"
             runs.append(PlannedRun(variant, job, runs_dir / name))
     return runs

@@ -131,6 +131,12 @@ class Variant:
     num_teachers: int
     """How many of the given teachers it is distilled from."""
 
+    @property
+    def needs_feature_teacher(self) -> bool:
+        """Whether it is trained towards the outputs of a feature teacher."""
+        config = parse_section(TrainConfig, self.content, self.name)
+        return config.distill_conf.needs_feature_teacher
+
     def identity(self, *others: Any) -> str:
         """Return a hash of everything that the outcome depends on: 12 hexadecimal digits.
 

@@ -16,6 +16,7 @@ import yaml
 
 from wekws.config import load_config, parse_section, to_mapping
 from wekws.dataset.dataset_conf import load_dataset_config
+from wekws.dataset.feature_teacher import is_description, load_feature_teacher
 from wekws.dataset.negatives import language_of
 from wekws.dataset.vocabulary import parse_keywords
 from wekws.decode.duration import max_duration_from_text
@@ -27,6 +28,7 @@ from wekws.sweep.preset_info import preset_paths
 from wekws.train.train_config import load_train_config
 
 PRESET_DIR = Path("conf/presets")
+EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
 DEFAULT_NUM_AVERAGE = 30
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "synth": ("conf/overlays/speed.yaml",),
@@ -67,6 +69,7 @@ class RecipeOptions:
     base_dict: str
     teacher_checkpoint: str
     more_teachers: tuple[str, ...]
+    feature_teacher: str
     init_from_teacher: bool
     alpha: str
     temperature: str
@@ -160,6 +163,8 @@ class RecipePlan:
     """Training of the teacher."""
     more_teachers: tuple[Path, ...]
     """Further teachers of the student."""
+    feature_teacher: str
+    """Frozen model whose outputs are targets of base, teacher and student; empty: none."""
     student_name: str
     """Name of the student's folder."""
     student: Length
@@ -192,6 +197,8 @@ class RecipePlan:
             "student": f"{self.student} -> {self.student_checkpoint}",
             "report": str(self.report_dir / "report.html"),
         }
+        if self.feature_teacher:
+            rows["features"] = f"towards {self.feature_teacher}"
         return "\n".join(f"   {name:<10}{value}" for name, value in rows.items())
 
 
@@ -247,6 +254,9 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     student_config = paths.find(options.student_config, "--student_config")
     overlay = options.overlay or DEFAULT_OVERLAYS[corpus]
     overlays = paths.find_all([path for path in overlay if path != "none"], "--overlay")
+    if options.feature_teacher:
+        # Under those of the user, which may give the term another weight.
+        overlays = (EMBEDDING_OVERLAY, *overlays)
     preset = _preset_path(options.preset)
     student_overlays = paths.find_all(options.student_overlay, "--student_overlay")
     student_overlays = (*([preset] if preset else []), *student_overlays)
@@ -289,6 +299,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         teacher_given=bool(options.teacher_checkpoint),
         teacher=teacher,
         more_teachers=paths.find_all(options.more_teachers, "--more_teachers"),
+        feature_teacher=_feature_teacher(options.feature_teacher, paths),
         student_name=student_name,
         student=student,
         report_dir=exp / f"report{suffix}",
@@ -331,6 +342,15 @@ def _corpus_name(options: RecipeOptions, corpus: str, data_dir: Path | None) -> 
     if data_dir is not None:
         return data_dir.resolve().name
     return f"synth_{options.size}" if corpus == "synth" else corpus
+
+
+def _feature_teacher(name: str, paths: UserPaths) -> str:
+    """Return the description's path or the bundle's name; load it, so that it works later."""
+    if name and is_description(name):
+        name = str(paths.find(name, "--feature_teacher"))
+    if name:
+        load_feature_teacher(name)
+    return name
 
 
 def _preset_path(preset: str) -> Path | None:

@@ -40,6 +40,9 @@ class Job:
     test_lists: str = ""
     """Folder whose test set is scored instead of that in ``lists``; empty: none."""
 
+    feature_teacher: str = ""
+    """Feature teacher, see ``TrainOptions``; empty: none."""
+
     @property
     def checkpoint_name(self) -> str:
         """File name of the averaged checkpoint."""
@@ -116,6 +119,7 @@ def _train(run_dir: Path, job: Job, device: DeviceName, num_threads: int, num_wo
         keywords_file=lists / "dict/keywords.txt",
         cache_dir=lists / "cache",
         teachers=tuple(Path(path) for path in job.teachers),
+        feature_teacher=job.feature_teacher,
         init_from_teacher=job.init_from_teacher,
         resume=True,
         seed=job.seed,

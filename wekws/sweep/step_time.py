@@ -1,5 +1,6 @@
 """Time of a distillation step on this machine: real steps on random data."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from wekws.dataset.batch import Batch
+from wekws.distill.embedding import EmbeddingConfig
 from wekws.distill.methods import build_objective
 from wekws.model.model import KwsModel
 from wekws.train.distributed import Process
@@ -76,6 +78,9 @@ def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int
 def _step_parts(config: TrainConfig, teacher: KwsModel, device: torch.device) -> StepParts:
     student = KwsModel(config.model, teacher.cmvn).to(device)
     teacher = teacher.to(device).requires_grad_(False).eval()
+    # Without the embeddings of a feature teacher: they come from a cache and cost little.
+    conf = dataclasses.replace(config.distill_conf, embedding=EmbeddingConfig())
+    config = dataclasses.replace(config, distill_conf=conf)
     objective = build_objective(config, student, teacher, config.stage_plan).to(device)
     return StepParts(
         process=Process(0, 1, device),

@@ -122,7 +122,16 @@ def assemble(
     if plan is not None:
         require_modules(plan, config.model)
     labels = data[0].label_set
-    objective = build_objective(config, model, teacher, plan, labels).to(process.device)
+    embeddings = data[0].embeddings
+    objective = build_objective(
+        config,
+        model,
+        teacher,
+        plan,
+        labels,
+        embedding_space=embeddings.space() if embeddings is not None else None,
+        hop_ms=config.dataset_conf.front_end.hop_ms,
+    ).to(process.device)
     optimizer = make_optimizer(config, model, objective)
     hooks = build_hooks(
         config,
@@ -173,6 +182,11 @@ def warn_of_idle_settings(config: TrainConfig, options: TrainOptions) -> None:
         logger.warning("model: %s: no effect on an FSMN", ", ".join(without_effect))
     if len(options.teachers) == 1 and config.distill_conf.teachers != TeachersConfig():
         logger.warning("distill_conf.teachers: no effect with one teacher")
+    if options.feature_teacher and not options.used_feature_teacher:
+        logger.warning(
+            "--feature_teacher: no effect, no term of it has a weight; see "
+            "conf/overlays/embedding.yaml"
+        )
     if not options.init_from_teacher and config.transplant != TransplantConfig():
         logger.warning("transplant: no effect without --init_from_teacher")
 
@@ -245,6 +259,7 @@ def open_data(
             is_training=is_training,
             seed=options.seed,
             num_workers=options.num_workers,
+            feature_teacher=options.used_feature_teacher,
         )
         for path, is_training in ((options.train_data, True), (options.cv_data, False))
     )

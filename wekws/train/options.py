@@ -41,6 +41,9 @@ class TrainOptions:
     """Checkpoints to distil from; several are mixed as distill_conf.teachers says."""
     teacher_config: Path | None = None
     """Configuration of a single teacher; None: config.yaml beside each checkpoint."""
+    feature_teacher: str = ""
+    """Frozen model whose outputs are targets besides the labels, see
+    ``wekws.dataset.feature_teacher.load_feature_teacher``; empty: none."""
     init_from_teacher: bool = False
     """Start from the (first) teacher's weights, as section ``transplant`` says."""
     resume: bool = False
@@ -64,6 +67,11 @@ class TrainOptions:
             raise ConfigError("--init_from_teacher and --checkpoint: two starts; give one")
         if self.init_from_teacher and not self.teachers:
             raise ConfigError("--init_from_teacher: no teacher is given; add --teacher_checkpoint")
+        if self.config.distill_conf.needs_feature_teacher and not self.feature_teacher:
+            raise ConfigError(
+                "distill_conf: a term has the outputs of a feature teacher as targets; give "
+                "--feature_teacher, or set its weight to 0"
+            )
         if len(self.teachers) > 1 and self.teacher_config:
             raise ConfigError(
                 f"--teacher_config {self.teacher_config}: given for {len(self.teachers)} teachers; "
@@ -71,6 +79,11 @@ class TrainOptions:
             )
         if self.seed < 0 or self.num_workers < 0 or self.num_threads < 0:
             raise ConfigError("--seed, --num_workers and --num_threads: expected at least 0")
+
+    @property
+    def used_feature_teacher(self) -> str:
+        """The feature teacher; empty where the configuration gives no such term a weight."""
+        return self.feature_teacher if self.config.distill_conf.needs_feature_teacher else ""
 
     @property
     def start(self) -> str:

@@ -29,6 +29,7 @@ _FIXED = {
     "start": "--init_from_teacher or --checkpoint",
     "checkpoint_fingerprint": "--checkpoint",
     "teacher_fingerprints": "--teacher_checkpoint",
+    "feature_teacher_fingerprint": "--feature_teacher",
     "train_fingerprint": "--train_data",
     "cv_fingerprint": "--cv_data",
     "seed": "--seed",
@@ -54,7 +55,7 @@ class RunRecord:
         process: Process,
     ) -> "RunRecord":
         """Describe a run. Fingerprints tell the content of its inputs, wherever they lie."""
-        checkpoint = options.checkpoint
+        checkpoint, embeddings = options.checkpoint, train_set.embeddings
         entries = {
             "command": options.command or shlex.join(sys.orig_argv),
             "wekws": wekws.__version__,
@@ -62,6 +63,8 @@ class RunRecord:
             "train_data": str(options.train_data.resolve()),
             "cv_data": str(options.cv_data.resolve()),
             "teachers": [str(path.resolve()) for path in options.teachers],
+            "feature_teacher": options.used_feature_teacher,
+            "feature_teacher_fingerprint": embeddings.fingerprint if embeddings else "",
             "start": options.start,
             "seed": options.seed,
             "num_parameters": num_parameters(skeleton(config.model)),

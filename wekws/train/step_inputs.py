@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wekws.dataset.augment import spec_augment
+from wekws.dataset.batch import Embeddings
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.features import expand_context
 from wekws.dataset.loader import Batch
@@ -40,20 +41,33 @@ class StepInputs:
     """(B,)."""
     num_global: int
     """Utterances of the whole step, all processes and parts together."""
+    embeddings: Embeddings | None = None
+    """The feature teacher's outputs, placed in model frames; None without one."""
 
     @property
     def targets(self) -> LossTargets:
-        """Labels and lengths, for the loss."""
+        """Labels, lengths and embeddings, for the loss."""
         return LossTargets(
-            self.lengths, self.labels, self.label_lengths, self.holds_keyword, self.indices
+            self.lengths,
+            self.labels,
+            self.label_lengths,
+            self.holds_keyword,
+            self.indices,
+            self.embeddings,
         )
 
     def parts(self, num: int) -> Iterator["StepInputs"]:
         """Yield the utterances in at most ``num`` parts of about the same number."""
-        names = [f.name for f in dataclasses.fields(self) if f.name != "num_global"]
-        chunks = (getattr(self, name).chunk(num) for name in names)
-        for part in zip(*chunks, strict=True):
-            yield StepInputs(**dict(zip(names, part, strict=True)), num_global=self.num_global)
+        others = ("num_global", "embeddings")
+        names = [f.name for f in dataclasses.fields(self) if f.name not in others]
+        chunks = [getattr(self, name).chunk(num) for name in names]
+        embeddings = self.embeddings.chunk(num) if self.embeddings else [None] * len(chunks[0])
+        for *part, targets in zip(*chunks, embeddings, strict=True):
+            yield StepInputs(
+                **dict(zip(names, part, strict=True)),
+                num_global=self.num_global,
+                embeddings=targets,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +98,7 @@ class InputMaker:
         batch = batch.to(self.device)
         student, lengths = self._view(batch, num_frames, generator)
         teacher = second_view = student
+        embeddings = batch.embeddings and batch.embeddings.every(self.config.frame_skip)
         if generator is not None and has_second_view:
             second_view, _ = self._view(batch, num_frames, generator)
         if generator is not None and not teacher_sees_masks:
@@ -98,6 +113,7 @@ class InputMaker:
             holds_keyword=batch.holds_keyword,
             indices=batch.indices,
             num_global=batch.num_global,
+            embeddings=embeddings,
         )
 
     def _view(

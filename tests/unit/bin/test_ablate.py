@@ -133,6 +133,23 @@ def test_a_plan_may_ask_for_a_second_teacher(place):
     assert num_teachers == {"one": 1, "two": 2, "CTC alone": 1}
 
 
+def test_variants_with_and_without_a_feature_teacher(place, feature_teacher):
+    plan = yaml.safe_load((place / "plan.yaml").read_text())
+    taught = {"settings": {"distill_conf": {"embedding": {"weight": 0.5}}}}
+    plan |= {"axes": {"embeddings": {"options": {"none": {}, "taught": taught}}}, "seeds": [6]}
+    (place / "embeddings.yaml").write_text(yaml.safe_dump(plan))
+    flags = ["--plan", str(place / "embeddings.yaml")]
+    with pytest.raises(ConfigError, match="taught: needs --feature_teacher"):
+        run(place, *flags)
+    assert run(place, *flags, "--feature_teacher", feature_teacher) == 0
+    figures = json.loads((place / "out/embeddings/figures.json").read_text())
+    used = {
+        name: json.loads((Path(dirs[0]) / "run.json").read_text())["feature_teacher"]
+        for name, dirs in figures["runs"].items()
+    }
+    assert used == {"none": "", "taught": feature_teacher, "CTC alone": ""}
+
+
 def test_two_processes_do_not_work_on_one_run(tmp_path):
     with open(tmp_path / "lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

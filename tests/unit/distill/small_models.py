@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
+from wekws.dataset.batch import Embeddings
+from wekws.dataset.embeddings import EmbeddingSpace
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.method import LossInputs, LossTargets
@@ -80,16 +82,39 @@ def tiny_labels(*keywords):
     return LabelSet(vocabulary=vocabulary, tokenizer=Tokenizer(), keywords=keywords)
 
 
+def embedding_space(num_values=4, window_ms=90.0, hop_ms=60.0):
+    return EmbeddingSpace(
+        window_ms=window_ms,
+        hop_ms=hop_ms,
+        mean=torch.zeros(num_values),
+        deviation=torch.ones(num_values),
+    )
+
+
 def objective_of(
-    config, ctc=None, *, keyword=None, has_teacher=True, plan=None, student=None, teacher=None
+    config,
+    ctc=None,
+    *,
+    keyword=None,
+    has_teacher=True,
+    plan=None,
+    student=None,
+    teacher=None,
+    embedding_space=None,
 ):
     """The objective of a student and a teacher, by default two tiny models; the keyword is AB."""
     sections = {"distill_conf": config} | ({} if ctc is None else {"ctc_conf": ctc})
     sections |= {} if keyword is None else {"keyword_conf": keyword}
     if has_teacher:
         teacher = teacher or tiny_model(1)
-    student = student or tiny_model()
-    return build_objective(MethodSections(**sections), student, teacher, plan, tiny_labels("AB"))
+    return build_objective(
+        MethodSections(**sections),
+        student or tiny_model(),
+        teacher,
+        plan,
+        tiny_labels("AB"),
+        embedding_space=embedding_space,
+    )
 
 
 def outputs_of(objective, student, teacher, x, lengths):
@@ -103,12 +128,19 @@ def outputs_of(objective, student, teacher, x, lengths):
 def two_utterances():
     """Input (2, 6, 4) and labels of two utterances, the second with 2 frames of padding."""
     x = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    embeddings = Embeddings(
+        values=torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(1)),
+        starts=torch.tensor([[-0.5, 1.5], [-0.5, 1.5]]),
+        ends=torch.tensor([[2.5, 4.5], [2.5, 4.5]]),
+        lengths=torch.tensor([2, 1]),
+    )
     targets = LossTargets(
         torch.tensor([6, 4]),
         torch.tensor([[2, 3], [3, 0]]),
         torch.tensor([2, 1]),
         torch.tensor([[True], [False]]),
         torch.arange(2),
+        embeddings,
     )
     return x, targets
 

@@ -1,16 +1,18 @@
 """The list of methods, what a run builds from it, and the rules between sections."""
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
-from small_models import objective_of, tiny_model, two_utterances
+from small_models import embedding_space, objective_of, tiny_model, two_utterances
 
 import wekws
 from wekws.distill.adversarial import AdversarialConfig
 from wekws.distill.consistency import ConsistencyConfig
 from wekws.distill.ctc import CtcConfig
+from wekws.distill.embedding import EmbeddingConfig
 from wekws.distill.ensemble import TeacherWeights
 from wekws.distill.gate import GateConfig
 from wekws.distill.growth import GrowthHook, ProgressiveConfig
@@ -45,9 +47,12 @@ EVERYTHING = DistillConfig(
     kd=KdConfig(),
     guide=GuideConfig(weight=0.5),
     hidden=HiddenConfig(weight=0.5, gate=GateConfig(openness=0.2)),
+    embedding=EmbeddingConfig(weight=0.5),
     adversarial=AdversarialConfig(weight=0.5),
     inner=InnerConfig(weight=0.5),
 )
+# A run without a feature teacher.
+NO_EMBEDDING = dataclasses.replace(EVERYTHING, embedding=EmbeddingConfig())
 
 
 @pytest.fixture(name="step")
@@ -55,7 +60,12 @@ def full_step():
     """An objective with every method, and outputs and targets of two utterances."""
     student, teacher = tiny_model(linear_dim=6), tiny_model(1)
     objective = objective_of(
-        EVERYTHING, SMOOTHED, keyword=KEYWORD, student=student, teacher=teacher
+        EVERYTHING,
+        SMOOTHED,
+        keyword=KEYWORD,
+        student=student,
+        teacher=teacher,
+        embedding_space=embedding_space(),
     )
     x, targets = two_utterances()
     outputs = StepOutputs(
@@ -79,6 +89,7 @@ def test_every_term_has_one_name_and_one_group():
         "guide": "distillation",
         "hidden": "feature",
         "gate": "feature",
+        "embedding": "feature",
         "adversarial": "feature",
         "inner_ctc": "task",
         "inner_kd": "distillation",
@@ -101,7 +112,7 @@ def test_the_objective_with_every_method(step):
     # Task terms first, then the order of the sections: that of the log.
     assert list(weights) == [
         *("ctc", "smoothing", "keyword", "inner_ctc", "consistency", "kd", "guide"),
-        *("hidden", "gate", "adversarial", "inner_kd"),
+        *("hidden", "gate", "embedding", "adversarial", "inner_kd"),
     ]
     assert objective.task_terms == ("ctc", "smoothing", "keyword", "inner_ctc")
     expected = {
@@ -113,8 +124,9 @@ def test_the_objective_with_every_method(step):
         "guide": 0.3,
     }
     expected |= {"inner_kd": 0.3, "consistency": 0.3, "hidden": 0.3, "adversarial": 0.3}
+    expected |= {"embedding": 0.3}
     assert weights == pytest.approx(expected | {"gate": 0.2 * 0.3})
-    assert objective.cv_terms == ("keyword", "kd", "guide", "hidden", "inner_kd")
+    assert objective.cv_terms == ("keyword", "kd", "guide", "hidden", "embedding", "inner_kd")
     loss = objective(outputs, targets, 2, 0.0)
     assert list(loss.terms) == list(weights)
     total = sum(weights[name] * value.item() for name, value in loss.terms.items())
@@ -156,12 +168,12 @@ def test_opponents_are_trained_through_the_objective(step):
     assert not any(map(torch.equal, before, method.parameters()))
     assert all(map(torch.equal, others, objective.trained_parameters))
     plan = StagePlan([Stage(name="task", epochs=1), Stage(name="all", epochs=1, feature=0.5)], 2)
-    staged = objective_of(EVERYTHING, plan=plan)
+    staged = objective_of(NO_EMBEDDING, plan=plan)
     assert not staged.has_opponent(0.0) and staged.has_opponent(0.5)
 
 
 def test_without_a_teacher_every_run_is_plain_ctc():
-    objective = objective_of(EVERYTHING, has_teacher=False)
+    objective = objective_of(NO_EMBEDDING, has_teacher=False)
     assert objective.weights(0.0) == {"ctc": 1.0}
     assert not list(objective.parameters()) and not objective.has_opponent(0.0)
     assert (objective.student_paths, objective.teacher_paths) == ((), ())
@@ -269,6 +281,13 @@ def test_a_student_may_grow(sections):
                 "distill_conf": DistillConfig(adversarial=AdversarialConfig(weight=1.0)),
             },
             "name `pairs` within",
+        ),
+        (
+            {
+                "progressive": GROWS,
+                "distill_conf": DistillConfig(embedding=EmbeddingConfig(weight=1.0)),
+            },
+            "name distill_conf.embedding.tap within the student's first 1 blocks",
         ),
         (
             {

@@ -125,7 +125,9 @@ def test_no_two_classes_have_one_name():
 
 def test_train_report_and_runlog_name_no_method():
     """They know methods by their interface; the list is wekws/distill/methods.py."""
-    listed = ("kd", "guide", "hidden", "gate", "adversarial", "inner_head", "consistency")
+    listed = (
+        *("kd", "guide", "hidden", "gate", "embedding", "adversarial", "inner_head", "consistency"),
+    )
     methods = {f"wekws.distill.{name}" for name in listed}
     wrong = [
         f"{module} imports {other}"

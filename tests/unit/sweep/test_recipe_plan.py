@@ -140,7 +140,9 @@ def readme_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", readme_commands())
-def test_every_command_of_the_readme_can_be_planned(project, command):
+def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatch):
+    # Its models may not be installed here.
+    monkeypatch.setattr("wekws.sweep.recipe_plan.load_feature_teacher", lambda name: None)
     for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt"):
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).touch()
@@ -176,6 +178,31 @@ def test_paths_count_from_the_callers_folder_then_from_the_projects(project, tmp
     assert resolved.student_overlays == (caller / "mine.yaml", Path("conf/overlays/hidden.yaml"))
     assert (resolved.student.epochs, resolved.download_dir) == (5, caller / "new")
     assert plan(overlays, caller_dir=project).student.epochs == 6
+
+
+def test_a_feature_teacher_brings_its_overlay_below_the_users(project, feature_teacher, tmp_path):
+    resolved = plan(f"feature_teacher={feature_teacher}", "overlay=conf/overlays/speed.yaml")
+    names = [path.stem for path in resolved.overlays]
+    assert names == ["embedding", "speed"] and resolved.feature_teacher == feature_teacher
+    assert f"features  towards {feature_teacher}" in resolved.summary()
+    name = Path(feature_teacher).name
+    relative = plan(f"feature_teacher={name}", caller_dir=Path(feature_teacher).parent)
+    assert Path(relative.feature_teacher).samefile(feature_teacher)
+    assert plan().feature_teacher == "" and "features" not in plan().summary()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.yaml", "--feature_teacher none.yaml: no such file"),
+        ("HUBERT_BASIS", "HUBERT_BASIS: expected a YAML description, or a bundle"),
+        ("broken.yaml", "stages: missing"),
+    ],
+)
+def test_a_wrong_feature_teacher_is_refused_before_the_first_stage(project, name, message):
+    (project / "broken.yaml").write_text("{window_ms: 25, hop_ms: 10, num_values: 3}\n")
+    with pytest.raises(ConfigError, match=message):
+        plan(f"feature_teacher={name}")
 
 
 def test_front_end_changes_with_the_overlay_alone(project):

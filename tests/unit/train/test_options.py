@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from wekws.bin import train, train_distill
+from wekws.dataset.batch import Embeddings
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_model
 from wekws.runlog.metrics_reader import read_metrics
@@ -221,10 +222,15 @@ def test_an_accumulating_run_has_the_steps_of_the_large_batch(train_arguments, t
 
 def test_parts_cover_every_utterance_once():
     column = torch.arange(5)
-    names = [f.name for f in dataclasses.fields(StepInputs) if f.name != "num_global"]
-    inputs = StepInputs(**dict.fromkeys(names, column), num_global=5)
-    parts = [part.lengths.tolist() for part in inputs.parts(2)]
-    assert parts == [[0, 1, 2], [3, 4]] and len(list(inputs.parts(9))) == 5
+    others = {"num_global", "embeddings"}
+    names = [f.name for f in dataclasses.fields(StepInputs) if f.name not in others]
+    embeddings = Embeddings(values=column, starts=column, ends=column, lengths=column)
+    for found in (None, embeddings):
+        inputs = StepInputs(**dict.fromkeys(names, column), num_global=5, embeddings=found)
+        parts = list(inputs.parts(2))
+        assert [part.lengths.tolist() for part in parts] == [[0, 1, 2], [3, 4]]
+        assert len(list(inputs.parts(9))) == 5
+    assert [part.embeddings.starts.tolist() for part in parts] == [[0, 1, 2], [3, 4]]
 
 
 def test_the_teacher_may_get_clean_features(distill, tmp_path, monkeypatch):

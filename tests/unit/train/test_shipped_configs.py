@@ -15,8 +15,9 @@ CONF = Path(__file__).parents[3] / "conf"
 PATHS = sorted(CONF.rglob("*.yaml"))
 WHOLE = [p for p in PATHS if "type" in load_yaml_with_base(p).get("model", {}).get("backbone", {})]
 # A fragment has no whole model: it is made to be laid over a configuration that has one. Plans of
-# an ablation have their own tests.
-FRAGMENTS = [path for path in PATHS if path not in WHOLE and path.parent.name != "ablation"]
+# an ablation and feature teachers have their own tests.
+OTHER = {"ablation", "feature_teachers"}
+FRAGMENTS = [path for path in PATHS if path not in WHOLE and path.parent.name not in OTHER]
 STAGED = [path for path in FRAGMENTS if load_yaml_with_base(path).get("stages")]
 TAUGHT = [path for path in FRAGMENTS if {"distill_conf"} == set(load_yaml_with_base(path))]
 PRESETS = [path for path in FRAGMENTS if path.parent.name == "presets"]
@@ -92,10 +93,12 @@ def test_stages_are_written_for_as_many_epochs_as_they_have_and_train(
 
 @pytest.mark.parametrize("path", TAUGHT, ids=name)
 def test_a_way_of_distilling_trains_a_step_and_logs_its_terms(
-    path, train_arguments, teacher, tmp_path
+    path, train_arguments, teacher, request, tmp_path
 ):
     flags = [*train_arguments, "--overlay", str(path), "--model_dir", str(tmp_path / "run")]
     flags += ["--teacher_checkpoint", str(teacher / "final.pt")]
+    if path.stem == "embedding":
+        flags += ["--feature_teacher", request.getfixturevalue("feature_teacher")]
     assert train_distill.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
     row = next(row for row in read_metrics(tmp_path / "run") if row["kind"] == "step")
     names = [n for n, v in load_yaml_with_base(path)["distill_conf"].items() if "weight" in v]
