@@ -57,7 +57,11 @@ WORKER = Path(__file__).with_name("peer_engines.py")
 SAMPLE_RATE_HZ = 16000
 HOP_S = 0.01  # resolution of the times in events.tsv
 REFRACTORY_S = 1.0  # as in wekws.bin.score_ctc
-PACKAGES = {"porcupine": ["pvporcupine==1.9.5"]}
+PACKAGES = {
+    "porcupine": ["pvporcupine==1.9.5"],
+    "openwakeword": ["openwakeword==0.4.0"],
+    "pocketsphinx": ["pocketsphinx==5.0.4"],
+}
 
 
 class EngineError(Exception):
@@ -311,16 +315,22 @@ def rows_of(
 
     An engine has a row out of the box; ours has one per budget whose thresholds were chosen on
     dev, if its summary.json has them. Both have one per budget of their own curve on this set.
+    A keyword without positives or negatives is left out with a warning.
+    Raises: ConfigError if no keyword is left.
     """
     info = read_score_info(result_dir)
     scored = split_by_keyword(
         read_scores(result_dir / SCORES_NAME), read_data_list(info["data_list"]), keywords
     )
     sets = [s for s in scored.keywords if s.keyword in info["keywords"]]
-    if problems := [f"{s.keyword}: {s.problem}" for s in sets if s.problem]:
-        raise DataError(f"{result_dir}: {'; '.join(problems)}")
+    for problem in [f"{s.keyword}: {s.problem}" for s in sets if s.problem]:
+        logger.warning("%s: %s", result_dir, problem)
+    sets = [s for s in sets if s.problem is None]
     if not sets:
-        raise ConfigError(f"{result_dir}: scores of {info['keywords']}, none of {keywords}")
+        raise ConfigError(
+            f"{result_dir}: no error rates of {', '.join(keywords)}; it has scores of "
+            f"{', '.join(info['keywords'])}"
+        )
     ratio = info.get("real_time_ratio") or our_real_time_ratio(Path(info["checkpoint"]))
 
     def row(point: str, thresholds: Mapping[str, float]) -> Row:

@@ -40,6 +40,77 @@ def create(keywords, sensitivities):
     return Handle(keywords, sensitivities)
 """
 
+FAKE_OPENWAKEWORD = '''
+import collections, sys, types
+import numpy as np
+
+models = {name: {"model_path": f"x/{name}_v0.1.onnx"} for name in ("alexa", "hey_jarvis", "timer")}
+
+class Model:
+    """Scores a chunk by its peak, and more for every chunk since the start."""
+
+    def __init__(self, wakeword_model_paths):
+        self.models = {path[2:-5]: None for path in wakeword_model_paths}
+        self.preprocessor = types.SimpleNamespace(
+            raw_data_buffer=collections.deque([0]), melspectrogram_buffer=np.zeros(1),
+            accumulated_samples=0, feature_buffer=np.zeros(1),
+        )
+
+    def reset(self):
+        pass
+
+    def predict(self, chunk):
+        assert chunk.shape == (1280,) and chunk.dtype == np.int16
+        self.preprocessor.raw_data_buffer.append(1)
+        score = chunk.max() / 40000 + 0.0001 * len(self.preprocessor.raw_data_buffer)
+        return {name: np.float32(score if chunk.max() else 0) for name in self.models}
+
+model = types.ModuleType("openwakeword.model")
+model.Model = Model
+sys.modules["openwakeword.model"] = model
+'''
+
+FAKE_POCKETSPHINX = '''
+import collections, math, struct
+
+Segment = collections.namedtuple("Segment", "word prob start_frame end_frame")
+
+class Decoder:
+    """Finds the last keyphrase of the list where there is sound, with a score of 1e-20."""
+
+    def __init__(self, lm, loglevel):
+        self.words = {"alexa": "AH L", "snow": "S N", "boy": "B OY", "smart": "S M", "mirror": "M"}
+
+    def lookup_word(self, word):
+        return self.words.get(word)
+
+    def add_word(self, word, phones, update):
+        self.words[word] = phones
+
+    def add_kws(self, name, path):
+        lines = [line.split(" /1e-50/") for line in open(path)]
+        assert all(rest == "\\n" for _, rest in lines)
+        self.phrases = [phrase for phrase, _ in lines]
+        assert all(self.words[word] for phrase in self.phrases for word in phrase.split())
+
+    def activate_search(self, name): ...
+    def get_cmn(self): ...
+    def set_cmn(self, mean): ...
+    def start_utt(self): ...
+    def end_utt(self): ...
+
+    def process_raw(self, data, no_search, full_utt):
+        self.samples = struct.unpack(f"<{len(data) // 2}h", data)
+
+    def hyp(self):
+        return max(self.samples) or None
+
+    def seg(self):
+        frame = self.samples.index(max(self.samples)) // 160
+        score = math.log(1e-20) / 1024 - 1500 * math.log(1.0001)
+        return [Segment(self.phrases[-1] + " ", math.exp(score), frame, frame)]
+'''
+
 
 def write_clip(path, seconds, bursts):
     """bursts: (time in s, keyword number, lowest sensitivity)."""
@@ -154,6 +225,45 @@ def test_an_engine_is_scored_as_we_are(corpus, env_dir, tmp_path):
     content = json.loads((tmp_path / "out" / "peers.json").read_text())
     assert content["rows"][0]["keywords"]["ALEXA"]["misses"]["count"] == 2
     assert content["rows"][0]["real_time_ratio"] > 0
+
+
+def scores_of(engine, corpus, env_dir, keywords):
+    out_dir = corpus.parent / "out"
+    result = peers(
+        *("--test", "corpus/test", "--keywords", keywords, "--engines", engine),
+        *("--env_dir", env_dir.name, "--out_dir", out_dir),
+        cwd=corpus.parent,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = (out_dir / engine / "score.txt").read_text().splitlines()
+    return result, {line.split()[0]: line.split()[1:] for line in lines}
+
+
+def test_openwakeword_starts_anew_with_each_recording(corpus, tmp_path):
+    fake_package(tmp_path / "packages", "openwakeword", "0.4.0", FAKE_OPENWAKEWORD)
+    fake_environment(tmp_path / "env", "openwakeword", tmp_path / "packages")
+    result, scores = scores_of("openwakeword", corpus, tmp_path / "env", "ALEXA,SMART MIRROR,TIMER")
+    assert "SMART MIRROR is left out" in result.stderr and "TIMER is left out" in result.stderr
+    # The burst of 11500 is in chunk 26 (of 0.08 s, from 1 s of silence before the recording), in
+    # every recording: 0.2875 and 27 entries of the buffer.
+    assert scores["alexa0"] == ["detected", "ALEXA", "0.2902"]
+    assert scores["mirror1"] == ["rejected"]
+    assert table(result.stdout)[2][:3] == [
+        "openwakeword 0.4.0",
+        "threshold 0.5",
+        "100.0 (51.0 to 100.0)",
+    ]
+
+
+def test_pocketsphinx_says_unknown_words_as_two(corpus, tmp_path):
+    fake_package(tmp_path / "packages", "pocketsphinx", "5.0.4", FAKE_POCKETSPHINX)
+    fake_environment(tmp_path / "env", "pocketsphinx", tmp_path / "packages")
+    result, scores = scores_of(
+        "pocketsphinx", corpus, tmp_path / "env", "SNOWBOY,XYZZY ALEXA,ALEXA"
+    )
+    assert "XYZZY ALEXA is left out: xyzzy is not in the dictionary" in result.stderr
+    # 1e-20 on the scale from 1e-50 to 1e50.
+    assert scores["alexa0"] == ["detected", "ALEXA", "0.3"]
 
 
 def test_what_is_scored_is_not_scored_again(corpus, env_dir):
