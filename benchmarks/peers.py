@@ -7,7 +7,7 @@ Each engine is installed into an environment of its own below --env_dir and runs
 recording with silence before and after it. Scores are written in our format, and one code makes
 the table: FRR with Wilson and false alarms per hour with Poisson intervals (95 %), and the ratio
 of CPU time to audio on one core. An engine that cannot be installed is left out with a message.
-What is scored already is not scored again.
+What is scored already is not scored again, and an interrupted run continues.
 """
 
 import argparse
@@ -152,7 +152,7 @@ class Worker:
             self._process.stdin.write(samples.tobytes())
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise EngineError(f"{self._engine}: the process ended") from None
+            pass  # it has ended: there will be no answer
         answer = self._answer()
         return answer["events"], answer["cpu_s"]
 
@@ -160,7 +160,8 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise EngineError(f"{self._engine}: the process ended")
+            status = self._process.wait()
+            raise EngineError(f"the process of {self._engine} ended with status {status}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -238,12 +239,20 @@ def score_engine(
             workers.append(stack.enter_context(Worker(python, engine, settings)))
         utterances = read_data_list(data_list)
         began = time.monotonic()
-        cpu_s = 0.0
-        scored = []
-        for utterance, events, taken_s in _detect_all(workers, utterances, silence_s):
-            cpu_s += taken_s
-            found = _by_keyword(events, ready["keywords"], utterance.duration, silence_s)
-            scored.append(ScoredUtterance(utterance.key, found))
+        progress_path = result_dir / "progress.jsonl"
+        done = _read_progress(progress_path, made_with)
+        left = [utterance for utterance in utterances if utterance.key not in done]
+        with open(progress_path, "a", encoding="utf-8") as progress:
+            for utterance, events, taken_s in _detect_all(workers, left, silence_s):
+                done[utterance.key] = (events, taken_s)
+                print(json.dumps([utterance.key, events, taken_s]), file=progress, flush=True)
+    scored = [
+        ScoredUtterance(
+            u.key, _by_keyword(done[u.key][0], ready["keywords"], u.duration, silence_s)
+        )
+        for u in utterances
+    ]
+    cpu_s = sum(taken_s for _, taken_s in done.values())
     hours = sum(utterance.duration for utterance in utterances) / 3600
     heard_s = 3600 * hours + 2 * silence_s * len(utterances)
     write_scores(result_dir, scored, HOP_S)
@@ -265,6 +274,22 @@ def score_engine(
             "real_time_ratio": cpu_s / heard_s,
         },
     )
+    progress_path.unlink()
+
+
+def _read_progress(path: Path, made_with: Mapping[str, Any]) -> dict[str, tuple[list[Any], float]]:
+    """Return (events, CPU time in s) by key of an interrupted run with the same settings.
+
+    Without such a run the file is begun anew.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    lines = text.split("\n")[:-1]  # what follows the last line end was not written to its end
+    if lines[:1] != [json.dumps(made_with)]:
+        lines = [json.dumps(made_with)]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    records = (json.loads(line) for line in lines[1:])
+    return {key: (events, cpu_s) for key, events, cpu_s in records}
 
 
 def _detect_all(
