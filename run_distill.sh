@@ -5,6 +5,7 @@
 #   bash run_distill.sh --corpus mobvoi --download_dir DIR   Mobvoi hotwords (SLR87)
 #   bash run_distill.sh --data_dir DIR --keywords "JARVIS,SMART MIRROR"     your own recordings:
 #       DIR/{train,dev,test}/{wav.scp,text}, paths relative to DIR or absolute
+#   bash run_distill.sh --keywords "HEY ORCHARD" --from_text      no recordings, synthesised speech
 #   bash run_distill.sh --preset balanced                    a student of conf/presets; `list` prints
 #       them with size, cost and time, `ask` lets you choose
 #
@@ -33,7 +34,9 @@ stage=-2                # first stage to run
 stop_stage=5            # last stage to run
 dry_run=false           # check all options, print the plan and stop
 corpus=synth            # synth | mobvoi | kaldi (implied by --data_dir)
-size=small              # size of the synthesised corpus: tiny | small | full | long_test
+from_text=false         # train on synthesised speech alone: no recordings of the keywords are needed
+size=                   # size of the synthesised corpus: tiny | small | full | long_test [small]; with
+                        # --from_text: quick (minutes) | standard [standard]
 data_dir=               # Kaldi folder of your own recordings
 negatives=              # folder of audio without a keyword; may be repeated: a Kaldi tree, or audio files;
                         # it joins training, thresholds (dev) and false alarms (test)
@@ -43,14 +46,21 @@ download_dir=           # folder of the downloaded or synthesised corpus [data/N
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas
 language=auto           # language of the keywords: zh | en | auto, by their letters
+synth_positives=0       # synthesised utterances of each keyword that join the training of base, teacher
+                        # and student beside recordings, with near misses and sentences
+voices=                 # folder of Piper or Kokoro voices for synthesis; may be repeated
+engines=                # synthesisers, separated by commas: espeak | piper | kokoro [those with voices]
+word_list=              # words to find near misses of the keywords in, one per line [the recipe's]
 lexicon=                # pronunciations (WORD unit unit ...) [characters, or letters of a word]
-name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name]
+name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name | with
+                        # --from_text, the keywords]
 num_tokens=20           # outputs of teacher and student: 20, 440, ... or all
 teacher_config=conf/fsmn_ctc_teacher.yaml # configuration of base and teacher
 student_config=conf/fsmn_ctc_student_mini.yaml # configuration of the student
 preset=                 # settings laid over the student's: a name in conf/presets | list | ask
 overlay=                # YAML laid over all configurations, separated by commas, or none
-                        # [conf/overlays/speed.yaml for synth, small_corpus.yaml for kaldi]
+                        # [conf/overlays/speed.yaml for synth, small_corpus.yaml for kaldi,
+                        # from_text.yaml or from_text_quick.yaml with --from_text]
 student_overlay=        # YAML laid over the student's configuration alone, separated by commas
 extra_lists=            # data/NAME of another corpus whose training set joins the base's
 base_checkpoint=        # large-vocabulary model with config.yaml beside it: no base is trained
@@ -90,8 +100,9 @@ if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 . tools/parse_options.sh
 
 # What make_plan sets, beside options of the same name whose paths it resolves.
-declare lists negative_dirs negative_flags exp front_end base_given teacher_given teacher_dir teacher_average student_dir \
-  student_checkpoint student_average report_dir plan_summary
+declare lists negative_dirs negative_flags synthesis_dir synthesis_flags exp front_end base_given \
+  teacher_given teacher_dir teacher_average student_dir student_checkpoint student_average \
+  report_dir plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
 base_epoch_flags=() teacher_epoch_flags=() student_epoch_flags=()
 
@@ -152,17 +163,17 @@ mkdir -p "$lists" "$exp"
 # Stage -2: the corpus, in Mobvoi's own layout whether it is downloaded or synthesised.
 if begin_stage -2 "corpus"; then
   case "$corpus" in
-    synth)
-      python examples/hi_xiaowen/local/synthesise.py --size "$size" --out_dir "$download_dir" \
-        --language "$language" --keywords "$keywords" --seed "$corpus_seed" \
-        --num_workers "$num_workers"
-      ;;
+    synth) ;;
     mobvoi)
       python examples/hi_xiaowen/local/download_mobvoi.py --out_dir "$download_dir" \
         --base_url "$download_url"
       ;;
     kaldi) echo "   your own recordings: $data_dir" ;;
   esac
+  if [ -n "$synthesis_dir" ]; then
+    python examples/hi_xiaowen/local/synthesise.py --out_dir "$synthesis_dir" \
+      "${synthesis_flags[@]}" --seed "$corpus_seed" --num_workers "$num_workers"
+  fi
 fi
 
 # Stage -1: Kaldi lists with absolute paths.
@@ -175,6 +186,10 @@ if begin_stage -1 "Kaldi lists"; then
     tables=("$download_dir/mobvoi_hotword_dataset_resources")
     settings=$download_dir
   fi
+  if [ "$synthesis_dir" != "$download_dir" ] && [ -n "$synthesis_dir" ]; then
+    settings+="|$synthesis_dir"
+    tables+=("$synthesis_dir/mobvoi_hotword_dataset_resources")
+  fi
   if [ -n "$negatives" ]; then
     settings+="|$negatives|$negatives_text|$keywords|$language"
     mapfile -t -O "${#tables[@]}" tables < <(find -L "${negative_dirs[@]}" -type d \
@@ -186,6 +201,13 @@ if begin_stage -1 "Kaldi lists"; then
     else
       python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$download_dir" \
         --out_dir "$lists"
+    fi
+    if [ "$synthesis_dir" != "$download_dir" ] && [ -n "$synthesis_dir" ]; then
+      python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$synthesis_dir" \
+        --out_dir "$synthesis_dir"
+      for table in wav.scp text utt2spk; do
+        cat "$synthesis_dir/train/$table" >>"$lists/train/$table"
+      done
     fi
     if [ -n "$negatives" ]; then
       python -m wekws.bin.add_negatives --lists "$lists" "${negative_flags[@]}" \

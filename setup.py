@@ -31,6 +31,9 @@ setup(
         "synth": ["espeakng-loader>=0.2.4"],
         # Feature teachers that are ONNX models (conf/feature_teachers).
         "embedding": ["onnxruntime>=1.20"],
+        # Networks of the voices of Piper and Kokoro; the voices themselves are the user's files.
+        "piper": ["espeakng-loader>=0.2.4", "onnxruntime>=1.18"],
+        "kokoro": ["espeakng-loader>=0.2.4", "onnxruntime>=1.18"],
         "dev": [
             "onnx>=1.16",
             "onnxruntime>=1.20",

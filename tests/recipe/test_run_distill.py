@@ -18,7 +18,7 @@ from wekws.model.checkpoint import load_weights
 from wekws.runlog.metrics_reader import read_cv_rows
 from wekws.score.summary import validate_summary
 
-SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu")
+SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu", "--synth_positives", 0)
 CONFIGS = ("--teacher_config", "teacher.yaml", "--student_config", "student.yaml")
 KEYWORDS = ("--keywords", "ab, ba a")
 EPOCHS = ("--base_epochs", 1, "--teacher_epochs", 2, "--num_average", 2, "--num_tokens", 4)
@@ -442,3 +442,59 @@ def test_synthesised_speech_goes_the_same_way(tmp_path):
     said = recipe.run("run_distill.sh", *options, "--stop_stage", 1)
     assert said.count("done already") == 3 and "complete, nothing to do" in said
     assert recipe.times("data") == before
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("espeakng_loader") is None,
+    reason="espeakng_loader is not installed: pip install -e .[synth]",
+)
+def test_a_wake_word_from_its_text_alone(tmp_path):
+    recipe = new_recipe(tmp_path / "text")
+    for split in ("train", "dev", "test"):
+        write_split(tmp_path / "talk", f"{split}/negatives", ["C A", "A C"], seed=2)
+    options = ("--keywords", "hey orchard", "--from_text", "--size", "tiny", *CONFIGS, *SMALL)
+    said = recipe.run("run_distill.sh", *options, "--dry_run")
+    assert "all positives, size tiny; negatives of dev and test: synthesised ones: give" in said
+    # With negatives, dev and test hold their recordings and the keyword alone.
+    options = (*options, "--negatives", tmp_path / "talk", "--stop_stage", 1)
+    said = recipe.run("run_distill.sh", *options)
+    assert re.search(r"espeak: \d+ voices, 0\.\d\d hours of speech", said)
+    lists = recipe.folder / "data" / "hey_orchard_tiny"
+    found = {s: read_data_list(lists / s / "data.list") for s in ("train", "dev", "test")}
+    assert {split: len(rows) for split, rows in found.items()} == {
+        "train": 62,
+        "dev": 10,
+        "test": 10,
+    }
+    positives = [u.txt for u in found["train"] if "HEY ORCHARD" in u.txt]
+    assert len(positives) == 12 and "HEY ORCHARD" in positives
+    assert any(len(text.split()) > 2 for text in positives), "some with words around them"
+    assert sum(u.category == "talk" for u in found["dev"]) == 2
+    report = read_json(lists / "validation" / "validation.json")
+    assert report["splits"]["train"]["keywords"] == {"HEY ORCHARD": 12}
+    before = recipe.times("data")
+    said = recipe.run("run_distill.sh", *options)
+    assert said.count("done already") == 3 and "complete, nothing to do" in said
+    assert recipe.times("data") == before
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("espeakng_loader") is None,
+    reason="espeakng_loader is not installed: pip install -e .[synth]",
+)
+def test_synthesised_positives_join_recordings(recipe, tmp_path):
+    for split in ("train", "dev", "test"):
+        write_split(tmp_path / "few", split, ["AB", "C"], seed=1)
+    options = ("--data_dir", tmp_path / "few", "--keywords", "AB", *CONFIGS, "--overlay", "none")
+    options = (*options, *SMALL, "--stop_stage", 1)
+    recipe.run("run_distill.sh", *options, "--synth_positives", 5)
+    lists = recipe.folder / "data" / "few"
+    train = read_data_list(lists / "train" / "data.list")
+    assert [u.txt for u in train if not u.key.startswith("synth")] == ["AB", "C"]
+    # Five with the keyword, four near misses, fifteen sentences or words, one noise.
+    assert sum(u.key.startswith("synth_train_p") and "AB" in u.txt for u in train) == 5
+    assert len(train) == 2 + 5 + 4 + 15 + 1
+    assert len(read_data_list(lists / "dev" / "data.list")) == 2
+    # Without them, the lists are those of the recordings again.
+    recipe.run("run_distill.sh", *options)
+    assert len(read_data_list(lists / "train" / "data.list")) == 2

@@ -40,6 +40,8 @@ def _variables(options: RecipeOptions, plan: RecipePlan) -> dict[str, object]:
         "lists": plan.lists,
         "exp": plan.exp,
         "download_dir": plan.download_dir,
+        "synthesis_dir": plan.synthesis.out_dir if plan.synthesis else None,
+        "synthesis_flags": plan.synthesis.flags if plan.synthesis else (),
         "lexicon": plan.lexicon,
         "extra_lists": plan.extra_lists,
         "front_end": plan.front_end,

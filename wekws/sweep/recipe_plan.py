@@ -25,10 +25,13 @@ from wekws.machine import usable_cores
 from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths
 from wekws.sweep.preset_info import preset_paths
+from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
 from wekws.train.train_config import load_train_config
 
 PRESET_DIR = Path("conf/presets")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
+TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
+QUICK_TEXT_OVERLAY = Path("conf/overlays/from_text_quick.yaml")
 DEFAULT_NUM_AVERAGE = 30
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "synth": ("conf/overlays/speed.yaml",),
@@ -48,7 +51,8 @@ class RecipeOptions:
     stop_stage: int
     dry_run: bool
     corpus: Literal["synth", "mobvoi", "kaldi"]
-    size: Literal["tiny", "small", "full", "long_test"]
+    from_text: bool
+    size: str
     data_dir: str
     negatives: tuple[str, ...]
     negatives_text: Literal["auto", "use", "filler"]
@@ -56,6 +60,10 @@ class RecipeOptions:
     download_url: str
     keywords: str
     language: Literal["auto", "zh", "en"]
+    synth_positives: int | None
+    voices: tuple[str, ...]
+    engines: tuple[str, ...]
+    word_list: str
     lexicon: str
     name: str
     num_tokens: str
@@ -133,6 +141,8 @@ class RecipePlan:
     """Folder of the models and the report."""
     download_dir: Path
     """Folder of a downloaded or synthesised corpus."""
+    synthesis: SynthesisPlan | None
+    """Speech that is synthesised; None: none."""
     lexicon: Path | None
     """Pronunciation lexicon."""
     extra_lists: Path | None
@@ -190,6 +200,7 @@ class RecipePlan:
         overlays = " ".join(map(str, (*self.overlays, *self.student_overlays)))
         rows = {
             "lists": str(self.lists),
+            "synthesis": self.synthesis.summary if self.synthesis else "none",
             "negatives": " ".join(map(str, self.negatives)) or "only those of the corpus",
             "overlays": overlays or "none",
             "base": base,
@@ -242,17 +253,22 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     _check_numbers(options)
     max_duration_from_text(options.max_duration_s)
     category_hours_from_text(options.category_hours)
+    if options.from_text and (options.data_dir or options.corpus != "synth"):
+        given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
+        raise ConfigError(f"--from_text: means that there are no recordings; leave out {given}")
     corpus = "kaldi" if options.data_dir else options.corpus
     data_dir = _data_dir(options, corpus, paths)
-    lists = Path("data") / _corpus_name(options, corpus, data_dir)
+    keywords = parse_keywords(options.keywords)
+    speech = _synthesis_options(options, paths)
+    lists = Path("data") / _corpus_name(options, corpus, data_dir, keywords, speech)
     exp = Path("exp") / lists.name
     language = options.language
     if language == "auto":
-        language = language_of(parse_keywords(options.keywords))
+        language = language_of(keywords)
     download_dir = paths.place(options.download_dir) if options.download_dir else lists / "corpus"
     teacher_config = paths.find(options.teacher_config, "--teacher_config")
     student_config = paths.find(options.student_config, "--student_config")
-    overlay = options.overlay or DEFAULT_OVERLAYS[corpus]
+    overlay = options.overlay or _default_overlay(options, corpus, speech)
     overlays = paths.find_all([path for path in overlay if path != "none"], "--overlay")
     if options.feature_teacher:
         # Under those of the user, which may give the term another weight.
@@ -280,6 +296,14 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         lists=lists,
         exp=exp,
         download_dir=download_dir,
+        synthesis=speech.plan(
+            corpus=corpus,
+            keywords=keywords,
+            language=language,
+            lists=lists,
+            download_dir=download_dir,
+            has_negatives=bool(options.negatives),
+        ),
         lexicon=paths.find(options.lexicon, "--lexicon") if options.lexicon else None,
         extra_lists=(
             paths.find(options.extra_lists, "--extra_lists") if options.extra_lists else None
@@ -309,7 +333,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
 
 def _check_numbers(options: RecipeOptions) -> None:
     least = {"base_epochs": 1, "teacher_epochs": 1, "student_epochs": 1, "num_average": 1}
-    least |= {"num_workers": 0, "num_threads": 0, "num_processes": 1}
+    least |= {"num_workers": 0, "num_threads": 0, "num_processes": 1, "synth_positives": 0}
     values = {name: getattr(options, name) for name in least}
     problems = [
         f"--{name} {value}: expected at least {least[name]}"
@@ -336,12 +360,41 @@ def _negatives(options: RecipeOptions, paths: UserPaths) -> tuple[Path, ...]:
     return tuple(map(paths.place, options.negatives))
 
 
-def _corpus_name(options: RecipeOptions, corpus: str, data_dir: Path | None) -> str:
+def _synthesis_options(options: RecipeOptions, paths: UserPaths) -> SynthesisOptions:
+    words = options.word_list
+    return SynthesisOptions(
+        from_text=options.from_text,
+        size=options.size,
+        positives=options.synth_positives,
+        voices=paths.find_all(options.voices, "--voices"),
+        engines=options.engines,
+        word_list=paths.find(words, "--word_list") if words else None,
+    )
+
+
+def _corpus_name(
+    options: RecipeOptions,
+    corpus: str,
+    data_dir: Path | None,
+    keywords: Sequence[str],
+    speech: SynthesisOptions,
+) -> str:
     if options.name:
         return options.name
     if data_dir is not None:
         return data_dir.resolve().name
-    return f"synth_{options.size}" if corpus == "synth" else corpus
+    if options.from_text:
+        return corpus_name(keywords, speech.size_or_default())
+    return f"synth_{speech.size_or_default()}" if corpus == "synth" else corpus
+
+
+def _default_overlay(
+    options: RecipeOptions, corpus: str, speech: SynthesisOptions
+) -> tuple[str, ...]:
+    if not options.from_text:
+        return DEFAULT_OVERLAYS[corpus]
+    is_standard = speech.size_or_default() == "standard"
+    return (str(TEXT_OVERLAY if is_standard else QUICK_TEXT_OVERLAY),)
 
 
 def _feature_teacher(name: str, paths: UserPaths) -> str:

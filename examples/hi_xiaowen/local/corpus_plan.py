@@ -72,6 +72,16 @@ SIZES["long_test"] = SIZES["small"] | {"test": _size(1500, 15840, 540, 1620, (4.
 
 
 @dataclass(frozen=True, kw_only=True)
+class Speaker:
+    """One voice, with the engine that has it."""
+
+    engine: str
+    """Name of the voice's source, see voices.py."""
+    name: str
+    """Name of the voice within its source."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedUtterance:
     """One utterance to be synthesised."""
 
@@ -93,6 +103,8 @@ class PlannedUtterance:
     """Length of a noise; 0 for speech."""
     seed: tuple[int, ...]
     """Seed of everything random in its audio."""
+    engine: str = "espeak"
+    """Source of the voice, see voices.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +146,7 @@ def plan_corpus(
         rng = np.random.default_rng([seed, index])
         phrases = _confusables_of(split, confusables)
         rows = _split_rows(SIZES[size][split], language, phrases, used, rng)
-        speakers = _in_turn(len(rows), voices[split], rng)
+        speakers = in_turn(len(rows), voices[split], rng)
         planned += _utterances(rows, split, language, speakers, seed)
     return planned
 
@@ -168,7 +180,7 @@ def _split_rows(
             continue
         rows.append(_Row(kind="sentence", text=_new_sentence(size, language, used, rng)))
     if phrases:
-        chosen = _in_turn(round(size.confusables * pairs), phrases, rng)
+        chosen = in_turn(round(size.confusables * pairs), phrases, rng)
         rows += [_Row(kind="confusable", text=text) for text in chosen]
     durations = (float(rng.uniform(*size.duration_s)) for _ in range(size.noises))
     rows += [_Row(kind="noise", duration_s=duration_s) for duration_s in durations]
@@ -187,7 +199,7 @@ def _new_sentence(
     return text
 
 
-def _in_turn(num_rows: int, options: Sequence[Option], rng: np.random.Generator) -> list[Option]:
+def in_turn(num_rows: int, options: Sequence[Option], rng: np.random.Generator) -> list[Option]:
     """One option per row; within every len(options) rows each option occurs once."""
     rounds = [rng.permutation(len(options)) for _ in range(-(-num_rows // len(options)))]
     return [options[i] for i in itertools.islice(itertools.chain(*rounds), num_rows)]

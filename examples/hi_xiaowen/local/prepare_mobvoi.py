@@ -114,6 +114,8 @@ def read_entries(path: Path) -> list[Entry]:
 def text_of(entry: Entry, keywords: list[str], transcripts: dict[str, str], list_path: Path) -> str:
     """Text of one utterance: the keyword, the transcript, <noise> or <filler>.
 
+    The transcript of a positive counts if it contains the keyword.
+
     Raises: DataError for a keyword id out of range, or for a positive id in a list of negatives
         (n_*.json) or the reverse.
     """
@@ -129,7 +131,9 @@ def text_of(entry: Entry, keywords: list[str], transcripts: dict[str, str], list
             + (f"0 to {len(keywords) - 1}" if has_keywords else "-1")
         )
     if keyword_id >= 0:
-        return keywords[keyword_id]
+        keyword = keywords[keyword_id]
+        transcript = transcripts.get(utt_id, "")
+        return transcript if keyword in transcript else keyword
     if utt_id not in transcripts:
         return FILLER
     return transcripts[utt_id] or NOISE

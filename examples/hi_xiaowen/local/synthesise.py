@@ -1,7 +1,8 @@
 """Synthesise a wake-word corpus in the on-disk layout of Mobvoi hotwords (SLR87).
 
-The speech comes from espeak-ng. Figures on this corpus show that the recipe works; they do not
-predict the quality of a product.
+Plan `demo` is a fixed corpus that shows that the recipe works; its figures do not predict the
+quality of a product. Plan `wake_word` makes the speech to train any wake word from: keywords alone
+and among other words, near misses that are found for them, general sentences.
 """
 
 import argparse
@@ -13,22 +14,29 @@ import shutil
 import sys
 import time
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import acoustics
 import numpy as np
 import torch
 from compose import WORDS_DIR, choose
-from corpus_plan import SIZES, SPLITS, PlannedUtterance, plan_corpus, read_voices
+from corpus_plan import SIZES as DEMO_SIZES
+from corpus_plan import SPLITS, PlannedUtterance, plan_corpus, read_voices
 from english import English
-from espeak import Espeak, library_paths, phonemes_of
+from espeak import library_paths, phonemes_of
 from language import Language
 from mandarin import Mandarin
+from near_misses import LANGUAGES as SOUNDS
+from near_misses import NearMissFinder
 from processes import in_fresh_processes
+from voice_sources import ENGINES, find_sources, speakers_of
+from voices import EspeakEngine, EspeakSource, VoiceSource
+from wake_word_plan import SIZES as WAKE_WORD_SIZES
+from wake_word_plan import keywords_only, plan_wake_words, train_size
 
 from wekws.errors import ConfigError
-from wekws.files import atomic_path
+from wekws.files import atomic_path, file_sha256
 from wekws.log import run
 from wekws.machine import usable_cores
 
@@ -42,10 +50,10 @@ STAMP = "synthesis.json"
 CHUNK = 48  # utterances per process; it decides the bytes of the audio, so it is not an option
 BABBLE_CLIPS = 24
 BED_S = {"tiny": 15.0, "small": 90.0, "full": 180.0, "long_test": 90.0}
+BED_S |= {"quick": 90.0, "standard": 180.0}
 BABBLE_SEED = 1_000_003
-RATE_WPM = {"sentence": (170, 270), "short": (115, 220)}  # keywords are slower than sentences
-PITCH = (25, 78)
-PITCH_RANGE = (25, 80)
+NEAR_MISSES_PER_KEYWORD = 240
+PLANS: dict[str, Collection[str]] = {"demo": DEMO_SIZES, "wake_word": WAKE_WORD_SIZES}
 
 
 class RecordedFacts(acoustics.RecordingFacts):
@@ -55,47 +63,23 @@ class RecordedFacts(acoustics.RecordingFacts):
     """Duration in s."""
 
 
-def dry_speech(
-    espeak: Espeak,
-    resample: acoustics.Resampler,
-    text: str,
-    voice: str,
-    kind: str,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Synthesise a text with a random speaking rate, pitch and intonation range.
-
-    Returns: (N,) float32 at 16 kHz, trimmed, with RMS 1.
-    """
-    espeak.set_voice(voice)
-    samples = espeak.synthesise(
-        text,
-        rate=int(rng.integers(*RATE_WPM.get(kind, RATE_WPM["short"]))),
-        pitch=int(rng.integers(*PITCH)),
-        pitch_range=int(rng.integers(*PITCH_RANGE)),
-        seed=int(rng.integers(2**31)),
-    )
-    speech = acoustics.trim_silence(resample(samples.astype(np.float32) / 32768))
+def dry_speech(samples: np.ndarray) -> np.ndarray:
+    """Trim (N,) float32 and bring it to RMS 1."""
+    speech = acoustics.trim_silence(samples)
     return speech / np.float32(max(float(np.std(speech)), 1e-6))
 
 
-def start_synthesiser() -> tuple[Espeak, acoustics.Resampler]:
-    """Start the synthesiser of this worker process, and its resampler to 16 kHz."""
-    torch.set_num_threads(1)
-    espeak = Espeak()
-    return espeak, acoustics.Resampler(espeak.sample_rate_hz, acoustics.SAMPLE_RATE_HZ)
-
-
 def babble_clips(split_index: int, language: Language, seed: int) -> list[np.ndarray]:
-    """Dry sentences by the voices of one split, the source of its babble noise."""
-    espeak, resample = start_synthesiser()
+    """Dry sentences by espeak-ng's voices of one split, the source of its babble noise."""
+    torch.set_num_threads(1)
+    engine = EspeakEngine(language.voices)
     rng = np.random.default_rng([seed, BABBLE_SEED, split_index])
     voices = read_voices()[SPLITS[split_index]]
     clips = []
     for _ in range(BABBLE_CLIPS):
         voice = f"{choose(rng, language.voices)}+{choose(rng, voices)}"
         text = language.sentence(rng, 5.0)
-        clips.append(dry_speech(espeak, resample, text, voice, "sentence", rng))
+        clips.append(dry_speech(engine.speak_as(voice, text, "sentence", rng)))
     return clips
 
 
@@ -111,14 +95,15 @@ def write_wav(path: Path, samples: np.ndarray) -> None:
 def render_chunk(
     utterances: Sequence[PlannedUtterance],
     pools: dict[str, acoustics.Pools],
-    voices: Sequence[str],
+    sources: Mapping[str, VoiceSource],
     audio_dir: Path,
 ) -> list[RecordedFacts]:
     """Write the recordings of a chunk of utterances; returns the facts of each, in order.
 
-    pools: split -> its rooms and noises. voices: espeak-ng voices of the language.
+    utterances: of one engine. pools: split -> its rooms and noises. sources: by name.
     """
-    espeak, resample = start_synthesiser()
+    torch.set_num_threads(1)
+    engine = sources[utterances[0].engine].open(utterances[0].seed)
     rows = []
     for utterance in utterances:
         rng = np.random.default_rng(utterance.seed)
@@ -126,39 +111,59 @@ def render_chunk(
         if utterance.kind == "noise":
             samples, facts = acoustics.record_noise(utterance.duration_s, pool, rng)
         else:
-            voice = f"{choose(rng, voices)}+{utterance.speaker}"
-            speech = dry_speech(espeak, resample, utterance.text, voice, utterance.kind, rng)
-            samples, facts = acoustics.record(speech, pool, rng)
+            spoken = engine.speak(utterance.text, utterance.speaker, utterance.kind, rng)
+            samples, facts = acoustics.record(dry_speech(spoken), pool, rng)
         write_wav(audio_dir / f"{utterance.utt_id}.wav", samples)
         duration = round(len(samples) / acoustics.SAMPLE_RATE_HZ, 4)
         rows.append(RecordedFacts(**facts, duration=duration))
     return rows
 
 
+def chunks_of(utterances: Sequence[PlannedUtterance]) -> list[list[PlannedUtterance]]:
+    """Cut the plan into chunks of one engine each."""
+    by_engine: dict[str, list[PlannedUtterance]] = {}
+    for utterance in utterances:
+        by_engine.setdefault(utterance.engine, []).append(utterance)
+    return [
+        group[start : start + CHUNK]
+        for group in by_engine.values()
+        for start in range(0, len(group), CHUNK)
+    ]
+
+
 def render(
     utterances: Sequence[PlannedUtterance],
     language: Language,
-    size: str,
+    sources: Sequence[VoiceSource],
+    bed_s: float,
     seed: int,
     num_workers: int,
     audio_dir: Path,
 ) -> list[RecordedFacts]:
-    """Write all recordings; returns the facts of each, in order."""
+    """Write all recordings; returns the facts of each, in order.
+
+    bed_s: length of the noise beds of each split.
+    """
     babble = functools.partial(babble_clips, language=language, seed=seed)
     clips = list(in_fresh_processes(babble, range(len(SPLITS)), num_workers))
     pools = {
-        split: acoustics.make_pools(clips[i], BED_S[size], [seed, BABBLE_SEED + 1, i])
+        split: acoustics.make_pools(clips[i], bed_s, [seed, BABBLE_SEED + 1, i])
         for i, split in enumerate(SPLITS)
     }
-    task = functools.partial(render_chunk, pools=pools, voices=language.voices, audio_dir=audio_dir)
-    starts = range(0, len(utterances), CHUNK)
-    chunks = [utterances[start : start + CHUNK] for start in starts]
-    rows: list[RecordedFacts] = []
-    for done in in_fresh_processes(task, chunks, num_workers):
-        rows += done
-        if len(rows) % (20 * CHUNK) < CHUNK:
-            logger.info("%d of %d utterances synthesised", len(rows), len(utterances))
-    return rows
+    task = functools.partial(
+        render_chunk,
+        pools=pools,
+        # Noise has no voice; espeak-ng's source stands for it.
+        sources={source.name: source for source in (EspeakSource(language.voices), *sources)},
+        audio_dir=audio_dir,
+    )
+    chunks = chunks_of(utterances)
+    facts: dict[str, RecordedFacts] = {}
+    for chunk, rows in zip(chunks, in_fresh_processes(task, chunks, num_workers), strict=True):
+        facts |= {utterance.utt_id: row for utterance, row in zip(chunk, rows, strict=True)}
+        if len(facts) % (20 * CHUNK) < CHUNK:
+            logger.info("%d of %d utterances synthesised", len(facts), len(utterances))
+    return [facts[utterance.utt_id] for utterance in utterances]
 
 
 def write_resources(
@@ -200,10 +205,7 @@ def write_text(path: Path, text: str) -> None:
 def sources_fingerprint(language: str) -> str:
     """Hash of the code and word lists that decide the content of a corpus."""
     here = Path(__file__).parent
-    module = {"zh": "mandarin", "en": "english"}[language]
-    names = ["acoustics", "compose", "corpus_plan", "espeak", "synthesise", module]
-    paths = [here / f"{name}.py" for name in names]
-    paths += [WORDS_DIR / f"{language}.yaml", WORDS_DIR / "voices.tsv"]
+    paths = [*sorted(here.glob("*.py")), WORDS_DIR / f"{language}.yaml", WORDS_DIR / "voices.tsv"]
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
@@ -211,14 +213,21 @@ def sources_fingerprint(language: str) -> str:
 
 
 def summarise(utterances: Sequence[PlannedUtterance], rows: Sequence[RecordedFacts]) -> str:
-    """Table of counts and hours by split and kind."""
-    totals: dict[tuple[str, str], tuple[int, float]] = {}
+    """Table of counts and hours by split and kind, and one of voices and hours by engine."""
+    kinds: dict[tuple[str, str], list[float]] = {}
+    engines: dict[str, list[float]] = {}
+    voices: dict[str, set[str]] = {}
     for utterance, facts in zip(utterances, rows, strict=True):
-        count, seconds = totals.get((utterance.split, utterance.kind), (0, 0.0))
-        totals[utterance.split, utterance.kind] = (count + 1, seconds + facts["duration"])
+        kinds.setdefault((utterance.split, utterance.kind), []).append(facts["duration"])
+        if utterance.kind != "noise":
+            engines.setdefault(utterance.engine, []).append(facts["duration"])
+            voices.setdefault(utterance.engine, set()).add(utterance.speaker)
     lines = [f"{'split':6} {'kind':11} {'utterances':>10} {'hours':>7}"]
-    for (split, kind), (count, seconds) in totals.items():
-        lines.append(f"{split:6} {kind:11} {count:10d} {seconds / 3600:7.2f}")
+    for (split, kind), durations in kinds.items():
+        lines.append(f"{split:6} {kind:11} {len(durations):10d} {sum(durations) / 3600:7.2f}")
+    for engine, durations in engines.items():
+        hours = sum(durations) / 3600
+        lines.append(f"{engine}: {len(voices[engine])} voices, {hours:.2f} hours of speech")
     return "\n".join(lines)
 
 
@@ -228,10 +237,44 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out_dir", type=Path, required=True, help="folder for the corpus")
     parser.add_argument(
         "--size",
-        choices=SIZES,
-        default="small",
-        help="number of utterances; long_test is small with 30 hours of negatives in the test set "
+        choices=dict.fromkeys([*DEMO_SIZES, *WAKE_WORD_SIZES]),
+        help="number of utterances. demo: tiny, small, full, or long_test, which is small with 30 "
+        "hours of negatives in the test set (default: small). wake_word: tiny, quick or standard "
+        "(default: standard)",
+    )
+    parser.add_argument(
+        "--plan",
+        choices=PLANS,
+        default="demo",
+        help="demo: fixed corpus; wake_word: speech to train any wake word from "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--positives",
+        type=int,
+        help="wake_word: make a training set alone, with this number of utterances of each keyword",
+    )
+    parser.add_argument(
+        "--eval_keywords_only",
+        action="store_true",
+        help="wake_word: dev and test without sentences and noise; their negatives are recordings",
+    )
+    parser.add_argument(
+        "--voices",
+        type=Path,
+        action="append",
+        default=[],
+        help="wake_word: folder of Piper or Kokoro voices, see the README; may be repeated",
+    )
+    parser.add_argument(
+        "--engines",
+        default="",
+        help=f"wake_word: some of {','.join(ENGINES)} (default: all that have voices)",
+    )
+    parser.add_argument(
+        "--word_list",
+        type=Path,
+        help="wake_word: words to find near misses in, one per line, see near_misses.py",
     )
     parser.add_argument(
         "--language",
@@ -268,11 +311,56 @@ def parse_keywords(keywords: str, language: str) -> list[str]:
     return result
 
 
+def plan_of(
+    arguments: argparse.Namespace, language: Language, sources: Sequence[VoiceSource]
+) -> list[PlannedUtterance]:
+    """Plan the corpus that is asked for."""
+    if arguments.plan == "demo":
+
+        def phonemes(texts: list[str]) -> list[str]:
+            task = functools.partial(phonemes_of, language.voices[0])
+            return next(in_fresh_processes(task, [texts], 1))
+
+        return plan_corpus(arguments.size, language, arguments.seed, phonemes)
+    finder = NearMissFinder(language.keywords, SOUNDS[arguments.language](arguments.word_list))
+    near_misses = {
+        keyword: [near.text for near in finder.find(keyword, NEAR_MISSES_PER_KEYWORD)]
+        for keyword in language.keywords
+    }
+    sizes = WAKE_WORD_SIZES[arguments.size]
+    if arguments.positives is not None:
+        sizes = {"train": train_size(arguments.positives)}
+    if arguments.eval_keywords_only:
+        sizes = {s: size if s == "train" else keywords_only(size) for s, size in sizes.items()}
+    return plan_wake_words(sizes, language, near_misses, speakers_of(sources), arguments.seed)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Fill in the default size; refuse options that do not fit the plan.
+
+    Raises: ConfigError.
+    """
+    arguments.size = arguments.size or {"demo": "small", "wake_word": "standard"}[arguments.plan]
+    if arguments.size not in PLANS[arguments.plan]:
+        sizes = ", ".join(PLANS[arguments.plan])
+        raise ConfigError(f"--size {arguments.size}: --plan {arguments.plan} has {sizes}")
+    if arguments.positives is not None and arguments.positives < 1:
+        raise ConfigError(f"--positives {arguments.positives}: expected at least 1")
+    if arguments.plan == "demo":
+        for name in ("positives", "eval_keywords_only", "voices", "engines", "word_list"):
+            if getattr(arguments, name):
+                raise ConfigError(f"--{name}: needs --plan wake_word")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Synthesise a corpus, unless the folder already holds exactly this corpus."""
     arguments = parse_arguments(argv)
+    check(arguments)
     keywords = parse_keywords(arguments.keywords, arguments.language)
     library_paths()
+    language = LANGUAGES[arguments.language](keywords)
+    engines = [name for name in arguments.engines.split(",") if name]
+    sources = find_sources(arguments.language, language.voices, arguments.voices, engines)
     wanted = {
         "size": arguments.size,
         "language": arguments.language,
@@ -280,6 +368,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "seed": arguments.seed,
         "generator": sources_fingerprint(arguments.language),
     }
+    if arguments.plan == "wake_word":
+        words = arguments.word_list
+        wanted |= {
+            "plan": arguments.plan,
+            "positives": arguments.positives,
+            "eval_keywords_only": arguments.eval_keywords_only,
+            "voices": {s.name: [file_sha256(path) for path in s.files] for s in sources},
+            "word_list": file_sha256(words) if words else None,
+        }
     stamp = arguments.out_dir / STAMP
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
         print(f"{arguments.out_dir}: the corpus is complete, nothing to do")
@@ -289,16 +386,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in (AUDIO_DIR, RESOURCES_DIR):
         shutil.rmtree(arguments.out_dir / name, ignore_errors=True)
         (arguments.out_dir / name).mkdir(parents=True)
-    language = LANGUAGES[arguments.language](keywords)
-    num_workers = max(1, arguments.num_workers)
-
-    def phonemes(texts: list[str]) -> list[str]:
-        task = functools.partial(phonemes_of, language.voices[0])
-        return next(in_fresh_processes(task, [texts], 1))
-
-    utterances = plan_corpus(arguments.size, language, arguments.seed, phonemes)
-    audio_dir = arguments.out_dir / AUDIO_DIR
-    rows = render(utterances, language, arguments.size, arguments.seed, num_workers, audio_dir)
+    utterances = plan_of(arguments, language, sources)
+    rows = render(
+        utterances,
+        language,
+        sources,
+        BED_S[arguments.size],
+        arguments.seed,
+        max(1, arguments.num_workers),
+        arguments.out_dir / AUDIO_DIR,
+    )
     write_resources(utterances, rows, keywords, arguments.out_dir / RESOURCES_DIR)
     write_text(stamp, json.dumps(wanted, ensure_ascii=False, indent=1))
     print(summarise(utterances, rows))

@@ -131,6 +131,60 @@ def test_a_folder_without_recordings_is_refused_before_the_first_stage(project, 
         plan(f"{option}=rooms.yaml")
 
 
+def test_a_wake_word_from_its_text(project):
+    resolved = plan("from_text=true", "keywords=hey orchard,Alexa")
+    assert resolved.lists == Path("data/hey_orchard-alexa")
+    assert resolved.overlays == (Path("conf/overlays/from_text.yaml"),)
+    assert (resolved.base.epochs, resolved.student.epochs) == (20, 20)
+    assert resolved.student.num_average == 10
+    speech = resolved.synthesis
+    assert speech.out_dir == Path("data/hey_orchard-alexa/corpus")
+    assert "--eval_keywords_only" not in speech.flags
+    assert speech.flags[-2:] == ("--size", "standard")
+    assert "synthesised ones: give --negatives" in resolved.summary()
+    (project / "noise").mkdir()
+    quick = plan("from_text=true", "keywords=hey orchard", "size=quick", "negatives=noise")
+    assert quick.lists == Path("data/hey_orchard_quick")
+    assert quick.overlays == (Path("conf/overlays/from_text_quick.yaml"),)
+    assert "--eval_keywords_only" in quick.synthesis.flags
+    assert plan("from_text=true", "keywords=嗨小问").lists == Path("data/嗨小问")
+
+
+def test_synthesised_speech_joins_recordings_if_asked(project, monkeypatch):
+    (project / "mine").mkdir()
+    found = object()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    speech = plan("data_dir=mine", "keywords=JARVIS", "synth_positives=300").synthesis
+    assert speech.out_dir == Path("data/mine/synth")
+    assert speech.flags[-2:] == ("--positives", "300")
+    assert plan("data_dir=mine", "keywords=JARVIS").synthesis is None
+    assert plan("corpus=mobvoi").synthesis is None
+    found = None
+    with pytest.raises(ConfigError, match="espeak-ng is not installed"):
+        plan("data_dir=mine", "keywords=JARVIS", "synth_positives=10")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["from_text=true", "data_dir=."], "--from_text: means .* leave out --data_dir"),
+        (["from_text=true", "corpus=mobvoi"], "leave out --corpus mobvoi"),
+        (["from_text=true", "size=small"], r"--size small: expected tiny \| quick \| standard"),
+        (["size=quick"], r"--size quick: expected tiny \| small \| full \| long_test$"),
+        (["from_text=true", "keywords=ПРИВЕТ"], "cannot pronounce ПРИВЕТ in language en"),
+        (["from_text=true", "synth_positives=9"], "--synth_positives: only recordings take it"),
+        (["data_dir=.", "keywords=ПРИВЕТ", "synth_positives=9"], "cannot pronounce ПРИВЕТ"),
+        (["data_dir=.", "synth_positives=0", "engines=piper"], "--engines: nothing is synthesised"),
+        (["voices=."], "--voices: only --from_text and recordings"),
+        (["from_text=true", "voices=nowhere"], "--voices nowhere: no such file or folder"),
+        (["synth_positives=-1"], "--synth_positives -1: expected at least 0"),
+    ],
+)
+def test_synthesis_that_does_not_fit_is_refused(project, options, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(*options)
+
+
 def readme_commands() -> list[str]:
     """Return the arguments of every run_distill.sh in the README and the example's README."""
     texts = [(ROOT / p).read_text("utf-8") for p in ("README.md", "examples/hi_xiaowen/README.md")]

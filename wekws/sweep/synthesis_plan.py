@@ -1,0 +1,156 @@
+"""Part of the recipe's plan: the speech that is synthesised, as the corpus or beside recordings."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wekws.dataset.negatives import scripts_of
+from wekws.errors import ConfigError
+
+DEMO_SIZES = ("tiny", "small", "full", "long_test")
+TEXT_SIZES = ("tiny", "quick", "standard")
+# Scripts that the synthesiser reads, by language.
+_SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisPlan:
+    """What the synthesiser is asked for."""
+
+    out_dir: Path
+    """Folder of the synthesised corpus."""
+    flags: tuple[str, ...]
+    """Options of ``synthesise.py``, except folder, seed and processes."""
+    summary: str
+    """One line for the plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisOptions:
+    """Options of ``run_distill.sh`` that concern synthesis, as the user gave them."""
+
+    from_text: bool
+    """Whether there are no recordings."""
+    size: str
+    """Size of the corpus; empty: the default."""
+    positives: int | None
+    """Utterances of each keyword that join recordings; None: the default."""
+    voices: tuple[Path, ...]
+    """Folders of Piper and Kokoro voices."""
+    engines: tuple[str, ...]
+    """Engines to use; empty: all that have voices."""
+    word_list: Path | None
+    """Words to find near misses in."""
+
+    def size_or_default(self) -> str:
+        """Return the size of a synthesised corpus.
+
+        Raises: ConfigError for one that does not exist.
+        """
+        sizes, default = (TEXT_SIZES, "standard") if self.from_text else (DEMO_SIZES, "small")
+        size = self.size or default
+        if size not in sizes:
+            text = " with --from_text" if self.from_text else ""
+            raise ConfigError(f"--size {size}: expected {' | '.join(sizes)}{text}")
+        return size
+
+    def plan(
+        self,
+        *,
+        corpus: str,
+        keywords: Sequence[str],
+        language: str,
+        lists: Path,
+        download_dir: Path,
+        has_negatives: bool,
+    ) -> SynthesisPlan | None:
+        """Return what is synthesised for a run, None for nothing.
+
+        Raises: ConfigError for options that do not fit, or if espeak-ng is needed and missing.
+        """
+        common = ("--language", language, "--keywords", ",".join(keywords))
+        if corpus == "synth" and not self.from_text:
+            self._refuse_unused("only --from_text and recordings (--data_dir) take it")
+            size = self.size_or_default()
+            return SynthesisPlan(
+                out_dir=download_dir,
+                flags=("--size", size, *common),
+                summary=f"demo corpus, size {size}",
+            )
+        self._check_language(keywords, language)
+        flags = ["--plan", "wake_word", *common]
+        for folder in self.voices:
+            flags += ["--voices", str(folder)]
+        if self.engines:
+            flags += ["--engines", ",".join(self.engines)]
+        if self.word_list:
+            flags += ["--word_list", str(self.word_list)]
+        if self.from_text:
+            if self.positives:
+                raise ConfigError("--synth_positives: only recordings take it; give --size")
+            size = self.size_or_default()
+            if has_negatives:
+                flags.append("--eval_keywords_only")
+            where = "--negatives" if has_negatives else "synthesised ones: give --negatives"
+            return SynthesisPlan(
+                out_dir=download_dir,
+                flags=(*flags, "--size", size),
+                summary=f"all positives, size {size}; negatives of dev and test: {where}",
+            )
+        positives = self._positives(keywords, language)
+        if not positives:
+            self._refuse_unused("nothing is synthesised; give --synth_positives")
+            return None
+        return SynthesisPlan(
+            out_dir=lists / "synth",
+            flags=(*flags, "--positives", str(positives)),
+            summary=f"{positives} utterances of each keyword, near misses and sentences join train",
+        )
+
+    def _refuse_unused(self, reason: str) -> None:
+        """Raise ConfigError for an option that has no effect."""
+        given = {
+            "synth_positives": self.positives,
+            "voices": self.voices,
+            "engines": self.engines,
+            "word_list": self.word_list,
+        }
+        if unused := [name for name, value in given.items() if value]:
+            raise ConfigError(f"--{unused[0]}: {reason}")
+
+    def _check_language(self, keywords: Sequence[str], language: str) -> None:
+        if self.from_text and not _can_read(keywords, language):
+            raise ConfigError(
+                f"--from_text: cannot pronounce {', '.join(keywords)} in language {language}; "
+                "expected Latin letters (en) or Chinese characters (zh)"
+            )
+
+    def _positives(self, keywords: Sequence[str], language: str) -> int:
+        """Return the number of synthesised utterances of each keyword beside recordings."""
+        if not self.positives:
+            return 0
+        if not _can_read(keywords, language):
+            raise ConfigError(
+                f"--synth_positives {self.positives}: cannot pronounce {', '.join(keywords)} "
+                f"in language {language}; give 0"
+            )
+        if importlib.util.find_spec("espeakng_loader") is None:
+            raise ConfigError(
+                f"--synth_positives {self.positives}: espeak-ng is not installed; "
+                "pip install -e .[synth], or give 0"
+            )
+        return self.positives
+
+
+def _can_read(keywords: Sequence[str], language: str) -> bool:
+    scripts = scripts_of("".join(keywords))
+    return bool(scripts) and scripts <= _SCRIPTS[language]
+
+
+def corpus_name(keywords: Sequence[str], size: str) -> str:
+    """Return the name of a corpus made from text: ``hey_orchard``, ``hey_orchard_quick``."""
+    slugs = (re.sub(r"\W+", "_", keyword.lower()).strip("_") for keyword in keywords)
+    suffix = "" if size == "standard" else f"_{size}"
+    return "-".join(slugs)[:80] + suffix
