@@ -94,7 +94,7 @@ def padded_index(offsets: np.ndarray, indices: np.ndarray, padding: int) -> np.n
 
 @dataclass(frozen=True, kw_only=True)
 class CacheContent:
-    """What a cache holds, and how it is made."""
+    """Content of a cache and the way to compute it."""
 
     identity: dict[str, Any]
     """All settings that the features depend on, as plain values."""

@@ -17,7 +17,7 @@ _SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisPlan:
-    """What the synthesiser is asked for."""
+    """Options of the synthesiser, as the recipe passes them."""
 
     out_dir: Path
     """Folder of the synthesised corpus."""
