@@ -238,7 +238,7 @@ def test_an_interrupted_run_continues(corpus, env_dir, tmp_path):
     scores = (tmp_path / "out" / "porcupine" / "score.txt").read_text()
     good = (corpus / "wav" / "mirror1.flac").read_bytes()
     write_clip(corpus / "wav" / "mirror1.flac", 2, [(1.0, 2, 0.2767)])  # ends the stand-in
-    stopped = run_porcupine(corpus, env_dir, "--silence_s", "0.9")
+    stopped = run_porcupine(corpus, env_dir, "--silence_s", "0.9", "0.9")
     assert stopped.returncode == 2 and "ended with status 3" in stopped.stderr
     progress_path = tmp_path / "out" / "porcupine" / "progress.jsonl"
     progress = progress_path.read_text().splitlines()
@@ -248,7 +248,7 @@ def test_an_interrupted_run_continues(corpus, env_dir, tmp_path):
     ]  # fmt: skip
     (tmp_path / "mended").touch()
     (corpus / "wav" / "alexa0.flac").write_bytes(good)  # no longer read: it is done
-    went_on = run_porcupine(corpus, env_dir, "--silence_s", "0.9")
+    went_on = run_porcupine(corpus, env_dir, "--silence_s", "0.9", "0.9")
     assert table(went_on.stdout)[2][:8] == table(expected)[2][:8]
     assert (tmp_path / "out" / "porcupine" / "score.txt").read_text() == scores
     assert not progress_path.exists()
@@ -258,7 +258,7 @@ def scores_of(engine, corpus, env_dir, keywords):
     out_dir = corpus.parent / "out"
     result = peers(
         *("--test", "corpus/test", "--keywords", keywords, "--engines", engine),
-        *("--env_dir", env_dir.name, "--out_dir", out_dir),
+        *("--env_dir", env_dir.name, "--out_dir", out_dir, "--silence_s", "1", "1"),
         cwd=corpus.parent,
     )
     assert result.returncode == 0, result.stderr
@@ -298,7 +298,7 @@ def test_what_is_scored_is_not_scored_again(corpus, env_dir):
     assert "scored already" not in first.stderr
     again = run_porcupine(corpus, env_dir)
     assert "scored already" in again.stderr and again.stdout == first.stdout
-    other = run_porcupine(corpus, env_dir, "--silence_s", "0.5")
+    other = run_porcupine(corpus, env_dir, "--silence_s", "0.5", "0.5")
     assert other.returncode == 0 and "scored already" not in other.stderr
 
 
