@@ -32,8 +32,8 @@ setup(
         # Feature teachers that are ONNX models (conf/feature_teachers).
         "embedding": ["onnxruntime>=1.20"],
         # Networks of the voices of Piper and Kokoro; the voices themselves are the user's files.
-        "piper": ["espeakng-loader>=0.2.4", "onnxruntime>=1.18"],
-        "kokoro": ["espeakng-loader>=0.2.4", "onnxruntime>=1.18"],
+        "piper": ["espeakng-loader>=0.2.4", "onnxruntime>=1.20"],
+        "kokoro": ["espeakng-loader>=0.2.4", "onnxruntime>=1.20"],
         "dev": [
             "onnx>=1.16",
             "onnxruntime>=1.20",

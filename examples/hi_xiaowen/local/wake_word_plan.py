@@ -67,11 +67,11 @@ def keywords_only(size: WakeWordSize) -> WakeWordSize:
 SIZES = {
     "tiny": {"train": train_size(12), "dev": _eval_size(4, 6), "test": _eval_size(4, 6)},
     "quick": {"train": train_size(300), "dev": _eval_size(40, 500), "test": _eval_size(60, 500)},
-    # Dev and test have three hours of sentences each: the least for a budget of 1 per hour.
+    # Dev and test have three hours of speech without a keyword each: the least for 1 per hour.
     "standard": {
         "train": train_size(1500),
-        "dev": _eval_size(100, 1800),
-        "test": _eval_size(200, 1800),
+        "dev": _eval_size(100, 2300),
+        "test": _eval_size(200, 2300),
     },
 }
 
