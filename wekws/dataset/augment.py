@@ -34,6 +34,8 @@ _EXPONENTS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 # 20 Hz at 16 kHz. The spectrum is flat below it; otherwise most of the power of brown noise would
 # be below the audible range.
 _LOWEST_SHAPED = 1 / 800
+# Of a random microphone: at 16 kHz from 31 Hz to 8 kHz.
+_NUM_OCTAVES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,11 @@ class AugmentConfig:
     """Share of utterances that are brought to a random level, 0 to 1; the gain then cancels."""
     level_dbfs: tuple[float, float] = (-50.0, -20.0)
     """Range of this level: RMS of the whole utterance in dB relative to full scale, <= 0."""
+    microphone_prob: float = 0.0
+    """Share of utterances that pass a microphone with a random frequency response, 0 to 1."""
+    microphone_db: float = 12.0
+    """Largest gain or loss of this response at each octave below half the sample rate, in dB,
+    >= 0."""
     telephone_prob: float = 0.0
     """Share of utterances that pass a telephone line (300 to 3400 Hz, G.711 mu-law), 0 to 1."""
     opus_prob: float = 0.0
@@ -110,7 +117,10 @@ class AugmentConfig:
             raise ConfigError(f"copies: found {self.copies}; expected >= 0")
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise ConfigError(f"speeds: found {self.speeds}; expected factors from 0.5 to 2")
-        for name in ("noise_prob", "reverb_prob", "level_prob", "telephone_prob", "opus_prob"):
+        for name in (
+            "noise_prob", "reverb_prob", "level_prob", "microphone_prob", "telephone_prob",
+            "opus_prob",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected 0 to 1")
         for name in (
@@ -123,6 +133,8 @@ class AugmentConfig:
             raise ConfigError(f"reverb_rt60_s: found {self.reverb_rt60_s[0]}; expected > 0")
         if self.room_distance_m[0] <= 0:
             raise ConfigError(f"room_distance_m: found {self.room_distance_m[0]}; expected > 0")
+        if self.microphone_db < 0:
+            raise ConfigError(f"microphone_db: found {self.microphone_db}; expected >= 0")
         if self.level_dbfs[1] > 0:
             raise ConfigError(f"level_dbfs: found {self.level_dbfs[1]}; expected <= 0")
         if not OPUS_KBPS[0] <= self.opus_kbps[0] <= self.opus_kbps[1] <= OPUS_KBPS[1]:
@@ -143,6 +155,7 @@ class AugmentConfig:
             or self.noise_prob > 0
             or self.reverb_prob > 0
             or self.level_prob > 0
+            or self.microphone_prob > 0
             or self.telephone_prob > 0
             or self.opus_prob > 0
         )
@@ -171,7 +184,7 @@ def augment(
     recorded_pools: Mapping[str, NoisePool] | None = None,
     room_pool: RoomPool | None = None,
 ) -> np.ndarray:
-    """Return one augmented version: speed, then room, noise, gain, level, telephone, Opus.
+    """Return one augmented version: speed, room, noise, microphone, gain, level, telephone, Opus.
 
     babble_pool: source of that kind of noise; None: this kind is not drawn.
     recorded_pools: source of noise by folder of config.noise_dir. room_pool: source of recorded
@@ -188,6 +201,8 @@ def augment(
         noise = _draw_noise(len(samples), config, rng, babble_pool, recorded_pools or {})
         if noise is not None:
             samples = mix_at_snr(samples, noise, rng.uniform(*config.noise_snr_db))
+    if config.microphone_prob > 0 and rng.random() < config.microphone_prob:
+        samples = through_microphone(samples, config.microphone_db, rng)
     gain = 10 ** (rng.uniform(*config.gain_db) / 20)
     samples = (samples * np.float32(gain)).astype(np.float32, copy=False)
     if config.level_prob > 0 and rng.random() < config.level_prob:
@@ -252,6 +267,21 @@ def _draw_noise(
         return sources[rng.integers(len(sources))](num_samples, rng)
     shares = np.array(weights) / sum(weights)
     return sources[rng.choice(len(sources), p=shares)](num_samples, rng)
+
+
+def through_microphone(samples: np.ndarray, max_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Return samples (N,) with a random frequency response, as microphones differ in it.
+
+    The gain at half the sample rate and at eight octaves below it is uniform in +-max_db, and
+    linear in dB over the logarithm of the frequency between them; below the lowest it is constant.
+    """
+    size = fast_fft_size(len(samples))
+    octaves = np.arange(-_NUM_OCTAVES, 1)
+    gains_db = rng.uniform(-max_db, max_db, len(octaves))
+    frequency = np.maximum(np.fft.rfftfreq(size) * 2, 2.0**-_NUM_OCTAVES)
+    response = 10 ** (np.interp(np.log2(frequency), octaves, gains_db) / 20)
+    spectrum = np.fft.rfft(samples, size) * response.astype(np.float32)
+    return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
 
 
 def at_level(samples: np.ndarray, dbfs: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from wekws.dataset.augment import (
     coloured_noise,
     mix_at_snr,
     spec_augment,
+    through_microphone,
 )
 from wekws.dataset.codecs import opus_is_available
 from wekws.dataset.rooms import reverberate, room_impulse_response
@@ -201,6 +202,7 @@ def test_level_comes_after_room_noise_and_gain():
         {"reverb_prob": 1.0, "room_kinds": (), "rir_dir": "x"},
         {"level_prob": 1.0},
         {"telephone_prob": 1.0},
+        {"microphone_prob": 1.0},
         pytest.param(
             {"opus_prob": 1.0},
             marks=pytest.mark.skipif(not opus_is_available(), reason="libsndfile without Opus"),
@@ -281,6 +283,8 @@ def test_probabilities_hold():
         {"level_dbfs": (-20.0, 1.0)},
         {"telephone_prob": 2.0},
         {"opus_prob": 2.0},
+        {"microphone_prob": 2.0},
+        {"microphone_db": -1.0},
         {"opus_kbps": (4.0, 16.0)},
     ],
 )
@@ -345,3 +349,21 @@ def test_spec_augment_leaves_its_input_alone():
         feats, torch.tensor([30]), config=none, generator=generator, fill=torch.zeros(8)
     )
     assert torch.equal(out, feats)
+
+
+def test_a_microphone_changes_each_frequency_within_its_bounds():
+    noise = coloured_noise(1 << 15, 0, rng())
+    heard = through_microphone(noise, 12.0, rng(1))
+    change_db = 20 * np.log10(np.abs(np.fft.rfft(heard)) / np.abs(np.fft.rfft(noise)))
+    assert np.abs(change_db[1:]).max() < 12.5 and np.ptp(change_db[1:]) > 6
+    # Smooth: neighbouring frequencies pass alike.
+    assert np.abs(np.diff(change_db[100:])).max() < 0.5
+
+
+def test_a_microphone_without_range_changes_nothing():
+    assert np.allclose(through_microphone(tone(), 0.0, rng()), tone(), atol=1e-6)
+
+
+@pytest.mark.parametrize("num_samples", [1, 401])
+def test_a_microphone_takes_any_length(num_samples):
+    assert through_microphone(tone(num_samples), 12.0, rng()).shape == (num_samples,)
