@@ -14,6 +14,7 @@ LAYERS = [
     ["log", "config"],
     ["dataset", "model", "decode"],
     ["runlog", "score"],
+    ["stream"],
     ["distill"],
     ["train"],
     ["report", "plot"],

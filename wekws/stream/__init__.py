@@ -1,0 +1,1 @@
+"""The detector: front end, network and keyword search on a stream, without torch."""
