@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from wekws.errors import ConfigError
-from wekws.files import parse_yaml_value, read_yaml
+from wekws.yaml_files import parse_yaml_value, read_yaml
 
 T = TypeVar("T")
 Key = tuple[str, ...]

@@ -1,19 +1,16 @@
-"""Atomic writes, file locks, checksums, and reading and writing of YAML."""
+"""Atomic writes, file locks, checksums, JSON files."""
 
 import hashlib
 import json
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from wekws.errors import ConfigError, DataError
+from wekws.errors import DataError
 
 try:
     import fcntl
@@ -67,83 +64,6 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[No
         else:
             fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-
-
-_MERGE_TAG = "tag:yaml.org,2002:merge"
-
-
-class _DuplicateKeyError(yaml.MarkedYAMLError):
-    """A mapping holds the same key twice, of which YAML would keep the last in silence."""
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as a number and refuses a key that occurs twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        first: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE_TAG:
-                continue
-            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
-            if key in first:
-                raise _DuplicateKeyError(
-                    problem=f"key '{key}' occurs twice, first on line {first[key]}; remove one",
-                    problem_mark=key_node.start_mark,
-                )
-            first[key] = line
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def read_yaml(path: str | os.PathLike[str]) -> Any:
-    """Read one YAML document.
-
-    Raises: ConfigError naming the file and line if it is missing, is not YAML, or if a mapping
-    holds a key twice.
-    """
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return yaml.load(stream, Loader=_Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; expected a YAML file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; expected a YAML file") from None
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f":{error.problem_mark.line + 1}"
-        raise ConfigError(f"{path}{line}: {_problem(error)}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
-
-
-def parse_yaml_value(text: str) -> Any:
-    """Read a value given on the command line the way a YAML file would.
-
-    Raises: ConfigError if the text is not YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(_problem(error)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not readable as YAML: {error}") from error
-
-
-def _problem(error: yaml.MarkedYAMLError) -> str:
-    if isinstance(error, _DuplicateKeyError):
-        return str(error.problem)
-    return "not readable as YAML: " + ", ".join(filter(None, (error.context, error.problem)))
-
-
-def write_yaml(path: str | os.PathLike[str], value: Any) -> None:
-    """Write one YAML document, keys in their order, Chinese as it is."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        yaml.safe_dump(value, stream, sort_keys=False, allow_unicode=True)
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from tones import write_split
 
 from wekws.dataset.manifest import read_data_list, read_kaldi_table
 from wekws.dataset.vocabulary import Vocabulary, read_keywords
-from wekws.files import read_json, read_yaml
+from wekws.files import read_json
 from wekws.model.checkpoint import load_weights
 from wekws.runlog.metrics_reader import read_cv_rows
 from wekws.score.summary import validate_summary
+from wekws.yaml_files import read_yaml
 
 SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu", "--synth_positives", 0)
 CONFIGS = ("--teacher_config", "teacher.yaml", "--student_config", "student.yaml")

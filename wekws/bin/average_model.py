@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.files import read_yaml
 from wekws.log import run
 from wekws.train.average import average_model
+from wekws.yaml_files import read_yaml
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,6 @@ from wekws.config import load_yaml_with_base, merge
 from wekws.dataset.manifest import read_kaldi_table
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.errors import DataError
-from wekws.files import write_yaml
 from wekws.model.checkpoint import (
     config_beside,
     load_model,
@@ -21,6 +20,7 @@ from wekws.model.checkpoint import (
 )
 from wekws.model.fsmn import OUT_LINEAR2
 from wekws.model.model import KwsModel
+from wekws.yaml_files import write_yaml
 
 
 def select_outputs(

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from wekws.config import load_config, parse_config
 from wekws.errors import ConfigError, DataError
-from wekws.files import atomic_path, read_yaml
+from wekws.files import atomic_path
 from wekws.model.cmvn import CMVN_KEYS
 from wekws.model.fsmn import OUT_LINEAR2
 from wekws.model.model import KwsModel, ModelConfig
+from wekws.yaml_files import read_yaml
 
 
 def save_weights(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from wekws.config import load_yaml_with_base, merge
-from wekws.files import atomic_path, read_json, write_yaml
+from wekws.files import atomic_path, read_json
 from wekws.model.checkpoint import (
     config_beside,
     load_model,
@@ -21,6 +21,7 @@ from wekws.model.checkpoint import (
 from wekws.model.cost import num_parameters
 from wekws.model.fsmn import OUT_LINEAR1, OUT_LINEAR2, FSMNConfig
 from wekws.model.model import KwsModel
+from wekws.yaml_files import write_yaml
 
 # Files that scoring reads from the folder of a checkpoint, beside its config.yaml.
 _SCORING_FILES = ("dict.txt", "keywords.txt", "lexicon.txt", "global_cmvn")

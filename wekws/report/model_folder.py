@@ -12,7 +12,7 @@ from wekws.config import parse_section
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.distill.distill_rules import ALL_RULES
 from wekws.errors import DataError
-from wekws.files import read_json, read_yaml
+from wekws.files import read_json
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
 from wekws.model.fsmn import FSMNConfig
@@ -21,6 +21,7 @@ from wekws.runlog.fields import BEFORE_FIRST_STEP, METRICS_NAME, Row
 from wekws.runlog.health import HealthProblem, problem_history
 from wekws.runlog.metrics_reader import read_cv_rows, read_metrics
 from wekws.score.results import Result, read_result
+from wekws.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,13 @@ import torch
 from wekws.config import to_mapping
 from wekws.dataset.feature_teacher import load_feature_teacher
 from wekws.errors import ConfigError, DataError
-from wekws.files import file_sha256, write_yaml
+from wekws.files import file_sha256
 from wekws.log import run as run_logged
 from wekws.machine import usable_cores
 from wekws.sweep.plan import Variant
 from wekws.sweep.run_job import CONFIG_NAME, Job, run_job
 from wekws.train.options import DeviceName
+from wekws.yaml_files import write_yaml
 
 logger = logging.getLogger(__name__)
 

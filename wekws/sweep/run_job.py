@@ -7,13 +7,14 @@ from pathlib import Path
 
 from wekws.config import parse_section
 from wekws.errors import DataError
-from wekws.files import file_lock, read_yaml, write_yaml
+from wekws.files import file_lock
 from wekws.score.scoring import score_list
 from wekws.score.summary import summarise
 from wekws.train.average import average_model
 from wekws.train.build import train_model
 from wekws.train.options import DeviceName, TrainOptions
 from wekws.train.train_config import load_train_config
+from wekws.yaml_files import read_yaml, write_yaml
 
 JOB_NAME = "variant.yaml"
 CONFIG_NAME = "given.yaml"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from wekws.errors import DataError
-from wekws.files import write_yaml
 from wekws.model.checkpoint import load_weights, save_weights
 from wekws.train.epoch_checkpoint import epoch_numbers, read_epoch_info
+from wekws.yaml_files import write_yaml
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig
 from wekws.distill.methods import build_hooks, build_objective
 from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError
-from wekws.files import read_yaml
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel, ModelConfig, ignored_keys
@@ -36,6 +35,7 @@ from wekws.train.options import TrainOptions
 from wekws.train.run_record import RunRecord, write_run_files
 from wekws.train.student_init import fill_from_teacher, model_from_checkpoint, random_model
 from wekws.train.train_config import TrainConfig, changed_keys
+from wekws.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 

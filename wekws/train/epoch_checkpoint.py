@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from wekws.errors import ConfigError, DataError
-from wekws.files import atomic_path, read_yaml, write_yaml
+from wekws.files import atomic_path
 from wekws.model.checkpoint import load_weights, read_torch_file, save_weights
 from wekws.model.model import KwsModel
+from wekws.yaml_files import read_yaml, write_yaml
 
 STATE_NAME = "train_state.pt"
 

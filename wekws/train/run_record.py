@@ -16,12 +16,13 @@ from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import SpeechDataset
 from wekws.dataset.vocabulary import write_keywords
 from wekws.errors import ConfigError, DataError
-from wekws.files import atomic_path, file_sha256, write_yaml
+from wekws.files import atomic_path, file_sha256
 from wekws.model.cost import num_parameters
 from wekws.model.model import skeleton
 from wekws.train.distributed import Process
 from wekws.train.options import TrainOptions
 from wekws.train.train_config import TrainConfig
+from wekws.yaml_files import write_yaml
 
 RUN_NAME = "run.json"
 # Entries that must be the same when a run is resumed, and the flags that they come from.

@@ -7,7 +7,7 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from wekws.files import read_yaml
+from wekws.yaml_files import read_yaml
 
 WORDS_DIR = Path(__file__).parent / "words"
 SLOT = re.compile(r"\{(\w+)\}")

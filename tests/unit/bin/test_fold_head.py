@@ -12,11 +12,11 @@ from wekws.config import to_mapping
 from wekws.dataset.loader import DatasetConfig
 from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError
-from wekws.files import read_yaml, write_yaml
 from wekws.model.checkpoint import load_model, save_weights
 from wekws.model.fold import fold_checkpoint
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig
+from wekws.yaml_files import read_yaml, write_yaml
 
 TOKENS = ("<blk>", "<filler>", *"嗨小问")
 

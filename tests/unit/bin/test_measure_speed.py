@@ -6,11 +6,11 @@ import torch
 from wekws.bin.measure_speed import main
 from wekws.config import to_mapping
 from wekws.errors import ConfigError
-from wekws.files import write_yaml
 from wekws.model.checkpoint import save_weights
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig
 from wekws.model.speed import forward_ms
+from wekws.yaml_files import write_yaml
 
 
 def model(width):

@@ -5,7 +5,7 @@ import pytest
 
 from wekws.bin.model_info import main
 from wekws.errors import ConfigError
-from wekws.files import write_yaml
+from wekws.yaml_files import write_yaml
 
 CONF = Path(__file__).parents[3] / "conf"
 

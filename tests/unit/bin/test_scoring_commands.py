@@ -13,7 +13,6 @@ from wekws.dataset.loader import DatasetConfig
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError, DataError
-from wekws.files import write_yaml
 from wekws.model.checkpoint import save_weights
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig
@@ -21,6 +20,7 @@ from wekws.score.det import Budget
 from wekws.score.scores import read_scores
 from wekws.score.scoring import score_list
 from wekws.score.summary import summarise, validate_summary
+from wekws.yaml_files import write_yaml
 
 KEYWORDS = ["嗨小问", "SMART MIRROR"]
 TEXTS = ["嗨小问", "smart mirror please", "你好", "<noise>", "嗨小问", "smart mirrors"]

@@ -3,9 +3,9 @@ import torch
 
 from wekws.config import parse_section, to_mapping
 from wekws.errors import ConfigError, DataError
-from wekws.files import write_yaml
 from wekws.model.checkpoint import load_model, load_weights, read_model_config, save_weights
 from wekws.model.model import KwsModel, ModelConfig, ignored_keys
+from wekws.yaml_files import write_yaml
 
 BACKBONE = {
     "type": "fsmn",

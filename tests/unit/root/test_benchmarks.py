@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from wekws.files import read_yaml, write_yaml
 from wekws.model.checkpoint import read_model_config, save_weights
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel
+from wekws.yaml_files import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

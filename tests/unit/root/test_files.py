@@ -3,9 +3,10 @@ import os
 import pytest
 
 from wekws.errors import ConfigError
-from wekws.files import atomic_path, file_lock, file_sha256, read_yaml, write_yaml
+from wekws.files import atomic_path, file_lock, file_sha256
 from wekws.log import run
 from wekws.machine import usable_cores
+from wekws.yaml_files import read_yaml, write_yaml
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "wekws"
 LAYERS = [
     ["errors", "machine", "front_end"],
     ["files", "shell"],
-    ["log", "config"],
+    ["log", "yaml_files"],
+    ["config"],
     ["dataset", "model", "decode"],
     ["runlog", "score"],
     ["stream"],

@@ -3,8 +3,8 @@ import torch
 
 from wekws.bin import average_model
 from wekws.errors import DataError
-from wekws.files import read_yaml, write_yaml
 from wekws.train.average import average_states, choose_epochs
+from wekws.yaml_files import read_yaml, write_yaml
 
 
 @pytest.fixture

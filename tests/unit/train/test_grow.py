@@ -5,11 +5,11 @@ import torch
 
 from wekws.bin import average_model, train, train_distill
 from wekws.errors import ConfigError, DataError
-from wekws.files import read_yaml
 from wekws.model.checkpoint import load_model
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.train import loop
 from wekws.train.epoch_checkpoint import STATE_NAME
+from wekws.yaml_files import read_yaml
 
 # As wide in the memory as between blocks, so that the identity is exact.
 SETTINGS = [

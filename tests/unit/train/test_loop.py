@@ -13,8 +13,8 @@ import torch
 
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError, DataError
-from wekws.files import read_yaml, write_yaml
 from wekws.runlog.metrics_reader import read_metrics
+from wekws.yaml_files import read_yaml, write_yaml
 
 
 def weights_of(path):
