@@ -1,0 +1,108 @@
+"""Thresholds for a budget of false alarms, chosen on dev and written beside the model."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wekws.errors import ConfigError
+from wekws.files import file_sha256
+from wekws.score.det import Budget
+from wekws.score.intervals import UPPER_CONFIDENCE
+from wekws.score.sets import KeywordSet
+from wekws.score.summary import errors_at, read_scored_folder
+from wekws.score.thresholds import (
+    ChosenThreshold,
+    ThresholdRule,
+    choose_threshold,
+    hours_needed,
+    pooled_negatives,
+)
+from wekws.stream.threshold_file import write_threshold_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedThresholds:
+    """Result of `tune_thresholds`."""
+
+    path: Path
+    """The file that was written."""
+    keywords: list[dict[str, Any]]
+    """Entries of the file, one per keyword, see `wekws.stream.threshold_file`."""
+
+
+def tune_thresholds(
+    dev_result_dir: str | os.PathLike[str],
+    *,
+    budget: Budget,
+    threshold_rule: ThresholdRule = "upper",
+    category_hours: Mapping[str, float] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> TunedThresholds:
+    """Choose a threshold per keyword on the scores of dev; write them beside the model.
+
+    dev_result_dir: folder that `score_list` wrote for dev.
+    budget, threshold_rule, category_hours: see `wekws.score.thresholds`.
+    checkpoint: model file; None: the one that the scores name.
+    Raises: ConfigError if the model file is not the one that was scored; DataError if dev has no
+    negatives.
+    """
+    dev = read_scored_folder(dev_result_dir)
+    model_path = Path(checkpoint or dev.info["checkpoint"])
+    if not model_path.is_file():
+        raise ConfigError(f"{model_path}: no such file; name the scored model with --checkpoint")
+    if file_sha256(model_path) != dev.info.get("checkpoint_sha256"):
+        raise ConfigError(
+            f"{model_path}: is not the model that {dev_result_dir} was scored with; score dev again"
+        )
+    durations_s = dev.info.get("keyword_durations_s") or {}
+    entries = []
+    for keyword in dev.scores.keywords:
+        chosen = choose_threshold(pooled_negatives(keyword, category_hours), budget, threshold_rule)
+        entries.append(_entry(keyword, chosen, budget, durations_s.get(keyword.keyword, 0.0)))
+    path = write_threshold_file(
+        model_path,
+        {
+            "chosen_on": {"data_list": dev.info["data_list"], "hours": dev.scores.hours},
+            "budget": budget.label,
+            "rule": threshold_rule,
+            "refractory_s": dev.info["refractory_s"],
+            "keywords": entries,
+        },
+    )
+    return TunedThresholds(path=path, keywords=entries)
+
+
+def _entry(
+    keyword: KeywordSet, chosen: ChosenThreshold, budget: Budget, max_duration_s: float
+) -> dict[str, Any]:
+    hours = keyword.negative_hours
+    is_supported = budget.per_hour is None or chosen.upper_per_hour <= budget.per_hour * (1 + 1e-9)
+    misses = None
+    if len(keyword.positives):
+        misses = errors_at(keyword, chosen.threshold)["misses"]
+    return {
+        "keyword": keyword.keyword,
+        "threshold": chosen.threshold,
+        "max_duration_s": max_duration_s,
+        "false_alarms": chosen.false_alarms,
+        "negative_hours": hours,
+        "upper_per_hour": chosen.upper_per_hour,
+        "is_supported": is_supported,
+        "misses": misses,
+        "note": _note(chosen, budget, hours, is_supported),
+    }
+
+
+def _note(chosen: ChosenThreshold, budget: Budget, hours: float, is_supported: bool) -> str:
+    """Return what so much audio says about the false alarms elsewhere."""
+    alarms = f"{chosen.false_alarms} false alarm{'s' * (chosen.false_alarms != 1)}"
+    text = (
+        f"{alarms} in {hours:.2f} h of dev only says: below {chosen.upper_per_hour:.2g} per hour "
+        f"({UPPER_CONFIDENCE:.0%} sure)"
+    )
+    if is_supported or budget.per_hour is None:
+        return text
+    needed = hours_needed(budget.per_hour, chosen.false_alarms)
+    return f"{text}; {budget.label} needs {needed:.1f} h without more of them"

@@ -1,0 +1,59 @@
+"""The file with the thresholds of a model, beside it: ``avg_30.thresholds.json`` for ``avg_30.pt``.
+
+`wekws.bin.tune_threshold` writes it; export and detectors read it. Its content:
+
+    checkpoint_sha256   SHA-256 of the model file that the thresholds belong to
+    chosen_on           {data_list, hours}: the scored set
+    budget, rule        the false alarms per hour that are allowed, and of which figure
+    refractory_s        shortest time between two events of one keyword
+    keywords            a list of {keyword, threshold, max_duration_s, false_alarms,
+                        negative_hours, upper_per_hour, is_supported, note}
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wekws.errors import DataError
+from wekws.files import file_sha256, read_json, write_json
+
+SUFFIX = ".thresholds.json"
+
+
+def threshold_path(model_path: str | os.PathLike[str]) -> Path:
+    """Return where the thresholds of a model file lie."""
+    return Path(model_path).with_suffix(SUFFIX)
+
+
+def write_threshold_file(model_path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
+    """Write the thresholds of a model file; return their path.
+
+    content: all but ``checkpoint_sha256``.
+    """
+    path = threshold_path(model_path)
+    write_json(path, {"checkpoint_sha256": file_sha256(model_path), **content})
+    return path
+
+
+def read_thresholds(model_path: str | os.PathLike[str]) -> dict[str, float]:
+    """Return the thresholds of a model file by keyword; empty if none were chosen.
+
+    Raises: DataError if the file belongs to another model, or has no thresholds.
+    """
+    path = threshold_path(model_path)
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if content.get("checkpoint_sha256") != file_sha256(model_path):
+        raise DataError(
+            f"{path}: made for another {Path(model_path).name} than the one beside it; choose the "
+            "thresholds again with wekws.bin.tune_threshold, or remove the file"
+        )
+    thresholds = {}
+    for entry in content.get("keywords", []):
+        threshold = entry.get("threshold") if isinstance(entry, dict) else None
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise DataError(f"{path}: {entry!r}; expected keyword and threshold, 0 to 1")
+        thresholds[str(entry.get("keyword"))] = float(threshold)
+    return thresholds
