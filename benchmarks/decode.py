@@ -16,6 +16,7 @@ import torch
 from wekws.decode.duration import duration_frames
 from wekws.decode.keyword import KeywordScorer
 from wekws.decode.prefix_beam import PrefixBeamDecoder
+from wekws.decode.stream_search import StreamSearch
 
 NUM_TOKENS = 26
 HOP_S = 0.03
@@ -87,15 +88,15 @@ def main() -> None:
                     flush=True,
                 )
     num_frames = 3000
-    log_probs = posteriors("quiet", 1, num_frames, args.device)
-    for label, decoder in (("no limit", scorer), ("limit", limited)):
+    frames = posteriors("quiet", 1, num_frames, "cpu")[0].numpy()
+    for label, limits in (("no limit", None), ("limit", max_frames)):
+        search = StreamSearch(KEYWORDS, max_frames=limits)
 
-        def stream(decoder: KeywordScorer = decoder) -> None:
-            state = decoder.initial_state(1, args.device)
-            for frame in log_probs.unbind(1):
-                decoder.step(state, frame)
+        def stream(search: StreamSearch = search) -> None:
+            for frame in frames[:, None]:
+                search(frame)
 
-        stream_s = seconds(stream, args.device, 3)
+        stream_s = seconds(stream, "cpu", 3)
         print(
             f"stream of {num_frames} frames, frame by frame, {label}: "
             f"{stream_s / num_frames * 1e6:.0f} us per frame, "

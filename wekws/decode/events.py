@@ -1,25 +1,17 @@
 """Events: the peaks of a confidence curve, no two closer than the refractory time.
 
 The events do not depend on a threshold: the detections at a threshold are the events whose score
-reaches it, so the errors at every threshold can be counted from one list.
+reaches it, so the errors at every threshold can be counted from one list. A device has a threshold
+and does not know the future: `wekws.decode.event_rule` says which of the peaks it reports, and how
+the two differ.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-
-class Event(NamedTuple):
-    """A possible detection."""
-
-    score: float
-    """Confidence, 0 to 1."""
-    start: int
-    """First frame of the keyword."""
-    end: int
-    """Frame of the peak, the last one of the keyword."""
+from wekws.decode.event_rule import Event
 
 
 def find_events(

@@ -1,7 +1,6 @@
-"""Exact keyword search in CTC posteriors, for whole utterances and for streams.
+"""Exact keyword search in CTC posteriors of whole recordings.
 
-Axes: B utterances, K keywords, N tokens of the longest keyword, T frames, V vocabulary, D frames of
-the longest limit.
+Axes: B utterances, K keywords, N tokens of the longest keyword, T frames, V vocabulary.
 
 A path for a keyword y_1 .. y_L begins at any frame and gives each of its frames a label, such that
 merging runs of equal labels and dropping blanks leaves exactly y (Graves et al. 2006, eq. 1). Each
@@ -27,24 +26,21 @@ path among all that start at c or later. Where c is no later than the earliest s
 this path is short enough, it is therefore the best of those that are short enough. Whole recordings
 use this: a search goes on while its best path is short enough; at the first frame where it is not,
 a new search goes back to the earliest start that this frame allows, and takes over. How often
-depends on the posteriors; at worst (all frames alike) at every frame, which costs D frames each.
-A stream cannot wait for that; it holds one table per possible first frame, D in all, so every frame
-takes the same time. Both give the same integers. A state that is no complete path is `UNREACHED`.
+depends on the posteriors; at worst (all frames alike) at every frame, which costs a whole limit
+each. A stream cannot wait for that: `wekws.decode.stream_search` has one table per possible first
+frame, so every frame takes the same time. Both give the same integers. A state that is no complete
+path is `UNREACHED`.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from wekws.decode.events import Event, find_events
+from wekws.decode.event_rule import Event
+from wekws.decode.events import find_events
 from wekws.decode.keyword_limit import replace_old
 from wekws.decode.keyword_state import (
     CHUNK_FRAMES,
-    FRACTION_BITS,
-    NO_PATH,
-    START_BITS,
-    UNREACHED,
-    KeywordState,
     KeywordTable,
     advance,
     empty_state,
@@ -54,8 +50,14 @@ from wekws.decode.keyword_state import (
     start_frame,
     without_garbage,
 )
+from wekws.decode.path_code import (
+    FRACTION_BITS,
+    START_BITS,
+    UNREACHED,
+    check_keywords,
+    has_repeats,
+)
 
-MAX_LIMIT_FRAMES = 1000  # of a longest duration; more could leave 64 bits
 # Sizes of the search with a limit; they change its speed, not its results.
 LIMITS_PER_PIECE = 2  # a recording is searched in pieces of this many limits
 PIECES_AT_A_TIME = 256  # side by side; longer pieces where these are enough
@@ -66,8 +68,7 @@ class KeywordScorer:
 
     keyword_ids: the tokens of each keyword, without blanks.
     max_frames: longest duration of each keyword, first and last frame counted; None: no limit.
-    Raises: ValueError if there is no keyword, one is empty or holds the blank, or a limit is not
-    between 1 and `MAX_LIMIT_FRAMES`.
+    Raises: ValueError as `check_keywords` does.
     """
 
     def __init__(
@@ -78,18 +79,7 @@ class KeywordScorer:
         max_frames: Sequence[int] | None = None,
     ) -> None:
         """Arrange the keywords in one padded table."""
-        if not keyword_ids or any(len(ids) == 0 for ids in keyword_ids):
-            raise ValueError("keyword_ids: expected one or more keywords of one or more tokens")
-        if any(token == blank or token < 0 for ids in keyword_ids for token in ids):
-            raise ValueError(f"keyword_ids: {list(keyword_ids)} has the blank or a negative id")
-        if max_frames is not None and (
-            len(max_frames) != len(keyword_ids)
-            or not all(1 <= limit <= MAX_LIMIT_FRAMES for limit in max_frames)
-        ):
-            raise ValueError(
-                f"max_frames: found {list(max_frames)}; expected one number from 1 to "
-                f"{MAX_LIMIT_FRAMES} for each of {len(keyword_ids)} keywords"
-            )
+        check_keywords(keyword_ids, blank, max_frames)
         self.keyword_ids = [list(ids) for ids in keyword_ids]
         self.blank = blank
         self.max_frames = None if max_frames is None else list(max_frames)
@@ -98,35 +88,6 @@ class KeywordScorer:
         self._tokens = torch.tensor(padded).T.contiguous()  # (N, K)
         self._num_tokens = torch.tensor([len(ids) for ids in keyword_ids])
         self._on: dict[torch.device, KeywordTable] = {}
-
-    def initial_state(self, batch_size: int, device: torch.device | str = "cpu") -> KeywordState:
-        """Return the state before the first frame of `batch_size` recordings."""
-        tables = [] if self.max_frames is None else [max(self.max_frames)]
-        return empty_state((*self._tokens.shape, *tables, batch_size), device)
-
-    @torch.no_grad()
-    def step(
-        self, state: KeywordState, log_probs: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Process one frame. The results are bit-equal to those of the whole recording.
-
-        log_probs: (B, V) normalised.
-        Returns: confidence (B, K) of a keyword that ends here, and its first frame (B, K).
-        """
-        last_frame = torch.tensor(state.num_frames, device=log_probs.device)
-        table = self._table(log_probs.device)
-        tokens, blank, best = (part[0] for part in frame_scores(log_probs[:, None], table))
-        if self.max_frames is None:
-            state.new_path.fill_(start_code(state.num_frames))
-            advance(state, tokens, blank, best, table.bars)
-            ends = state.ends.index_select(0, table.last)
-        else:
-            bars = None if table.bars is None else table.bars[..., None]
-            _open_table(state, max(self.max_frames))
-            advance(state, tokens[:, :, None], blank[:, :, None], best[:, :, None], bars)
-            ends = _best_of_tables(state, table)
-        state.num_frames += 1
-        return self._confidence(ends.T), start_frame(ends.T, last_frame)
 
     @torch.no_grad()
     def __call__(
@@ -239,35 +200,13 @@ class KeywordScorer:
             num_keywords = tokens.shape[1]
             last = (num_tokens - 1) * num_keywords + torch.arange(num_keywords, device=device)
             bars = ((tokens[:-1] == tokens[1:]) * UNREACHED)[..., None]
-            has_repeats = any(a == b for ids in self.keyword_ids for a, b in _pairs(ids))
             limits = torch.tensor(self.max_frames or [], dtype=torch.long, device=device)
             self._on[device] = KeywordTable(
                 blank=self.blank,
                 tokens=tokens,
-                bars=bars if has_repeats else None,
+                bars=bars if has_repeats(self.keyword_ids) else None,
                 num_tokens=num_tokens,
                 last=last,
                 limits=limits,
             )
         return self._on[device]
-
-
-def _open_table(state: KeywordState, num_tables: int) -> None:
-    """Empty the table of the oldest start frame, for the paths that begin at this one."""
-    number = state.num_frames % num_tables
-    state.new_path[:, number - 1] = UNREACHED
-    state.table[..., number, :] = UNREACHED
-    state.new_path[:, number] = start_code(state.num_frames)
-
-
-def _best_of_tables(state: KeywordState, table: KeywordTable) -> torch.Tensor:
-    """Return the best complete path of each keyword (K, B) that is within its limit."""
-    ends = state.ends.index_select(0, table.last)  # (K, D, B)
-    tables = torch.arange(ends.shape[1], device=ends.device)
-    age = (state.num_frames - tables) % ends.shape[1]
-    is_out = (age >= table.limits[:, None])[..., None] | (ends <= NO_PATH)
-    return ends.masked_fill_(is_out, UNREACHED).amax(1)
-
-
-def _pairs(ids: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip(ids, ids[1:], strict=False))

@@ -10,28 +10,27 @@ from typing import NamedTuple, overload
 
 import torch
 
+from wekws.decode.path_code import (
+    FLOOR_NATS,
+    FRACTION_BITS,
+    NO_PATH,
+    START_BITS,
+    START_MASK,
+    UNREACHED,
+)
+
 BEFORE, PEAKED, BLANKS = 0, 1, 2
-START_BITS = 22  # 35 h of 30 ms frames; first frames are kept modulo this
-FRACTION_BITS = 20
-UNIT = 1 << (START_BITS + FRACTION_BITS)  # one nat
-START_MASK = (1 << START_BITS) - 1
 CHUNK_FRAMES = 2048  # the scores of long recordings are computed piece by piece
-FLOOR_NATS = -1024.0  # smaller log probabilities count as this
-UNREACHED = -(1 << 19) * UNIT  # twice this, less a few thousand nats, still fits 64 bits
-NO_PATH = UNREACHED // 2  # smaller states are no complete path; as a confidence they are 0
 
 
 @dataclass
 class KeywordState:
-    """State of the search between frames; `KeywordScorer.step` changes it in place."""
+    """State of the search between frames; `advance` changes it in place."""
 
     table: torch.Tensor
-    """(3, N, K, B) the states of each token; with a limit (3, N, K, D, B), a table for each start
-    frame modulo D."""
+    """(3, N, K, B) the states of each token."""
     entry: torch.Tensor
     """(N, ...) score of the best path into each token; for the first token, of a new path."""
-    num_frames: int = 0
-    """Frames processed so far."""
 
     def __post_init__(self) -> None:
         """Make the views that every frame works on, once."""

@@ -14,7 +14,8 @@ from typing import NamedTuple, Optional
 
 import torch
 
-from wekws.decode.events import Event, suppress
+from wekws.decode.event_rule import Event
+from wekws.decode.events import suppress
 
 
 class _Peak(NamedTuple):

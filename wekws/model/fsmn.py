@@ -183,11 +183,18 @@ class Memory(nn.Module):
         left, right = self.config.left_reach, self.config.right_reach
         spread = rows.new_zeros(left + packing.num_slots + right, rows.shape[1])
         spread = spread.index_copy(0, packing.slots + left, rows)
-        image = spread[None, :, None].permute(0, 3, 1, 2)
+        return rows + self.mix(spread).index_select(0, packing.slots)
+
+    def mix(self, axis: Tensor) -> Tensor:
+        """Return the sums over the taps at each inner frame of one time axis.
+
+        axis: (T, P), longer than the memory reaches. Returns: (T - left_reach - right_reach, P),
+        without the present frame itself.
+        """
+        image = axis[None, :, None].permute(0, 3, 1, 2)
         taps = self._taps()[:, None, :, None]
         mixed = F.conv2d(image, taps, dilation=(self.step, 1), groups=len(taps))
-        mixed = mixed.permute(0, 2, 3, 1).flatten(0, 2)
-        return rows + mixed.index_select(0, packing.slots)
+        return mixed.permute(0, 2, 3, 1).flatten(0, 2)
 
     def _taps(self) -> Tensor:
         """Return (P, K) taps from the oldest frame to the newest, ``step`` frames apart."""

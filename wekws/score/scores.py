@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wekws.dataset.vocabulary import keyword_id
-from wekws.decode.events import Event
+from wekws.decode.event_rule import Event
 from wekws.errors import DataError
 from wekws.files import atomic_path, read_json
 

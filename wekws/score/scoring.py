@@ -19,8 +19,9 @@ from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.order import longest_first
 from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
-from wekws.decode.events import Event
-from wekws.decode.keyword import MAX_LIMIT_FRAMES, KeywordScorer
+from wekws.decode.event_rule import Event
+from wekws.decode.keyword import KeywordScorer
+from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json

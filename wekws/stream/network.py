@@ -5,13 +5,15 @@ Axes: T frames, D input features, V vocabulary.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from wekws.dataset.vocabulary import FILLER, Vocabulary
+from wekws.dataset.vocabulary import FILLER, Tokenizer, Vocabulary, normalise_keywords
+from wekws.decode.duration import default_max_duration_s
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
 
@@ -93,6 +95,13 @@ class Keyword:
             )
 
 
+def new_keyword(text: str, tokenizer: Tokenizer) -> Keyword:
+    """Return a keyword with the longest duration that scoring gives it, and no threshold."""
+    tokens = tuple(tokenizer.tokenise(text))
+    longest_s = round(default_max_duration_s(tokens), 6)
+    return Keyword(text=text, tokens=tokens, threshold=None, max_duration_s=longest_s)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpotterModel:
     """All that a `KeywordSpotter` needs: it can be stored in one file and run from it."""
@@ -129,6 +138,21 @@ class SpotterModel:
         """Token ids of each keyword."""
         ids = {token: index for index, token in enumerate(self.tokens)}
         return [[ids[token] for token in keyword.tokens] for keyword in self.keywords]
+
+    def with_keywords(
+        self, texts: Iterable[str], lexicon: str | os.PathLike[str] | None = None
+    ) -> "SpotterModel":
+        """Return a detector of other keywords; those that the model has stay as they are.
+
+        The others get their tokens from the lexicon, if given, or from their letters, and no
+        threshold: it has to be chosen on recordings of them.
+        Raises: ConfigError naming the tokens that the model has no output for.
+        """
+        known = {keyword.text: keyword for keyword in self.keywords}
+        tokenizer = Tokenizer(lexicon)
+        names = normalise_keywords(texts)
+        chosen = tuple(known.get(text) or new_keyword(text, tokenizer) for text in names)
+        return dataclasses.replace(self, keywords=chosen)
 
     def with_thresholds(self, thresholds: Mapping[str, float] | float) -> "SpotterModel":
         """Return the same detector with other thresholds, by keyword or one for all.

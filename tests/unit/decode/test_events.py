@@ -2,7 +2,8 @@
 
 import torch
 
-from wekws.decode.events import Event, find_events, suppress
+from wekws.decode.event_rule import Event
+from wekws.decode.events import find_events, suppress
 
 
 def events_of(values, refractory_frames):

@@ -2,13 +2,16 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from wekws.decode import keyword as keyword_module
 from wekws.decode import keyword_limit
 from wekws.decode.events import find_events
-from wekws.decode.keyword import MAX_LIMIT_FRAMES, KeywordScorer
+from wekws.decode.keyword import KeywordScorer
+from wekws.decode.path_code import MAX_LIMIT_FRAMES
+from wekws.decode.stream_search import StreamSearch
 
 
 def posteriors(batch_size, num_frames, num_tokens, seed=0, sharpness=2.0):
@@ -77,15 +80,39 @@ def test_batch_of_keywords_equals_each_alone():
         assert torch.equal(one_start[0, 0], start[1, k])
 
 
-def test_stream_of_frames_equals_the_whole():
+def test_stream_equals_the_whole():
     log_probs = posteriors(2, 60, 6)
-    scorer = KeywordScorer([[1, 2, 2, 3], [4], [5, 1]])
-    confidence, start = scorer(log_probs)
-    state = scorer.initial_state(2)
-    for t in range(60):
-        now, begun = scorer.step(state, log_probs[:, t])
-        assert torch.equal(now, confidence[..., t])
-        assert torch.equal(begun, start[..., t])
+    keywords = [[1, 2, 2, 3], [4], [5, 1]]
+    confidence, start = KeywordScorer(keywords)(log_probs)
+    found, begun = stream(StreamSearch(keywords), log_probs)
+    assert torch.equal(found, confidence)
+    assert torch.equal(begun, start)
+
+
+def test_pieces_and_reset_of_a_stream_change_no_bit():
+    log_probs = posteriors(1, 80, 6)[0].numpy()
+    search = StreamSearch([[1, 2, 2, 3], [5, 1]], max_frames=[9, 20])
+    whole = search(log_probs)
+    for sizes in ([80], [1] * 80, [0, 33, 0, 47]):
+        search.reset()
+        parts = [search(part) for part in np.split(log_probs, np.cumsum(sizes)[:-1])]
+        for found, expected in zip(zip(*parts, strict=True), whole, strict=True):
+            assert np.array_equal(np.concatenate(found), expected)
+
+
+def test_a_stream_of_days_equals_its_first_minutes():
+    """The counter of frames wraps after 35 h; scores and durations do not change."""
+    log_probs = posteriors(1, 120, 6)[0].numpy()
+    for limits in (None, [9, 20]):
+        search = StreamSearch([[1, 2, 2, 3], [5, 1]], max_frames=limits)
+        confidence, start = search(log_probs)
+        search.reset()
+        days = (1 << 22) * 3 - 50  # a wrap within the 120 frames, and a multiple of no limit
+        search._num_frames = days
+        late, late_start = search(log_probs)
+        assert np.array_equal(late, confidence)
+        reached = confidence > 0
+        assert np.array_equal(late_start[reached] - days, start[reached])
 
 
 def test_padding_changes_nothing():
@@ -172,11 +199,14 @@ def test_refuses_what_is_no_keyword(ids):
         KeywordScorer(ids)
 
 
-def stream(scorer, log_probs):
-    """Confidence and first frame (B, K, T), frame by frame."""
-    state = scorer.initial_state(len(log_probs))
-    steps = [scorer.step(state, frame) for frame in log_probs.unbind(1)]
-    return tuple(torch.stack(values, -1) for values in zip(*steps, strict=True))
+def stream(search, log_probs):
+    """Confidence and first frame (B, K, T), each recording as a stream, frame by frame."""
+    found = []
+    for frames in log_probs:
+        search.reset()
+        steps = [search(frame) for frame in frames.numpy()[:, None]]
+        found.append([torch.from_numpy(np.concatenate(v)).T for v in zip(*steps, strict=True)])
+    return tuple(torch.stack(values) for values in zip(*found, strict=True))
 
 
 def windows(log_probs, ids, max_frames):
@@ -209,7 +239,11 @@ def test_limit_agrees_with_all_paths_within_it(num_tokens, num_frames, keywords,
     limits = [max(1, limit - k % 2) for k in range(len(keywords))]
     scorer = KeywordScorer(keywords, max_frames=limits)
     confidence, start = scorer(log_probs)
-    for found, expected in zip(stream(scorer, log_probs), (confidence, start), strict=True):
+    for found, expected in zip(
+        stream(StreamSearch(keywords, max_frames=limits), log_probs),
+        (confidence, start),
+        strict=True,
+    ):
         assert torch.equal(found, expected)
     for b, k in itertools.product(range(2), range(len(keywords))):
         expected, expected_start = brute_force(log_probs[b], keywords[k], limits[k])
@@ -237,7 +271,11 @@ def test_limit_agrees_with_a_search_of_each_window(limit, searches_at_a_time, mo
     keywords, limits = [[1, 2, 2, 3], [4], [5, 1]], [limit, max(1, limit // 2), limit + 3]
     scorer = KeywordScorer(keywords, max_frames=limits)
     confidence, start = scorer(log_probs)
-    for found, expected in zip(stream(scorer, log_probs), (confidence, start), strict=True):
+    for found, expected in zip(
+        stream(StreamSearch(keywords, max_frames=limits), log_probs),
+        (confidence, start),
+        strict=True,
+    ):
         assert torch.equal(found, expected)
     for k, ids in enumerate(keywords):
         expected, expected_start = windows(log_probs, ids, limits[k])
@@ -292,9 +330,14 @@ def test_longest_limit_stays_within_64_bits():
     log_probs = quiet_posteriors(1, 2500, 4)
     log_probs[:, :, 2] = -torch.inf
     log_probs[:, 1200, 2] = 0.0
-    scorer = KeywordScorer([[1, 2, 2, 3], [1, 2, 3]], max_frames=[MAX_LIMIT_FRAMES] * 2)
+    keywords, limits = [[1, 2, 2, 3], [1, 2, 3]], [MAX_LIMIT_FRAMES] * 2
+    scorer = KeywordScorer(keywords, max_frames=limits)
     confidence, start = scorer(log_probs)
-    for found, expected in zip(stream(scorer, log_probs), (confidence, start), strict=True):
+    for found, expected in zip(
+        stream(StreamSearch(keywords, max_frames=limits), log_probs),
+        (confidence, start),
+        strict=True,
+    ):
         assert torch.equal(found, expected)
     assert confidence.isfinite().all() and confidence.max() <= 1.0
     assert confidence[0, 0].eq(0).all()

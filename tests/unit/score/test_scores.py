@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wekws.decode.events import Event
+from wekws.decode.event_rule import Event
 from wekws.errors import DataError
 from wekws.files import write_json
 from wekws.score.scores import (

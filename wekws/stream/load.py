@@ -1,0 +1,22 @@
+"""Models of any kind by their path."""
+
+import os
+from pathlib import Path
+
+from wekws.errors import ConfigError
+from wekws.stream.network import SpotterModel
+
+
+def load_model(path: str | os.PathLike[str]) -> SpotterModel:
+    """Return the detector of a checkpoint (``.pt``) or of an exported file (``.onnx``).
+
+    A checkpoint needs torch, and its configuration, dictionary and keywords beside it. An exported
+    file needs onnxruntime and nothing beside it.
+    Raises: ConfigError or DataError naming what is missing or does not fit.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".pt":
+        from wekws.stream.torch_network import load_checkpoint
+
+        return load_checkpoint(path)
+    raise ConfigError(f"{path}: expected a checkpoint (.pt) or an exported model (.onnx)")
