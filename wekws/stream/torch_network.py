@@ -17,6 +17,7 @@ from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.model import KwsModel
 from wekws.stream.network import NetworkState, SpotterModel, new_keyword
+from wekws.stream.threshold_file import read_thresholds
 
 StrPath = str | os.PathLike[str]
 
@@ -106,7 +107,8 @@ def load_checkpoint(
 ) -> SpotterModel:
     """Return the detector of a checkpoint; files that are not given lie beside it.
 
-    Keywords have the longest duration that scoring gives them, and no threshold yet.
+    Keywords have the longest duration that scoring gives them, and the thresholds that
+    `wekws.bin.tune_threshold` chose for this checkpoint, or none.
     Raises: ConfigError or DataError naming the file, keyword or token that does not fit.
     """
     checkpoint = Path(checkpoint)
@@ -117,12 +119,14 @@ def load_checkpoint(
         keywords_file=keywords_file or checkpoint.parent / "keywords.txt",
     )
     front_end = load_dataset_config(config).front_end
-    return SpotterModel(
+    model = SpotterModel(
         network=TorchNetwork(load_model(checkpoint, config), front_end),
         tokens=labels.vocabulary.tokens,
         keywords=tuple(new_keyword(text, labels.tokenizer) for text in labels.keywords),
         refractory_s=refractory_s,
     )
+    chosen = read_thresholds(checkpoint)
+    return model.with_thresholds({text: chosen[text] for text in labels.keywords if text in chosen})
 
 
 def beside_lexicon(checkpoint: StrPath) -> Path | None:
