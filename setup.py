@@ -29,6 +29,8 @@ setup(
     extras_require={
         # espeak-ng is GPL-3; only the synthesis script runs it, in a separate process.
         "synth": ["espeakng-loader>=0.2.4"],
+        # ONNX files, int8, and detectors that run from them.
+        "export": ["onnx>=1.16", "onnxruntime>=1.20"],
         # Feature teachers that are ONNX models (conf/feature_teachers).
         "embedding": ["onnxruntime>=1.20"],
         # Networks of the voices of Piper and Kokoro; the voices themselves are the user's files.

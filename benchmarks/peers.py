@@ -422,7 +422,7 @@ def our_real_time_ratio(checkpoint: Path, audio_s: float = 20.0) -> float | None
         began = time.process_time()
         feats = fbank(samples, front_end)[None]
         inputs, lengths = expand_context(feats, torch.tensor([feats.shape[1]]), front_end)
-        log_probs = system.model(inputs, lengths).log_softmax(-1)
+        log_probs = system.log_probs(inputs, lengths)
         decoder.events(log_probs, lengths, round(REFRACTORY_S / system.hop_s))
         times.append(time.process_time() - began)
     return min(times) / audio_s

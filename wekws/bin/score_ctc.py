@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="model: N.pt, final.pt or avg_N.pt")
+    add("--checkpoint", type=Path, required=True, help="model: N.pt, final.pt, avg_N.pt or N.onnx")
     add("--config", type=Path, help="configuration [config.yaml beside the checkpoint]")
     add("--dict", type=Path, help="dictionary of tokens [dict.txt beside the checkpoint]")
     add("--lexicon", type=Path, help="lexicon [lexicon.txt beside the checkpoint, if there is one]")

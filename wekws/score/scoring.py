@@ -12,12 +12,13 @@ from typing import Literal, Protocol, get_args
 
 import torch
 
-from wekws.dataset.dataset_conf import DatasetConfig, load_dataset_config
-from wekws.dataset.features import expand_context
+from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_dataset_config
+from wekws.dataset.features import ContextExpansionConfig, FbankConfig, expand_context
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.order import longest_first
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
 from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
 from wekws.decode.event_rule import Event
 from wekws.decode.keyword import KeywordScorer
@@ -25,10 +26,12 @@ from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json
+from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cost import num_parameters
 from wekws.model.model import KwsModel
 from wekws.score.scores import SCORE_INFO_NAME, ScoredUtterance, write_scores
+from wekws.stream.onnx_network import ONNX_SUFFIX, OnnxNetwork
 
 StrPath = str | os.PathLike[str]
 DecoderName = Literal["keyword", "prefix_beam"]
@@ -50,8 +53,8 @@ class Decoder(Protocol):
 class System:
     """A model with its front end and the labels of its outputs."""
 
-    model: KwsModel
-    """The network with its CMVN."""
+    model: KwsModel | OnnxNetwork
+    """The network with its CMVN: a checkpoint's, or an exported one."""
     dataset_config: DatasetConfig
     """Section ``dataset_conf`` of its configuration."""
     label_set: LabelSet
@@ -65,7 +68,24 @@ class System:
     @property
     def num_params(self) -> int:
         """Trainable parameters."""
+        if isinstance(self.model, OnnxNetwork):
+            return self.model.description.num_parameters
         return num_parameters(self.model)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the network to a device; an exported one stays on the CPU."""
+        if isinstance(self.model, KwsModel):
+            self.model.to(device)
+
+    def log_probs(self, feats: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, T, V) of whole recordings, on the device of ``feats``.
+
+        feats: (B, T, D). lengths: (B,) valid frames. Padding of the result has no meaning.
+        """
+        if isinstance(self.model, OnnxNetwork):
+            rows = self.model.log_probs(feats.cpu().numpy(), lengths.cpu().numpy())
+            return torch.from_numpy(rows).to(feats.device)
+        return self.model(feats, lengths).float().log_softmax(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,16 +206,21 @@ def load_system(
     lexicon: StrPath | None = None,
     keywords_file: StrPath | None = None,
 ) -> System:
-    """Load a checkpoint; files that are not given lie beside it.
+    """Load a checkpoint or an exported model.
 
+    Files that are not given lie beside a checkpoint; an exported model contains them, but for the
+    lexicon, which lies beside it.
     Raises: ConfigError or DataError naming the file that is missing or does not fit.
     """
     checkpoint = Path(checkpoint)
     folder = checkpoint.parent
+    if checkpoint.suffix == ONNX_SUFFIX:
+        return _load_exported(checkpoint, dict_path, lexicon, keywords_file)
     config = config or config_beside(checkpoint)
     beside_lexicon = folder / "lexicon.txt"
+    model = load_model(checkpoint, config)
     system = System(
-        model=load_model(checkpoint, config),
+        model=model,
         dataset_config=load_dataset_config(config),
         label_set=LabelSet.load(
             dict_path or _beside(folder / "dict.txt", "--dict"),
@@ -203,8 +228,51 @@ def load_system(
             keywords_file=keywords_file or _beside(folder / "keywords.txt", "--keywords_file"),
         ),
     )
-    system.label_set.vocabulary.check_output_dim(system.model.config.output_dim)
+    system.label_set.vocabulary.check_output_dim(model.config.output_dim)
     return system
+
+
+def _load_exported(
+    path: Path, dict_path: StrPath | None, lexicon: StrPath | None, keywords_file: StrPath | None
+) -> System:
+    network = OnnxNetwork(path)
+    description, beside = network.description, path.parent / "lexicon.txt"
+    labels = LabelSet(
+        vocabulary=Vocabulary(description.tokens),
+        tokenizer=Tokenizer(lexicon or (beside if beside.exists() else None)),
+        keywords=tuple(
+            read_keywords(keywords_file)
+            if keywords_file
+            else (keyword.text for keyword in description.keywords)
+        ),
+    )
+    if dict_path is not None and Vocabulary.load(dict_path) != labels.vocabulary:
+        raise ConfigError(f"{dict_path}: is not the vocabulary of {path}, which contains its own")
+    for keyword in description.keywords:
+        tokens = labels.tokenizer.tokenise(keyword.text)
+        if keyword.text in labels.keywords and tuple(tokens) != keyword.tokens:
+            raise ConfigError(
+                f"{path}: keyword {keyword.text} was exported as {' '.join(keyword.tokens)}; give "
+                "the lexicon of the model with --lexicon"
+            )
+    config = _dataset_config(network.front_end)
+    return System(model=network, dataset_config=config, label_set=labels)
+
+
+def _dataset_config(front_end: FrontEnd) -> DatasetConfig:
+    """Return the configuration of features that a front end describes."""
+    return DatasetConfig(
+        resample_conf=ResampleConfig(resample_rate=front_end.sample_rate_hz),
+        fbank_conf=FbankConfig(
+            num_mel_bins=front_end.num_mel_bins,
+            frame_shift=front_end.frame_shift_ms,
+            frame_length=front_end.frame_length_ms,
+        ),
+        context_expansion_conf=ContextExpansionConfig(
+            left=front_end.left_context, right=front_end.right_context
+        ),
+        frame_skip=front_end.frame_skip,
+    )
 
 
 def _beside(path: Path, flag: str) -> Path:
@@ -272,13 +340,13 @@ def score_dataset(
 
     Raises: DataError naming an utterance whose posteriors are not finite.
     """
-    model = system.model.to(device)
+    system.to(device)
     front_end, keywords = system.dataset_config.front_end, system.label_set.keywords
     refractory_frames = round(refractory_s / system.hop_s)
     for indices in longest_first(dataset.num_frames, batch_size, MAX_BATCH_FRAMES):
         batch = dataset.batch(indices.tolist()).to(device)
         feats, lengths = expand_context(batch.feats, batch.feat_lengths, front_end)
-        log_probs = model(feats, lengths).float().log_softmax(-1)
+        log_probs = system.log_probs(feats, lengths)
         _check_finite(log_probs, lengths, batch.keys)
         events = decoder.events(log_probs, lengths, refractory_frames)
         for key, per_keyword in zip(batch.keys, events, strict=True):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wekws.errors import ConfigError
 from wekws.stream.network import SpotterModel
+from wekws.stream.onnx_network import ONNX_SUFFIX, load_exported
 
 
 def load_model(path: str | os.PathLike[str]) -> SpotterModel:
@@ -19,4 +20,6 @@ def load_model(path: str | os.PathLike[str]) -> SpotterModel:
         from wekws.stream.torch_network import load_checkpoint
 
         return load_checkpoint(path)
+    if suffix == ONNX_SUFFIX:
+        return load_exported(path)
     raise ConfigError(f"{path}: expected a checkpoint (.pt) or an exported model (.onnx)")

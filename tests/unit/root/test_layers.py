@@ -17,7 +17,7 @@ LAYERS = [
     ["stream"],
     ["runlog", "score"],
     ["distill"],
-    ["train"],
+    ["train", "export"],
     ["report", "plot"],
     ["sweep"],
     ["bin"],

@@ -1,0 +1,181 @@
+"""Exported files: they run alone, detect like their checkpoint, and are scored like it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+import torch
+
+from wekws.bin import export_onnx
+from wekws.dataset.audio import read_audio
+from wekws.dataset.manifest import read_data_list
+from wekws.errors import ConfigError, DataError
+from wekws.export import exporter
+from wekws.export.exporter import export_checkpoint
+from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.model import KwsModel
+from wekws.score.scores import read_scores
+from wekws.score.scoring import score_list
+from wekws.stream.load import load_model
+from wekws.stream.spotter import KeywordSpotter
+from wekws.stream.threshold_file import write_threshold_file
+
+ROOT = Path(__file__).parents[3]
+THRESHOLDS = {"keywords": [{"keyword": "嗨小问", "threshold": 0.001}]}
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tone_corpus, tmp_path_factory):
+    """The files of all precisions, by precision, with a threshold inside."""
+    path = write_threshold_file(checkpoint, THRESHOLDS)
+    folder = tmp_path_factory.mktemp("exported")
+    files = {
+        precision: export_checkpoint(
+            checkpoint,
+            folder / f"{precision}.onnx",
+            precision=precision,
+            data_list=tone_corpus.dev_list,
+        )
+        for precision in exporter.PRECISIONS
+    }
+    path.unlink()
+    return files
+
+
+def detections(model, samples):
+    spotter = KeywordSpotter(model)
+    return spotter.accept(samples) + spotter.flush()
+
+
+def test_an_exported_file_detects_like_its_checkpoint(checkpoint, exported, tone_corpus):
+    samples = np.concatenate(
+        [read_audio(u.wav, 16000) for u in read_data_list(tone_corpus.dev_list)]
+    )
+    expected = detections(load_model(checkpoint).with_thresholds(0.001), samples)
+    assert expected
+    found = detections(load_model(exported["fp32"].path), samples)
+    assert [d.confidence for d in found] == pytest.approx(
+        [d.confidence for d in expected], abs=1e-4
+    )
+    places = [[(d.keyword, d.start_s, d.end_s, d.decided_s) for d in x] for x in (expected, found)]
+    assert places[0] == places[1]
+    assert detections(load_model(exported["int8"].path), samples)
+
+
+def test_sizes_and_differences(exported):
+    fp32, fp16, int8 = (exported[name] for name in ("fp32", "fp16", "int8"))
+    assert fp32.difference.max_log_prob < 1e-4 and fp32.difference.is_real_audio
+    assert 0 < fp16.difference.mean_prob < int8.difference.mean_prob < 0.03
+    assert fp16.size_bytes < fp32.size_bytes
+    # 2 blocks keep 3 + 1 frames of 12 channels, and the validity of 2 frames.
+    assert fp32.state_bytes == 4 * (2 * 4 * 12 + 2)
+
+
+def test_the_file_says_what_it_is(checkpoint, exported):
+    texts = {p.key: p.value for p in onnx.load(exported["int8"].path).metadata_props}
+    assert (texts["format"], texts["precision"], texts["look_ahead_frames"]) == ("1", "int8", "2")
+    assert json.loads(texts["tokens"]) == ["<blk>", "<filler>", *"嗨小问"]
+    (keyword,) = json.loads(texts["keywords"])
+    assert keyword["tokens"] == list("嗨小问") and keyword["threshold"] == 0.001
+    assert json.loads(texts["front_end"])["frame_skip"] == 3
+    assert json.loads(texts["fingerprints"])["checkpoint"] == str(checkpoint)
+
+
+def test_it_runs_without_torch_yaml_and_onnx(exported, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    code = (
+        "import sys, soundfile, numpy as np\n"
+        "from wekws.stream.load import load_model\n"
+        "from wekws.stream.spotter import KeywordSpotter\n"
+        "spotter = KeywordSpotter(load_model(sys.argv[1]))\n"
+        "samples, _ = soundfile.read(sys.argv[2], dtype='float32')\n"
+        "spotter.accept(samples), spotter.flush()\n"
+        "print(sorted({'torch', 'yaml', 'onnx', 'tqdm', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, str(exported["int8"].path), str(tmp_path / "a.wav")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_scores_of_an_exported_file_are_those_of_the_checkpoint(
+    checkpoint, exported, tone_corpus, tmp_path
+):
+    best = {}
+    for name, path in (("pt", checkpoint), ("fp32", exported["fp32"].path)):
+        out = tmp_path / name
+        scored = score_list(path, tone_corpus.dev_list, out, cache_dir=tmp_path / "cache")
+        assert scored.num_utterances == 8
+        best[name] = read_scores(out / "score.txt").best("嗨小问")
+    np.testing.assert_allclose(best["fp32"], best["pt"], atol=1e-4)
+    infos = [json.loads((tmp_path / name / "score.json").read_text()) for name in best]
+    assert infos[0]["keyword_durations_s"] == infos[1]["keyword_durations_s"]
+    assert infos[0]["vocabulary"] == infos[1]["vocabulary"]
+    # The head of 16 x 24 + 16 and 5 x 16 + 5 becomes 5 x 24 + 5.
+    assert infos[0]["params"] - infos[1]["params"] == 485 - 125
+
+
+def test_a_student_in_int8_is_below_200_kb(checkpoint, tone_corpus, tmp_path):
+    config = read_model_config(ROOT / "conf/fsmn_ctc_student_mini.yaml").with_output_dim(20)
+    torch.manual_seed(1)
+    cmvn = (torch.full((400,), 8.0), torch.full((400,), 0.3))
+    save_weights(KwsModel(config, cmvn).state_dict(), tmp_path / "avg.pt")
+    tokens = ["<blk>", "<filler>", *"嗨小问", *(f"t{i}" for i in range(15))]
+    lines = [f"{token} {i}\n" for i, token in enumerate(tokens)]
+    (tmp_path / "dict.txt").write_text("".join(lines), encoding="utf-8")
+    small = export_checkpoint(
+        tmp_path / "avg.pt",
+        precision="int8",
+        data_list=tone_corpus.dev_list,
+        num_utterances=2,
+        config=ROOT / "conf/fsmn_ctc_student_mini.yaml",
+        keywords_file=tone_corpus.keywords_path,
+    )
+    assert small.path == tmp_path / "avg.int8.onnx"
+    assert small.size_bytes == small.path.stat().st_size < 200_000
+
+
+def test_a_failed_comparison_leaves_no_file(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "MAX_LOG_PROB_DIFFERENCE", 1e-12)
+    with pytest.raises(DataError, match="not written: the outputs of the fp32 export differ"):
+        export_checkpoint(checkpoint, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_exports_for_wekws_in_several_precisions(checkpoint, tone_corpus, capsys):
+    flags = ["--checkpoint", str(checkpoint), "--layout", "wekws", "--precision", "fp32", "int8"]
+    assert export_onnx.main([*flags, "--data_list", str(tone_corpus.dev_list)]) == 0
+    printed = capsys.readouterr().out
+    path = checkpoint.with_suffix(".wekws.onnx")
+    texts = {p.key: p.value for p in onnx.load(path).metadata_props}
+    # 2 blocks x 4 frames of 12 channels, then 4 x 80 numbers and a count.
+    assert (texts["cache_dim"], texts["cache_len"]) == ("12", str(8 + 27))
+    assert "avg_2.wekws.int8.onnx" in printed and "frames of recordings" in printed
+    assert "choose them with wekws.bin.tune_threshold" in printed
+    with pytest.raises(DataError, match="has no description of a detector"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "int8"}, "give --data_list"),
+        ({"out": "a.bin"}, "ends in .onnx"),
+        ({"num_utterances": 0}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(checkpoint, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        export_checkpoint(checkpoint, **arguments)
+
+
+def test_an_exported_file_is_not_exported_again(exported):
+    with pytest.raises(ConfigError, match="exported already"):
+        export_checkpoint(exported["fp32"].path)
+    flags = ["--checkpoint", "a.pt", "--out", "a.onnx", "--precision", "fp32", "fp16"]
+    with pytest.raises(ConfigError, match="names one file"):
+        export_onnx.main(flags)
