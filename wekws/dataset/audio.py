@@ -6,18 +6,17 @@ takes the length of the file) or a truncated Ogg (it stops at the last whole pag
 checked here.
 """
 
-import functools
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
 
+from wekws.dataset.resample import Resampler
 from wekws.errors import DataError
 
 AudioDefect = Literal["missing", "empty", "truncated", "unreadable", "unsupported_rate"]
@@ -89,16 +88,31 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
 def read_audio(path: str | os.PathLike[str], sample_rate_hz: int) -> np.ndarray:
     """Return the samples of a file, (N,) float32 in [-1, 1], mono, at ``sample_rate_hz``.
 
-    Channels are averaged, other rates are resampled (windowed sinc, torchaudio's defaults).
+    Channels are averaged, other rates are resampled (windowed sinc).
     Raises: AudioError for a file that is missing, empty, truncated or unreadable, or whose sample
     rate is not supported.
     """
-    samples, info = decode(path)
-    if info.sample_rate_hz == sample_rate_hz:
-        return samples
-    if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
-        raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
-    return _resampler(info.sample_rate_hz, sample_rate_hz)(torch.from_numpy(samples)).numpy()
+    return np.concatenate([*read_pieces(path, sample_rate_hz, piece_s=math.inf)])
+
+
+def read_pieces(
+    path: str | os.PathLike[str], sample_rate_hz: int, *, piece_s: float = 10.0
+) -> Iterator[np.ndarray]:
+    """Yield the samples of `read_audio` piece by piece, so that long recordings need no memory.
+
+    piece_s: audio in a piece, in seconds. Raises: as `read_audio`; where a file decodes to less
+    than its header says, the error comes after the pieces before it.
+    """
+    with _open(path) as stream:
+        info = _info(stream)
+        if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
+            raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
+        resampler = Resampler(info.sample_rate_hz, sample_rate_hz)
+        piece = int(min(info.num_frames, max(1, piece_s * info.sample_rate_hz)))
+        for begin in range(0, info.num_frames, piece):
+            num = min(piece, info.num_frames - begin)
+            yield resampler(_read_mono(stream, path, num, begin, info))
+        yield resampler.flush()
 
 
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, AudioInfo]:
@@ -108,18 +122,29 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, AudioInfo]:
     """
     with _open(path) as stream:
         info = _info(stream)
-        try:
-            samples = stream.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            found = f"decoding failed: {error.error_string}"
-            raise AudioError(path, "unreadable", found, "replace it") from None
-    if len(samples) < info.num_frames:
-        found = f"{len(samples)} of {info.num_frames} samples decode"
+        return _read_mono(stream, path, info.num_frames, 0, info), info
+
+
+def _read_mono(
+    stream: soundfile.SoundFile,
+    path: str | os.PathLike[str],
+    num: int,
+    begin: int,
+    info: AudioInfo,
+) -> np.ndarray:
+    """Read the next samples of a file, channels averaged."""
+    try:
+        samples = stream.read(num, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        found = f"decoding failed: {error.error_string}"
+        raise AudioError(path, "unreadable", found, "replace it") from None
+    if len(samples) < num:
+        found = f"{begin + len(samples)} of {info.num_frames} samples decode"
         raise AudioError(path, "truncated", found, "copy the file again")
     mono = samples[:, 0] if info.num_channels == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise AudioError(path, "unreadable", "NaN or infinite samples", "replace it")
-    return mono, info
+    return mono
 
 
 def unsupported_rate(source_rate_hz: int, target_rate_hz: int) -> str:
@@ -206,9 +231,3 @@ def _ogg_truncation(tail: bytes) -> str:
     if len(page) < 27 + num_segments + body:
         return "ends inside a page"
     return "" if page[5] & _OGG_END_OF_STREAM else "ends before the end of the stream"
-
-
-@functools.lru_cache(maxsize=16)
-def _resampler(source_rate_hz: int, target_rate_hz: int) -> torchaudio.transforms.Resample:
-    """Return the filter for a pair of rates, cached: computing it costs as much as applying it."""
-    return torchaudio.transforms.Resample(source_rate_hz, target_rate_hz)

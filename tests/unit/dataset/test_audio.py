@@ -9,7 +9,15 @@ import soundfile
 import torch
 import torchaudio
 
-from wekws.dataset.audio import AudioError, decode, probe, read_audio, unsupported_rate
+from wekws.dataset.audio import (
+    AudioError,
+    decode,
+    probe,
+    read_audio,
+    read_pieces,
+    unsupported_rate,
+)
+from wekws.dataset.resample import Resampler
 
 RATE = 16000
 
@@ -73,6 +81,29 @@ def test_resampling_keeps_the_tone(tmp_path, rate):
     assert np.abs(samples - sine())[inner].max() < 2e-3
     reference = torchaudio.functional.resample(torch.from_numpy(sine(rate, rate)), rate, RATE)
     assert np.abs(samples - reference.numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("num_samples", [1, 7, 5000])
+def test_pieces_of_a_stream_give_the_resampled_whole(rate, num_samples):
+    samples = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32)
+    reference = torchaudio.transforms.Resample(rate, RATE)(torch.from_numpy(samples)).numpy()
+    resampler = Resampler(rate, RATE)
+    for size in (1, 100, num_samples):
+        if num_samples // size < 100:
+            pieces = [resampler(samples[i : i + size]) for i in range(0, num_samples, size)]
+            found = np.concatenate([*pieces, resampler.flush()])
+            assert found.shape == reference.shape
+            assert np.abs(found - reference).max() < 3e-6
+
+
+@pytest.mark.parametrize("rate", [16000, 22050])
+def test_pieces_of_a_file_are_the_file(tmp_path, rate):
+    stereo = np.stack([sine(rate, rate), 0.5 * sine(rate, rate)], axis=1)
+    path = write(tmp_path / "a.wav", stereo, rate)
+    pieces = list(read_pieces(path, RATE, piece_s=0.3))
+    assert len(pieces) == 5 and max(map(len, pieces)) <= 0.3 * RATE
+    np.testing.assert_allclose(np.concatenate(pieces), read_audio(path, RATE), atol=1e-6)
 
 
 def test_probe_and_conversion(tmp_path):
