@@ -13,6 +13,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["wekws", "wekws.*"]),
+    entry_points={"console_scripts": ["wekws-spot = wekws.bin.spot:command"]},
     python_requires=">=3.11",
     # torchaudio works with one version of torch only: change the two together.
     install_requires=[
@@ -36,6 +37,8 @@ setup(
         # Networks of the voices of Piper and Kokoro; the voices themselves are the user's files.
         "piper": ["espeakng-loader>=0.2.4", "onnxruntime>=1.20"],
         "kokoro": ["espeakng-loader>=0.2.4", "onnxruntime>=1.20"],
+        # wekws-spot --mic
+        "mic": ["sounddevice>=0.4.6"],
         "dev": [
             "onnx>=1.16",
             "onnxruntime>=1.20",

@@ -19,6 +19,9 @@ import soundfile
 from wekws.dataset.resample import Resampler
 from wekws.errors import DataError
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+"""Names of files that are taken for recordings when a folder is searched."""
+
 AudioDefect = Literal["missing", "empty", "truncated", "unreadable", "unsupported_rate"]
 
 _MIN_SAMPLE_RATE_HZ = 4000

@@ -20,7 +20,7 @@ from typing import Literal
 
 import soundfile
 
-from wekws.dataset.audio import AudioError, probe
+from wekws.dataset.audio import AUDIO_SUFFIXES, AudioError, probe
 from wekws.dataset.manifest import SPLITS, kaldi_rows, read_kaldi_table, write_kaldi_table
 from wekws.dataset.vocabulary import FILLER_TOKEN, contains_keyword
 from wekws.errors import DataError
@@ -30,7 +30,6 @@ TextUse = Literal["auto", "use", "filler"]
 """Use of the transcripts of negatives: only those in the keywords' language, all, or none."""
 
 NOISE_TOKEN = "<noise>"
-_AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 # Shares of train and dev of what has no split of its own; the rest is test.
 _TRAIN_SHARE, _DEV_SHARE = 0.6, 0.2
 # A category with one of these in its name holds no speech.
@@ -287,7 +286,7 @@ def read_negatives(folder: str | os.PathLike[str]) -> list[Negative]:
     if not kaldi:
         negatives = [n for place in below for n in _plain_negatives(folder, place)]
     if not negatives:
-        kinds = ", ".join(_AUDIO_SUFFIXES)
+        kinds = ", ".join(AUDIO_SUFFIXES)
         raise DataError(f"--negatives {folder}: no audio in it; expected wav.scp, or files {kinds}")
     return negatives
 
@@ -314,7 +313,7 @@ def _plain_negatives(folder: Path, place: Path) -> Iterator[Negative]:
     parts = place.relative_to(folder).parts
     kinds = [part for part in parts if part not in SPLITS]
     for path in sorted(place.iterdir()):
-        if path.suffix.lower() in _AUDIO_SUFFIXES:
+        if path.suffix.lower() in AUDIO_SUFFIXES:
             name = path.relative_to(folder).as_posix()
             yield Negative(
                 key=re.sub(r"\s", "_", f"{folder.name}/{name}").replace("/", "-"),

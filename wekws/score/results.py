@@ -10,7 +10,7 @@ import numpy as np
 
 from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import DataError
-from wekws.files import read_json
+from wekws.files import file_sha256, read_json
 
 DEFAULT_BUDGET = "1/h"
 
@@ -90,6 +90,45 @@ class Result:
         """Return the FRR at a budget, None if it was not measured."""
         misses = (self.operating_point(keyword, budget) or {}).get("misses")
         return misses["rate"] if misses else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredThresholds:
+    """Thresholds of a checkpoint from the results of scoring it."""
+
+    by_keyword: dict[str, float]
+    """Threshold of each keyword that has one."""
+    budget: str
+    """Budget that they were chosen for, such as ``1/h``."""
+    chosen_on: str
+    """dev, or itself: the test set, which promises nothing for other audio."""
+    result_dir: Path
+    """Folder of the results."""
+
+
+def thresholds_beside(checkpoint: str | os.PathLike[str]) -> ScoredThresholds | None:
+    """Return the thresholds in ``test_avg_30/summary.json`` beside ``avg_30.pt``.
+
+    None if there are no results, or they are of another checkpoint or another decoder.
+    """
+    checkpoint = Path(checkpoint)
+    result_dir = checkpoint.parent / f"test_{checkpoint.stem}"
+    if not (result_dir / "summary.json").is_file() or not (result_dir / "score.json").is_file():
+        return None
+    info = read_json(result_dir / "score.json")
+    is_this = info.get("checkpoint_sha256") == file_sha256(checkpoint)
+    if not is_this or info.get("decoder") != "keyword":
+        return None
+    result = read_result(checkpoint.stem, result_dir)
+    budget = headline_budget([result])
+    points = {keyword: result.operating_point(keyword, budget) for keyword in result.keywords}
+    chosen = {keyword: point for keyword, point in points.items() if point}
+    return ScoredThresholds(
+        by_keyword={keyword: float(point["threshold"]) for keyword, point in chosen.items()},
+        budget=budget,
+        chosen_on=next((str(point.get("chosen_on")) for point in chosen.values()), "itself"),
+        result_dir=result_dir,
+    )
 
 
 def headline_budget(results: Iterable[Result]) -> str:

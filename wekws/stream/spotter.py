@@ -32,7 +32,7 @@ class Detection:
     end_s: float
     """End of its last frame, in seconds."""
     decided_s: float
-    """End of the samples that were needed to decide, in seconds."""
+    """End of the samples that the decision needs, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ class KeywordSpotter:
     stream. `wekws.decode.event_rule` says when a keyword is detected.
 
     model: network, keywords and thresholds. frames_per_step: input frames (30 ms each, usually)
-    that are processed at a time; 1 has the lowest delay, more need less CPU time per second.
+    that are processed at a time; 1 has the lowest delay, more need less CPU time and return a
+    detection up to as many frames after its ``decided_s``.
     observer: called with the frames of each step.
     Raises: ConfigError if a keyword has no threshold, or a duration does not fit.
     """
@@ -155,9 +156,8 @@ class KeywordSpotter:
 
     def _decided_s(self, event: Event) -> float:
         """Return the end of the samples that decide an event: the frame after its peak."""
-        step = self._front_end.frames_per_step
         num_frames = event.end + 2 + self.model.network.look_ahead
-        num_samples = self._front_end.samples_until(-(-num_frames // step) * step)
+        num_samples = self._front_end.samples_until(num_frames)
         rate_hz = self.model.front_end.sample_rate_hz
         return round(min(num_samples, self._num_samples) / rate_hz, 6)
 
