@@ -149,6 +149,26 @@ def test_console_script_on_a_real_pipe(folder, capsys, options):
     assert len(done.stdout.splitlines()) == len(spotted(capsys, *options, folder / "wav/a.wav"))
 
 
+def test_exported_model_without_torch(folder, options, capsys, tmp_path):
+    """Modules that an environment for detectors lacks cannot be imported here."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from wekws.export.exporter import export_checkpoint
+
+    exported = export_checkpoint(folder / "avg_2.pt", tmp_path / "a.onnx").path
+    absent = ("torch", "torchaudio", "yaml", "matplotlib", "tqdm", "scipy", "pypinyin")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "from wekws.bin import spot\n"
+        "sys.exit(spot.main(sys.argv[1:]))"
+    )
+    arguments = ("--model", exported, "--threshold", 0.05, folder / "wav/a.wav")
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == spotted(capsys, *options, folder / "wav/a.wav")
+
+
 def test_microphone(folder, options, capsys, monkeypatch):
     """A fake sounddevice whose recording ends when the command is interrupted."""
     samples = melody(0).astype(np.float32)
