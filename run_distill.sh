@@ -159,6 +159,7 @@ average_flags=()
 if $average_best; then average_flags=(--val_best); fi
 . tools/stages.sh
 mkdir -p "$lists" "$exp"
+if [ "$stage" -le 1 ]; then hold "$lists"; fi
 
 # Stage -2: the corpus, in Mobvoi's own layout whether it is downloaded or synthesised.
 if begin_stage -2 "corpus"; then
@@ -178,24 +179,25 @@ fi
 
 # Stage -1: Kaldi lists with absolute paths.
 if begin_stage -1 "Kaldi lists"; then
+  tables=() folders=()
   if [ "$corpus" = kaldi ]; then
     mapfile -t tables < <(find "$data_dir"/{train,dev,test} -name wav.scp -o -name text \
-      -o -name utt2spk -o -name utt2dur -o -name utt2category)
+      -o -name utt2spk -o -name utt2dur -o -name utt2category | sort)
     settings=$data_dir
   else
-    tables=("$download_dir/mobvoi_hotword_dataset_resources")
+    folders=("$download_dir/mobvoi_hotword_dataset_resources")
     settings=$download_dir
   fi
   if [ "$synthesis_dir" != "$download_dir" ] && [ -n "$synthesis_dir" ]; then
     settings+="|$synthesis_dir"
-    tables+=("$synthesis_dir/mobvoi_hotword_dataset_resources")
+    folders+=("$synthesis_dir/mobvoi_hotword_dataset_resources")
   fi
   if [ -n "$negatives" ]; then
     settings+="|$negatives|$negatives_text|$keywords|$language"
-    mapfile -t -O "${#tables[@]}" tables < <(find -L "${negative_dirs[@]}" -type d \
-      -o -name wav.scp -o -name text -o -name 'utt2*')
+    folders+=("${negative_dirs[@]}")
   fi
-  if ! is_done "$lists/.prepared" "$settings" "${tables[@]}"; then
+  stage_outputs=("$lists"/{train,dev,test}/{wav.scp,text})
+  if ! is_done "$lists/.prepared" "$settings" --tables "${tables[@]}" --folders "${folders[@]}"; then
     if [ "$corpus" = kaldi ]; then
       python -m wekws.bin.prepare_kaldi --data_dir "$data_dir" --out_dir "$lists"
     else
@@ -213,7 +215,7 @@ if begin_stage -1 "Kaldi lists"; then
       python -m wekws.bin.add_negatives --lists "$lists" "${negative_flags[@]}" \
         --negatives_text "$negatives_text" --keywords "$keywords" --language "$language"
     fi
-    mark_done "$lists/.prepared" "$settings"
+    mark_done "$lists/.prepared"
   fi
 fi
 
@@ -221,8 +223,9 @@ fi
 # ones, which always include those of the keywords.
 if begin_stage 0 "vocabulary"; then
   settings="$keywords|$num_tokens|$lexicon|$extra_lists"
-  if ! is_done "$lists/dict/.done" "$settings" "$lists/train/text" ${lexicon:+"$lexicon"} \
-    "${extra_inputs[@]}"; then
+  stage_outputs=("$lists/dict"/{dict_all,dict,keywords}.txt)
+  if ! is_done "$lists/dict/.done" "$settings" --tables "$lists/train/text" \
+    ${lexicon:+"$lexicon"} "${extra_inputs[@]}"; then
     if [ -n "$extra_lists" ]; then
       mkdir -p "$base_lists"
       cat "$lists/train/text" "$extra_lists/train/text" >"$base_lists/text"
@@ -232,15 +235,17 @@ if begin_stage 0 "vocabulary"; then
     python -m wekws.bin.make_dict --text "$lists/train/text" --keywords "$keywords" \
       "${lexicon_flags[@]}" --num_tokens "$num_tokens" --dict "$lists/dict/dict.txt" \
       --keywords_file "$keywords_file"
-    mark_done "$lists/dict/.done" "$settings"
+    mark_done "$lists/dict/.done"
   fi
 fi
 
 # Stage 1: validation of the corpus, data.list, feature normalisation.
 if begin_stage 1 "lists, validation, CMVN"; then
   settings="$front_end $extra_lists"
-  if ! is_done "$lists/.listed" "$settings" "$lists/dict/dict.txt" \
-    "$lists"/{train,dev,test}/{wav.scp,text} "${extra_inputs[@]}"; then
+  stage_outputs=("$lists"/{train,dev,test}/data.list "$lists/global_cmvn")
+  if ! is_done "$lists/.listed" "$settings" --audio_tables "$lists"/{train,dev,test}/wav.scp \
+    --tables "$lists/dict"/{dict,keywords}.txt ${lexicon:+"$lexicon"} "${extra_inputs[@]}" \
+    "$lists"/{train,dev,test}/{text,utt2spk,utt2dur,utt2category}; then
     python -m wekws.bin.validate_data --data_dir "$lists" --keywords_file "$keywords_file" \
       --dict "$lists/dict/dict.txt" "${lexicon_flags[@]}" --config "$teacher_config" \
       "${overlay_flags[@]}" --out_dir "$lists/validation"
@@ -260,11 +265,12 @@ if begin_stage 1 "lists, validation, CMVN"; then
     python -m wekws.bin.compute_cmvn --config "$teacher_config" "${overlay_flags[@]}" \
       --data_list "$lists/train/data.list" --cache_dir "$cache" \
       --cmvn_file "$lists/global_cmvn" --num_workers "$num_workers"
-    mark_done "$lists/.listed" "$settings"
+    mark_done "$lists/.listed"
   fi
   python -m wekws.bin.check_budgets --lists "$lists" --keywords_file "$keywords_file" \
     --budgets "$budgets"
 fi
+release
 
 # Stage 2: the base is trained on all tokens; output surgery keeps those of the small dictionary;
 # the teacher is trained from there.

@@ -14,17 +14,27 @@ begin_stage() {
   echo "== $current_stage"
 }
 
-# is_done STAMP SETTINGS [INPUT...]: true if the stamp was made with the same SETTINGS and is newer
-# than every input.
+# is_done STAMP SETTINGS [OPTION...]: true if the stamp was made with the same SETTINGS and inputs,
+# and all of stage_outputs are there. The options name the inputs, see wekws.bin.stage_inputs.
+stage_outputs=()
+stage_inputs=
 is_done() {
-  local stamp=$1 settings=$2 input
+  local stamp=$1 settings=$2 output
   shift 2
-  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$settings" ] || return 1
-  for input in "$@"; do
-    if [ ! -e "$input" ] || [ "$input" -nt "$stamp" ]; then return 1; fi
+  stage_inputs=$(python -m wekws.bin.stage_inputs --settings "$settings" "$@") || exit 2
+  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$stage_inputs" ] || return 1
+  for output in "${stage_outputs[@]}"; do
+    if [ ! -s "$output" ]; then return 1; fi
   done
   echo "   done already"
 }
 
-# mark_done STAMP SETTINGS: write the stamp that is_done reads.
-mark_done() { printf '%s\n' "$2" >"$1"; }
+# mark_done STAMP: record the settings and inputs that is_done found before the stage ran.
+mark_done() { printf '%s\n' "$stage_inputs" >"$1"; }
+
+# hold FOLDER: keep other runs of the data stages out of a folder, until release or the end.
+hold() {
+  exec 9<"$1"
+  python -m wekws.bin.hold_folder --handle 9 --folder "$1"
+}
+release() { exec 9<&-; }

@@ -6,6 +6,7 @@ Every error names the file (or the ``--override``) that set the value, then its 
 
 import dataclasses
 import difflib
+import math
 import os
 import types
 import typing
@@ -326,6 +327,8 @@ def _convert_scalar(kind: Any, value: Any, where: _Where, problems: list[str]) -
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return _refuse(where, value, "a finite number", problems)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     return _refuse(where, value, _describe(kind), problems)

@@ -35,6 +35,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or error.filename2 is not None:
+            # Writing to an open file names none, and a failed replacement the temporary one.
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,10 +50,58 @@ def _umask() -> int:
     return mask
 
 
+def require_not_input(
+    output: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None
+) -> None:
+    """Refuse to write over a file that is read; None among the inputs is no file.
+
+    Raises: ConfigError naming the file.
+    """
+    for path in inputs:
+        if path is not None and os.path.realpath(path) == os.path.realpath(output):
+            raise ConfigError(f"{output}: is an input too and would be lost; write to another file")
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def hold_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if it is missing; leaves no file in it.
+
+    The system releases the folder however the process ends.
+    Raises: ConfigError if another process holds the folder.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock_handle(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock_handle(handle: int, name: str | os.PathLike[str]) -> None:
+    """Lock an open folder for as long as it is open, here or in a process that inherits it.
+
+    Where the file system has no such locks (some network drives, Windows), a warning says so.
+    name: the folder, for messages.
+    Raises: ConfigError if another process holds the lock.
+    """
+    try:
+        if fcntl is None:
+            raise OSError("this system has no fcntl")
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{name}: another process is writing into this folder; wait until it ends, or name "
+            "another folder"
+        ) from None
+    except OSError as error:
+        logger.warning("%s: cannot be locked (%s); run one process only", name, error)
 
 
 @contextmanager
@@ -77,6 +130,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise DataError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as JSON: {error}") from error
+    except RecursionError:
+        raise DataError(f"{path}: not readable as JSON: nested too deeply") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content

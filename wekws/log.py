@@ -1,8 +1,10 @@
 """Logging set-up, and exit status and messages of every command."""
 
+import errno
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from wekws.errors import ConfigError, DataError
@@ -19,18 +21,67 @@ def configure(level: str = "INFO") -> None:
     )
 
 
+_ADVICE = {
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "expected a file",
+    errno.ENOTDIR: "expected a folder",
+    errno.EEXIST: "expected a folder, or nothing yet",
+    errno.EACCES: "check its owner and permissions",
+    errno.EPERM: "check its owner and permissions",
+    errno.EROFS: "name a folder that can be written",
+    errno.ENOSPC: "free some space and run the command again; what was finished is kept",
+    errno.EDQUOT: "free some space and run the command again; what was finished is kept",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return one line for an error of the operating system: file, cause and what to do."""
+    cause = error.strerror or str(error) or type(error).__name__
+    where = f"{error.filename}: " if error.filename is not None else ""
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{where}{cause}" + (f"; {advice}" if advice else "")
+
+
+def _describe_defect(error: Exception) -> str:
+    """Return one line for an error that nobody foresaw, with the place it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = f"{own[-1].filename}:{own[-1].lineno}" if own else "?"
+    text = (str(error).strip().splitlines() or [""])[0]
+    return (
+        f"unexpected {type(error).__name__} at {place}: {text}. This is a defect of the program; "
+        "with WEKWS_LOG=DEBUG in the environment the command prints how it came about"
+    )
+
+
 def run(main: Callable[[], int | None]) -> int:
-    """Run a command: a user's mistake ends in one message and status 2, not in a traceback."""
-    configure(os.environ.get("WEKWS_LOG", "INFO"))
+    """Run a command: whatever goes wrong ends in one message, not in a traceback.
+
+    Returns: the exit status: 2 for a mistake of the user or the machine, 1 for a defect.
+    """
+    level = os.environ.get("WEKWS_LOG", "INFO")
+    configure(level)
     try:
         return main() or 0
-    except (ConfigError, DataError, FileNotFoundError, PermissionError) as error:
+    except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing more may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"error: {describe_os_error(error)}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"error: out of memory: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if level == "DEBUG":
+            traceback.print_exc()
+        print(f"error: {_describe_defect(error)}", file=sys.stderr)
+        return 1

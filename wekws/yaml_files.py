@@ -12,6 +12,8 @@ import yaml
 from wekws.errors import ConfigError
 from wekws.files import atomic_path
 
+# A line of YAML can take milliseconds to read; this is far above any configuration.
+_MAX_YAML_CHARACTERS = 1 << 19
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -52,11 +54,18 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     """
     try:
         with open(path, encoding="utf-8") as stream:
-            return yaml.load(stream, Loader=_Loader)
+            text = stream.read(_MAX_YAML_CHARACTERS + 1)
+        if len(text) > _MAX_YAML_CHARACTERS:
+            raise ConfigError(
+                f"{path}: longer than {_MAX_YAML_CHARACTERS} characters; expected a configuration"
+            )
+        return yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; expected a YAML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; expected a YAML file") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: sections are nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f":{error.problem_mark.line + 1}"
         raise ConfigError(f"{path}{line}: {_problem(error)}") from error
@@ -71,6 +80,8 @@ def parse_yaml_value(text: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise ConfigError("nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_problem(error)) from error
     except yaml.YAMLError as error:

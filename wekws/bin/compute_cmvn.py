@@ -5,6 +5,7 @@ import sys
 
 from wekws.dataset.cmvn_stats import compute_cmvn, write_cmvn
 from wekws.dataset.dataset_conf import load_dataset_config
+from wekws.files import require_not_input
 from wekws.log import run
 
 
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         "--num_workers", type=int, default=2, help="processes that extract features [2]"
     )
     args = parser.parse_args(argv)
+    require_not_input(args.cmvn_file, args.data_list, args.config, *args.overlay)
     config = load_dataset_config(args.config, args.overlay)
     stats = compute_cmvn(
         args.data_list, config, cache_dir=args.cache_dir, num_workers=args.num_workers

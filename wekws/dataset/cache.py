@@ -71,6 +71,11 @@ class FeatureCache:
         return self.meta["failures"]
 
     @property
+    def audio_fingerprint(self) -> str:
+        """Hash of the content of all audio files; empty for a cache of an earlier version."""
+        return str(self.meta.get("audio", ""))
+
+    @property
     def frames(self) -> np.ndarray:
         """All frames of all utterances, (total frames, F)."""
         return self._feats[:-1]
@@ -249,6 +254,7 @@ def _build(directory: Path, content: CacheContent, num_workers: int) -> dict[str
     failures: dict[str, str] = {}
     conversions: collections.Counter[str] = collections.Counter()
     num_values, num_utterances = content.num_values, content.num_utterances
+    audio = hashlib.sha256()
     with (
         open(directory / "feats.npy", "wb") as stream,
         one_torch_thread(),
@@ -259,6 +265,7 @@ def _build(directory: Path, content: CacheContent, num_workers: int) -> dict[str
         for part in pool.map(range(num_utterances), content.copy, _CHUNK):
             stream.write(part.feats.data)
             num_frames += part.num_frames
+            audio.update(part.audio)
             failures |= part.failures
             conversions += part.conversions
             bar.update(len(part.num_frames))
@@ -277,7 +284,12 @@ def _build(directory: Path, content: CacheContent, num_workers: int) -> dict[str
     )
     for kind, count in sorted(conversions.items()):
         logger.info("%d of %d utterances were %s", count, num_utterances, kind)
-    return {"view": content.identity, "failures": failures, "conversions": conversions}
+    return {
+        "view": content.identity,
+        "failures": failures,
+        "conversions": conversions,
+        "audio": audio.hexdigest()[:16],
+    }
 
 
 def _write_header(stream: BinaryIO, num_rows: int, num_values: int) -> None:

@@ -145,6 +145,12 @@ class DatasetConfig:
             raise ConfigError(f"max_bad_fraction: found {self.max_bad_fraction}; expected 0 to 1")
         if not 0 <= self.join_prob <= 1:
             raise ConfigError(f"join_prob: found {self.join_prob}; expected 0 to 1")
+        samples_ms = self.resample_conf.resample_rate / 1000
+        if int(self.fbank_conf.frame_shift * samples_ms) < 1:
+            raise ConfigError(
+                f"resample_conf.resample_rate: at {self.resample_conf.resample_rate} Hz there is no"
+                f" sample in {self.fbank_conf.frame_shift:g} ms"
+            )
         if self.speed_perturb and self.augment_conf.speeds not in ((1.0,), _WEKWS_SPEEDS):
             raise ConfigError("speed_perturb and augment_conf.speeds disagree; set one of them")
         rate = self.resample_conf.resample_rate

@@ -100,6 +100,8 @@ class ExtractedFeatures:
     """Cause by key of every utterance that failed."""
     conversions: collections.Counter[str]
     """Number of utterances that were resampled or mixed down, by kind of conversion."""
+    audio: bytes = b""
+    """Checksums of the files, end to end; empty where nothing records them."""
 
 
 class ChunkExtractor(Protocol):
@@ -157,8 +159,10 @@ class Extractor:
         arrays: list[np.ndarray] = []
         failures: dict[str, str] = {}
         conversions: collections.Counter[str] = collections.Counter()
+        audio = []
         for index in indices:
             try:
+                audio.append(_file_sha1(self.wavs[index]))
                 conversion = probe(self.wavs[index]).conversion(self.view.front_end.sample_rate_hz)
                 arrays.append(self.extract(index, copy).numpy())
             except DataError as error:
@@ -172,6 +176,7 @@ class Extractor:
             num_frames=[len(array) for array in arrays],
             failures=failures,
             conversions=conversions,
+            audio=b"".join(audio),
         )
 
     def _babble(self, own: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -200,6 +205,15 @@ class Extractor:
         paths = self._recordings[folder]
         path = paths[rng.integers(len(paths))]
         return _read_recording(str(path), self.view.front_end.sample_rate_hz)
+
+
+def _file_sha1(path: str) -> bytes:
+    """Return the checksum of a file's bytes; empty if it cannot be read, which is found later."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha1").digest()
+    except OSError:
+        return b""
 
 
 def copy_rng(seed: int, copy: int, key: str) -> np.random.Generator:

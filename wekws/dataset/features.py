@@ -13,6 +13,8 @@ from wekws.errors import ConfigError, DataError
 from wekws.front_end import FrontEnd
 
 _INT16_SCALE = 32768.0
+# Frames that are computed at once: a recording of hours would need several GiB.
+_CHUNK_FRAMES = 30_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +81,26 @@ def fbank(
     wave = torch.as_tensor(samples, dtype=torch.float32) * _INT16_SCALE
     if dither > 0:
         assert rng is not None, "dither needs a generator"
-        wave = wave + dither * torch.from_numpy(rng.standard_normal(len(wave), dtype=np.float32))
+        for part in wave.split(_CHUNK_FRAMES * _shift(front_end)):
+            part += dither * torch.from_numpy(rng.standard_normal(len(part), dtype=np.float32))
+    num_frames = front_end.num_frames(len(wave))
+    chunks = [
+        _fbank(wave, front_end, start, min(start + _CHUNK_FRAMES, num_frames))
+        for start in range(0, num_frames, _CHUNK_FRAMES)
+    ]
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+
+
+def _shift(front_end: FrontEnd) -> int:
+    return int(front_end.sample_rate_hz * front_end.frame_shift_ms * 0.001)
+
+
+def _fbank(wave: torch.Tensor, front_end: FrontEnd, start: int, stop: int) -> torch.Tensor:
+    """Return the frames ``start`` to ``stop`` of a waveform, (stop - start, num_mel_bins)."""
+    shift = _shift(front_end)
+    window = int(front_end.sample_rate_hz * front_end.frame_length_ms * 0.001)
     return kaldi.fbank(
-        wave[None],
+        wave[None, start * shift : (stop - 1) * shift + window],
         num_mel_bins=front_end.num_mel_bins,
         frame_length=front_end.frame_length_ms,
         frame_shift=front_end.frame_shift_ms,

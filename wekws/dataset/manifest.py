@@ -1,8 +1,10 @@
 """Lists on disk: Kaldi tables (``wav.scp``, ``text``, ...) and WeKWS's ``data.list``."""
 
+import filecmp
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +75,16 @@ def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
 
 
 def write_data_list(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Write JSON lines, sorted by key as ``LC_ALL=C sort`` would."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        for utterance in sorted(utterances, key=lambda utterance: utterance.key):
-            stream.write(json.dumps(_to_json(utterance), ensure_ascii=False) + "\n")
+    """Write JSON lines, sorted by key as ``LC_ALL=C sort`` would.
+
+    A file that already has this content is not written, so that what was made from it stays newer.
+    """
+    with atomic_path(path) as temporary:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            for utterance in sorted(utterances, key=lambda utterance: utterance.key):
+                stream.write(json.dumps(_to_json(utterance), ensure_ascii=False) + "\n")
+        if os.path.isfile(path) and filecmp.cmp(temporary, path, shallow=False):
+            shutil.copystat(path, temporary)
 
 
 def kaldi_rows(path: str | os.PathLike[str]) -> Iterator[KaldiRow]:

@@ -16,6 +16,7 @@ from wekws.dataset.manifest import (
     write_kaldi_table,
 )
 from wekws.errors import DataError
+from wekws.files import require_not_input
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def make_data_list(
     num_workers: processes that read headers; 1: this one.
     Raises: DataError if an id is in one of the two lists only, or if audio cannot be read.
     """
+    require_not_input(data_list, wav_scp, text, utt2dur, utt2category)
     wavs, texts = read_kaldi_table(wav_scp), read_kaldi_table(text)
     _check_ids(wavs, texts, wav_scp, text)
     durations = _durations(wavs, num_workers)

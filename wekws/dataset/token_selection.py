@@ -17,6 +17,7 @@ from wekws.dataset.vocabulary import (
     write_keywords,
 )
 from wekws.errors import ConfigError
+from wekws.files import require_not_input
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ def make_dict(
     keywords_path: file to write the normalised keywords to, one per line.
     Raises: DataError for a file that cannot be read; ConfigError for keywords that cannot be used.
     """
+    require_not_input(dict_path, text, lexicon, keywords_path)
+    if keywords_path is not None:
+        require_not_input(keywords_path, text, lexicon)
     normalised = normalise_keywords(keywords)
     texts = (row.value for row in kaldi_rows(text))
     selection = select_tokens(

@@ -29,7 +29,13 @@ _MAX_KEYWORD_BYTES = 200
 _SILENT_MARKUP = {"<blk>", "<blank>", "<eps>", "<sil>", "<silence>", "<noise>"}
 
 _CJK = "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
-_LETTER = rf"(?:(?!{_CJK})[^\W_]|[\u0300-\u036f])"
+# Vowel signs and tone marks of Devanagari, Thai and others, which \w does not include.
+_MARKS = "".join(
+    chr(code)
+    for code in range(0x300, 0xFE00)
+    if unicodedata.category(chr(code)) in ("Mn", "Mc") and not re.match(_CJK, chr(code))
+)
+_LETTER = rf"(?:(?!{_CJK})[^\W_]|[{_MARKS}])"
 _MARKUP = r"<[^<>\s]+>"
 _WORD = rf"{_LETTER}+(?:'{_LETTER}+)*"
 _UNIT = re.compile(f"{_MARKUP}|{_CJK}|{_WORD}")

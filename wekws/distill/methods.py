@@ -76,8 +76,7 @@ class DistillConfig:
                 f"alpha: at most {alpha.extremes[1]:g}, below alpha_floor {self.alpha_floor:g}; "
                 "lower the floor, to 0 for distillation alone"
             )
-        if not as_schedule(self.temperature).extremes[0] > 0.0:
-            raise ConfigError(f"temperature: found {self.temperature}; expected above 0")
+        checked_schedule("temperature", self.temperature, 0.01, 1000.0)
 
     @property
     def is_distilling(self) -> bool:

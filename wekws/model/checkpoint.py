@@ -44,18 +44,27 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint") from None
     except _UNREADABLE as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"{path}: not a readable checkpoint: {reason[0]}") from error
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise DataError(
+            f"{path}: not a readable checkpoint (cut off, damaged or another kind of file): "
+            f"{type(error).__name__} {reason}".rstrip()
+        ) from error
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a state dict to the CPU.
 
-    Raises: DataError if the file is missing, damaged, or holds anything but named tensors.
+    Raises: DataError if the file is missing, damaged, or holds anything but named tensors of
+    finite numbers.
     """
     state = read_torch_file(path)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{path}: not a plain state dict; expected only names and tensors")
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(
+                f"{path}: {name} holds numbers that are not finite; take another checkpoint"
+            )
     return dict(state)
 
 

@@ -41,14 +41,21 @@ class GlobalCMVN(nn.Module):
 
 
 def load_cmvn(
-    path: str | os.PathLike[str], input_dim: int, norm_var: bool = True
+    path: str | os.PathLike[str],
+    input_dim: int,
+    norm_var: bool = True,
+    *,
+    num_bins: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Read statistics for ``input_dim`` features; the content of the file decides the format.
 
     A vector shorter than ``input_dim`` is repeated for every spliced frame (80 x 5 for 400).
+    num_bins: features of one frame, as many as a repeated vector must have; None: any divisor of
+    ``input_dim``.
     Returns: mean and inverse standard deviation, (input_dim,) float32; the latter is ones without
     ``norm_var``.
-    Raises: DataError if the file is missing, has neither format, or does not fit ``input_dim``.
+    Raises: DataError if the file is missing, has neither format, does not fit ``input_dim``, or
+    cannot be the statistics of any features.
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -62,6 +69,11 @@ def load_cmvn(
     if len(mean) == 0 or input_dim % len(mean):
         raise DataError(
             f"{path}: holds {len(mean)} values; expected {input_dim}, or a divisor of it"
+        )
+    if num_bins is not None and len(mean) not in (num_bins, input_dim):
+        raise DataError(
+            f"{path}: holds {len(mean)} values; expected {num_bins}, one per mel bin, or "
+            f"{input_dim}"
         )
     if not (torch.isfinite(mean).all() and torch.isfinite(istd).all()):
         raise DataError(f"{path}: contains values that are not finite; compute the file again")
@@ -90,8 +102,16 @@ def _parse_json(text: str, path: str | os.PathLike[str]) -> tuple[Tensor, Tensor
         )
     mean = sums / num_frames
     variance = squares / num_frames - mean**2
+    # Rounding makes a variance of 0 negative, but by no more than this.
+    if (variance < -1e-6 * mean.square().clamp(min=1.0)).any():
+        raise DataError(f"{path}: negative variances; compute the file again (compute_cmvn)")
     # WeKWS clips such a variance at 1e-20, which would amplify the feature by 1e10.
     is_constant = variance <= SMALLEST_VARIANCE * mean.square().clamp(min=1e-12)
+    if is_constant.all():
+        raise DataError(
+            f"{path}: every feature is constant (mean of the first {mean[0]:g}); expected the "
+            "statistics of speech: compute the file again (compute_cmvn)"
+        )
     if is_constant.any():
         bins = is_constant.nonzero().flatten().tolist()
         logger.warning("%s: features %s are constant; their scale is not changed", path, bins)

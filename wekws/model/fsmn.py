@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from wekws.errors import ConfigError
 
+# Far above any wake-word model; a larger number is a slip that would take all memory.
+_MAX_SIZE, _MAX_LAYERS = 65_536, 1_000
+
 # Layer names in the state dict of a ``KwsModel``: those of WeKWS's checkpoints. An affine has
 # ``.weight`` and ``.bias`` below its name. A merged head is OUT_LINEAR2 alone.
 IN_LINEAR1 = "backbone.in_linear1.linear"
@@ -95,6 +98,11 @@ class FSMNConfig:
         for name in ("right_order", "output_affine_dim"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected at least 0")
+        for field in dataclasses.fields(self):
+            most = _MAX_LAYERS if field.name == "num_layers" else _MAX_SIZE
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value > most:
+                raise ConfigError(f"{field.name}: found {value}; expected at most {most}")
 
     @property
     def is_head_merged(self) -> bool:

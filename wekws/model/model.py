@@ -12,6 +12,9 @@ from wekws.errors import ConfigError, DataError
 from wekws.model.cmvn import GlobalCMVN
 from wekws.model.fsmn import FSMN, FSMNBlock, FSMNConfig
 
+# Far above any vocabulary; a larger number is a slip that would take all memory.
+_MAX_SIZE = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class CMVNConfig:
@@ -76,6 +79,11 @@ class ModelConfig:
             raise ConfigError(
                 f"input_dim {self.input_dim}, output_dim {self.output_dim}; expected at least 1 "
                 "and 0"
+            )
+        if max(self.input_dim, self.output_dim) > _MAX_SIZE:
+            raise ConfigError(
+                f"input_dim {self.input_dim}, output_dim {self.output_dim}; expected at most "
+                f"{_MAX_SIZE}"
             )
 
     def with_output_dim(self, output_dim: int) -> "ModelConfig":

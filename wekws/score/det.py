@@ -115,7 +115,7 @@ def budgets_from_text(text: str) -> list[Budget]:
         budgets = [Budget(float(part)) for part in text.split(",") if part.strip()]
     except ValueError:
         raise ConfigError(expected) from None
-    if len(set(budgets)) < len(budgets):
+    if not budgets or len(set(budgets)) < len(budgets):
         raise ConfigError(expected)
     return budgets
 

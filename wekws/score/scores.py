@@ -6,6 +6,7 @@ are written as `_`. Confidences have 6 significant digits; error rates are compu
 from the rounded numbers. `events.tsv` has the same events with their times.
 """
 
+import array
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from wekws.dataset.vocabulary import keyword_id
+from wekws.dataset.vocabulary import keyword_id, normalise_keywords
 from wekws.decode.event_rule import Event
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, read_json
 
 SCORES_NAME, SCORE_INFO_NAME = "score.txt", "score.json"
@@ -94,51 +95,69 @@ def write_scores(
 def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
     """Read a `score.txt`, ours or WeKWS's.
 
-    Raises: DataError naming file and line of anything but a detection or a rejection, or if
-    there is no line at all.
+    Raises: DataError naming file and line of anything but a detection or a rejection, of an
+    utterance whose lines are not next to each other (a file that was written twice), or if there
+    is no line at all.
     """
-    positions: dict[str, int] = {}
-    found: dict[str, tuple[list[int], list[float]]] = {}
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            fields = line.split()
-            if len(fields) == 4 and fields[1] == "detected":
-                position = positions.setdefault(fields[0], len(positions))
-                utterances, confidences = found.setdefault(fields[2], ([], []))
-                utterances.append(position)
-                confidences.append(_confidence(fields[3], f"{path}:{number}"))
-            elif len(fields) == 2 and fields[1] == "rejected":
-                positions.setdefault(fields[0], len(positions))
-            elif fields:
-                raise DataError(
-                    f"{path}:{number}: {line.strip()!r}; expected `utt detected KEYWORD "
-                    "confidence` or `utt rejected`"
-                )
-    if not positions:
+    keys: dict[str, None] = {}
+    found: dict[str, tuple[array.array[int], array.array[float]]] = {}
+    last_key, is_rejected, number = "", False, 0
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):  # noqa: B007
+                fields = line.split()
+                if not fields:
+                    continue
+                key = fields[0]
+                if key != last_key:
+                    if key in keys:
+                        raise ValueError(f"utterance {key} has lines further up; score it again")
+                    keys[key] = None
+                    last_key, is_rejected = key, False
+                elif is_rejected:
+                    raise ValueError(f"utterance {key} is rejected above; score it again")
+                if len(fields) == 4 and fields[1] == "detected":
+                    confidence = float(fields[3])
+                    if not 0.0 <= confidence <= 1.0:
+                        raise ValueError(f"confidence {confidence}; expected a number from 0 to 1")
+                    if fields[2] not in found:
+                        found[fields[2]] = (array.array("q"), array.array("d"))
+                    utterances, confidences = found[fields[2]]
+                    utterances.append(len(keys) - 1)
+                    confidences.append(confidence)
+                elif len(fields) == 2 and fields[1] == "rejected":
+                    is_rejected = True
+                else:
+                    expected = "`utt detected KEYWORD confidence` or `utt rejected`"
+                    raise ValueError(f"{line.strip()!r}; expected {expected}")
+    except ValueError as error:
+        raise DataError(f"{path}:{number}: {error}") from None
+    if not keys:
         raise DataError(f"{path}: no utterance in it; score the set again")
     events = {
         keyword: KeywordEvents(np.array(utterances, dtype=np.int64), np.array(confidences))
         for keyword, (utterances, confidences) in found.items()
     }
-    return ScoreTable(tuple(positions), events)
-
-
-def _confidence(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0.0 <= value <= 1.0:
-        raise DataError(f"{where}: confidence {text!r}; expected a number from 0 to 1")
-    return value
+    return ScoreTable(tuple(keys), events)
 
 
 def read_score_info(result_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """Read `score.json`: the checkpoint, decoder and data list of the scores.
 
-    Raises: DataError if it is missing or unreadable.
+    Raises: DataError if it is missing or damaged, or if a keyword cannot name a file.
     """
     path = Path(result_dir) / SCORE_INFO_NAME
     if not path.exists():
         raise DataError(f"{path}: no such file; run wekws.bin.score_ctc on this folder first")
-    return read_json(path)
+    info = read_json(path)
+    for name, kind in (("checkpoint", str), ("decoder", str), ("data_list", str)):
+        if not isinstance(info.get(name), kind):
+            raise DataError(f"{path}: {name} is {info.get(name)!r}; score the set again")
+    keywords = info.get("keywords")
+    if not isinstance(keywords, list) or not all(isinstance(name, str) for name in keywords):
+        raise DataError(f"{path}: keywords are {keywords!r}; score the set again")
+    try:
+        normalise_keywords(keywords)
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}; score the set again") from None
+    return info

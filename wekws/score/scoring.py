@@ -25,7 +25,7 @@ from wekws.decode.keyword import KeywordScorer
 from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
-from wekws.files import file_sha256, write_json
+from wekws.files import file_sha256, read_json, write_json
 from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cost import num_parameters
@@ -136,6 +136,10 @@ def score_list(
             f"batch_size: found {batch_size}, expected >= 1; refractory_s: found {refractory_s:g}, "
             "expected >= 0"
         )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device}: this machine has no GPU that torch can use")
     checkpoint, data_list, result_dir = Path(checkpoint), Path(data_list), Path(result_dir)
     system = load_system(
         checkpoint,
@@ -160,8 +164,6 @@ def score_list(
         use_filters=False,
     )
     durations = {u.key: u.duration for u in read_data_list(data_list)}
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
 
     began = time.monotonic()
     by_key = {
@@ -229,7 +231,23 @@ def load_system(
         ),
     )
     system.label_set.vocabulary.check_output_dim(model.config.output_dim)
+    if dict_path is None:
+        _require_trained_vocabulary(folder, system.label_set)
     return system
+
+
+def _require_trained_vocabulary(folder: Path, label_set: LabelSet) -> None:
+    """Compare the dictionary beside a checkpoint with the one that the run was trained with.
+
+    Raises: DataError if it has other tokens, or the same in another order.
+    """
+    path = folder / "run.json"
+    trained = read_json(path).get("vocabulary") if path.is_file() else None
+    if trained not in (None, label_set.fingerprint):
+        raise DataError(
+            f"{folder / 'dict.txt'}: fingerprint {label_set.fingerprint}, but the model was "
+            f"trained with {trained} ({path}); restore the file, or give the right one with --dict"
+        )
 
 
 def _load_exported(

@@ -194,6 +194,11 @@ def read_scored_folder(
             f"{', '.join(info['keywords'])}; score the set again with this keyword"
         )
     table = read_scores(Path(result_dir) / SCORES_NAME)
+    if info.get("utterances", len(table.keys)) != len(table.keys):
+        raise DataError(
+            f"{Path(result_dir) / SCORES_NAME}: {len(table.keys)} utterances, but "
+            f"{info['utterances']} were scored; the file is cut off or changed: score the set again"
+        )
     scores = split_by_keyword(table, read_data_list(info["data_list"]), chosen)
     if scores.not_scored:
         logger.warning("%s: %d utterances have no score", info["data_list"], scores.not_scored)

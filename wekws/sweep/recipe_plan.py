@@ -17,15 +17,20 @@ import yaml
 from wekws.config import load_config, parse_section, to_mapping
 from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.feature_teacher import is_description, load_feature_teacher
+from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import language_of
-from wekws.dataset.vocabulary import parse_keywords
+from wekws.dataset.vocabulary import Tokenizer, parse_keywords
 from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.machine import usable_cores
+from wekws.model.checkpoint import config_beside
+from wekws.score.det import budgets_from_text
 from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths
 from wekws.sweep.preset_info import preset_paths
 from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
+from wekws.train.distributed import choose_device
+from wekws.train.options import MAX_SEED
 from wekws.train.train_config import load_train_config
 
 PRESET_DIR = Path("conf/presets")
@@ -251,6 +256,9 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     epochs than are to be averaged.
     """
     _check_numbers(options)
+    _check_names(options)
+    budgets_from_text(options.budgets)
+    choose_device(options.device, 0, options.num_processes)
     max_duration_from_text(options.max_duration_s)
     category_hours_from_text(options.category_hours)
     if options.from_text and (options.data_dir or options.corpus != "synth"):
@@ -288,7 +296,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     base_dict = base_checkpoint.with_name("dict.txt")
     if options.base_checkpoint and not options.base_dict and not base_dict.is_file():
         raise ConfigError(f"{base_dict}: no such file; give --base_dict")
-    return RecipePlan(
+    plan = RecipePlan(
         corpus=corpus,
         data_dir=data_dir,
         negatives=_negatives(options, paths),
@@ -329,19 +337,94 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         report_dir=exp / f"report{suffix}",
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
     )
+    _require_extra_lists(plan.extra_lists)
+    given = [("--base_checkpoint", plan.base_checkpoint)] if plan.base_given else []
+    if plan.teacher_given:
+        given.append(("--teacher_checkpoint", plan.teacher_checkpoint))
+    _require_models([*given, *(("--more_teachers", path) for path in plan.more_teachers)])
+    if plan.lexicon is not None:
+        Tokenizer(plan.lexicon)
+    _require_earlier_stages(plan, options)
+    return plan
 
 
 def _check_numbers(options: RecipeOptions) -> None:
     least = {"base_epochs": 1, "teacher_epochs": 1, "student_epochs": 1, "num_average": 1}
     least |= {"num_workers": 0, "num_threads": 0, "num_processes": 1, "synth_positives": 0}
+    least |= {"seed": 0, "corpus_seed": 0}
     values = {name: getattr(options, name) for name in least}
     problems = [
         f"--{name} {value}: expected at least {least[name]}"
         for name, value in values.items()
         if value is not None and value < least[name]
     ]
+    problems += [
+        f"--{name} {getattr(options, name)}: expected below {MAX_SEED}"
+        for name in ("seed", "corpus_seed")
+        if getattr(options, name) >= MAX_SEED
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+_LAST_STAGE = 5
+
+
+def _check_names(options: RecipeOptions) -> None:
+    """Check the stages, and that the names of folders stay below data/ and exp/."""
+    if not -2 <= options.stage <= min(options.stop_stage, _LAST_STAGE):
+        raise ConfigError(
+            f"--stage {options.stage} --stop_stage {options.stop_stage}: no stage is left; "
+            f"expected -2 <= stage <= stop_stage, at most {_LAST_STAGE}"
+        )
+    if options.num_tokens != "all" and not (
+        options.num_tokens.isdecimal() and int(options.num_tokens) >= _MIN_TOKENS
+    ):
+        raise ConfigError(
+            f"--num_tokens {options.num_tokens}: expected `all` or a number from {_MIN_TOKENS}"
+        )
+    for flag, name in (("--name", options.name), ("--student_name", options.student_name)):
+        path = Path(name)
+        if name and (path.is_absolute() or not path.parts or ".." in path.parts):
+            raise ConfigError(f"{flag} {name}: expected the name of a folder, without `..`")
+
+
+_MIN_TOKENS = 3
+
+
+def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
+    """Check that the stages before the first one have run.
+
+    Raises: ConfigError naming the file that is missing and the stage that writes it.
+    """
+    written = {
+        -1: [plan.lists / "train" / "text"],
+        0: [plan.lists / "dict" / "dict.txt"],
+        1: [plan.lists / split / "data.list" for split in SPLITS] + [plan.lists / "global_cmvn"],
+        2: [plan.teacher_checkpoint],
+        3: [plan.student_checkpoint],
+    }
+    for stage, paths in written.items():
+        missing = [path for path in paths if not path.is_file()]
+        if stage < options.stage and missing:
+            raise ConfigError(f"{missing[0]}: no such file; stage {stage} writes it: run it first")
+
+
+def _require_extra_lists(folder: Path | None) -> None:
+    for table in ("text", "data.list"):
+        if folder is not None and not (folder / "train" / table).is_file():
+            raise ConfigError(
+                f"--extra_lists {folder}: has no train/{table}; expected data/NAME of another "
+                "corpus after its stage 1"
+            )
+
+
+def _require_models(paths: Iterable[tuple[str, Path]]) -> None:
+    """Check that checkpoints are files with a configuration beside them."""
+    for flag, path in paths:
+        if not path.is_file():
+            raise ConfigError(f"{flag} {path}: expected a checkpoint file")
+        config_beside(path)
 
 
 def _data_dir(options: RecipeOptions, corpus: str, paths: UserPaths) -> Path | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wekws.errors import DataError
+from wekws.files import require_not_input
 from wekws.model.checkpoint import load_weights, save_weights
 from wekws.train.epoch_checkpoint import epoch_numbers, read_epoch_info
 from wekws.yaml_files import write_yaml
@@ -83,9 +84,12 @@ def average_model(
     is_best: the best epochs by cv_loss; False: the last ones.
     checkpoint: file to write; None: ``avg_NUM.pt`` in ``model_dir``.
     Returns: the file that was written.
-    Raises: DataError if there are fewer epochs.
+    Raises: DataError if there are fewer epochs; ConfigError if ``checkpoint`` is one of the run's
+    own epochs.
     """
     path = checkpoint or model_dir / f"avg_{num}.pt"
+    there = [model_dir / f"{epoch}.pt" for epoch in epoch_numbers(model_dir)]
+    require_not_input(path, *there, model_dir / "final.pt")
     epochs = choose_epochs(model_dir, num, is_best=is_best)
     save_weights(average_checkpoints(model_dir, epochs), path)
     losses = {epoch: read_epoch_info(model_dir, epoch)["cv_loss"] for epoch in epochs}

@@ -3,6 +3,7 @@
 ``train_model`` reads like the table of contents; what it calls is below it, in the same order.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig
 from wekws.distill.methods import build_hooks, build_objective
 from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError
+from wekws.files import hold_folder
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel, ModelConfig, ignored_keys
@@ -27,7 +29,12 @@ from wekws.train.compatibility import (
     require_same_vocabulary,
 )
 from wekws.train.distributed import Process, barrier, copy_from_first
-from wekws.train.epoch_checkpoint import load_epoch, read_state, require_fresh
+from wekws.train.epoch_checkpoint import (
+    load_epoch,
+    read_state,
+    require_fresh,
+    unusable_state,
+)
 from wekws.train.learning_rate import LearningRate
 from wekws.train.loop import Run, fit
 from wekws.train.optimizer import make_optimizer, require_modules
@@ -50,11 +57,12 @@ def train_model(options: TrainOptions) -> Path:
 
     Returns: the checkpoint of the last epoch, ``final.pt``.
     Raises: ConfigError or DataError before the first step if the parts do not fit together, or
-    the folder holds another run.
+    the folder holds another run or is in use.
     """
     process = distributed.start(options.device, options.num_threads)
-    run = build_run(options, process)
-    fit(run)
+    with hold_folder(options.model_dir) if process.is_first else contextlib.nullcontext():
+        run = build_run(options, process)
+        fit(run)
     distributed.stop(process)
     return options.model_dir / "final.pt"
 
@@ -74,6 +82,7 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     record = RunRecord.of(options, config, labels, *data, process)
     if state is not None:
         require_same_run(options, config, labels, record)
+        require_enough_epochs(options.model_dir, state["epoch"] + 1, config)
 
     teacher = mix_teachers(teachers)
     # A student that grows has, on disk, the depth of its last finished epoch.
@@ -233,7 +242,10 @@ def mix_teachers(teachers: Sequence[KwsModel]) -> KwsModel | None:
 def read_cmvn(options: TrainOptions, config: ModelConfig) -> Cmvn | None:
     """Return (mean, istd) of the file that the options, or else the configuration, name."""
     path = options.cmvn_file or config.cmvn.cmvn_file
-    return load_cmvn(path, config.input_dim, config.cmvn.norm_var) if path else None
+    if not path:
+        return None
+    num_bins = options.config.dataset_conf.fbank_conf.num_mel_bins
+    return load_cmvn(path, config.input_dim, config.cmvn.norm_var, num_bins=num_bins)
 
 
 def cmvn_of(model: KwsModel) -> Cmvn:
@@ -311,6 +323,16 @@ def require_same_run(
     record.require_same(options.model_dir)
 
 
+def require_enough_epochs(model_dir: Path, num_epochs: int, config: TrainConfig) -> None:
+    """Raise ConfigError if a run to resume has more epochs than it is to have in all."""
+    max_epoch = config.training_config.max_epoch
+    if num_epochs > max_epoch:
+        raise ConfigError(
+            f"{model_dir}: has {num_epochs} epochs already, but training_config.max_epoch is "
+            f"{max_epoch}; set it to {num_epochs} at least, or start another --model_dir"
+        )
+
+
 def resume(run: Run, state: dict[str, Any]) -> None:
     """Load the last finished epoch and the state after it.
 
@@ -321,5 +343,8 @@ def resume(run: Run, state: dict[str, Any]) -> None:
     require_same_cmvn(
         cmvn_of(run.kept_model), given, f"{run.model_dir}: the run to resume", "its CMVN now"
     )
-    run.restore(state)
+    try:
+        run.restore(state)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise unusable_state(run.model_dir, repr(error)) from error
     logger.info("%s: continuing with epoch %d", run.model_dir, run.counters.start_epoch)

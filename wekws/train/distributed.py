@@ -42,7 +42,7 @@ def start(device: str = "auto", num_threads: int = 0) -> Process:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     num_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    chosen = _choose_device(device, local_rank, num_local)
+    chosen = choose_device(device, local_rank, num_local)
     torch.set_num_threads(num_threads or max(1, usable_cores() // num_local))
     if world_size > 1:
         if chosen.type == "cuda":
@@ -53,7 +53,11 @@ def start(device: str = "auto", num_threads: int = 0) -> Process:
     return Process(rank, world_size, chosen)
 
 
-def _choose_device(device: str, local_rank: int, num_local: int) -> torch.device:
+def choose_device(device: str, local_rank: int, num_local: int) -> torch.device:
+    """Return the device of one of ``num_local`` processes of this machine.
+
+    Raises: ConfigError when GPUs are asked for and absent.
+    """
     num_gpus = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and num_gpus < num_local):
         return torch.device("cpu")

@@ -6,6 +6,7 @@ holds optimiser and schedule; it is written last, so that it never refers to wei
 there.
 """
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,14 @@ def read_state(model_dir: Path) -> dict[str, Any] | None:
         state = read_torch_file(path)
     except DataError as error:
         raise DataError(f"{error}. {_WAY_OUT}") from error
-    if not isinstance(state, dict) or not isinstance(state.get("epoch"), int):
+    if not isinstance(state, dict) or not _STATE_ENTRIES <= state.keys():
+        raise DataError(f"{path}: not the state of a training run. {_WAY_OUT}")
+    if not isinstance(state["epoch"], int) or not isinstance(state["step"], int):
         raise DataError(f"{path}: not the state of a training run. {_WAY_OUT}")
     return _from_earlier_version(state)
 
 
+_STATE_ENTRIES = {"epoch", "step", "optimizer", "learning_rate", "objective"}
 _WAY_OUT = (
     "The run cannot be resumed; start another --model_dir, from its last weights with "
     "--checkpoint N.pt if you like"
@@ -98,7 +102,15 @@ def load_epoch(model_dir: Path, epoch: int, model: KwsModel) -> None:
         raise DataError(
             f"{model_dir / STATE_NAME}: refers to {path.name}, which does not exist. {_WAY_OUT}"
         )
-    model.load_weights(load_weights(path), source=str(path))
+    try:
+        model.load_weights(load_weights(path), source=str(path))
+    except DataError as error:
+        raise DataError(f"{error}. {_WAY_OUT}") from error
+
+
+def unusable_state(model_dir: Path, reason: object) -> DataError:
+    """Return the error for a state that can be read but does not fit the run."""
+    return DataError(f"{model_dir / STATE_NAME}: does not fit the run: {reason}. {_WAY_OUT}")
 
 
 def epoch_numbers(model_dir: Path) -> list[int]:
@@ -114,8 +126,12 @@ def read_epoch_info(model_dir: Path, epoch: int) -> dict[str, Any]:
     """
     path = model_dir / f"{epoch}.yaml"
     info = read_yaml(path)
-    if not isinstance(info, dict) or not isinstance(info.get("cv_loss"), int | float):
-        raise DataError(f"{path}: no cv_loss; expected the YAML that training writes")
+    loss = info.get("cv_loss") if isinstance(info, dict) else None
+    if not isinstance(loss, int | float) or not math.isfinite(loss):
+        raise DataError(
+            f"{path}: cv_loss is {loss}; expected the YAML that training writes; delete it to "
+            f"leave epoch {epoch} out"
+        )
     return info
 
 

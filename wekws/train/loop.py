@@ -272,7 +272,7 @@ def train_epoch(run: Run, epoch: int) -> dict[str, float]:
         if is_logged:
             layers.measure()
         norm = nn.utils.clip_grad_norm_(run.parameters, config.grad_clip)
-        require_finite(loss, norm, epoch, index, batch)
+        require_finite(loss, norm, epoch, index, batch, rate)
         run.optimizer.step()
         run.counters.num_steps += 1
         for hook in run.hooks:
@@ -392,13 +392,25 @@ def forward_models(
     return StepOutputs(student, teacher, second_view)
 
 
-def require_finite(loss: LossValue, norm: Tensor, epoch: int, index: int, batch: Batch) -> None:
-    """Raise DataError, naming the step and its utterances, if loss or gradient is not finite."""
-    if not (torch.isfinite(norm) and torch.isfinite(loss.total)):
+def require_finite(
+    loss: LossValue, norm: Tensor, epoch: int, index: int, batch: Batch, rate: float
+) -> None:
+    """Raise DataError if loss or gradient is not finite, with the likely cause.
+
+    rate: learning rate of the step.
+    """
+    if torch.isfinite(norm) and torch.isfinite(loss.total):
+        return
+    where = f"epoch {epoch}, step {index}: the loss or its gradient is not finite; "
+    if not torch.isfinite(batch.feats).all():
         raise DataError(
-            f"epoch {epoch}, step {index}: the loss or its gradient is not finite; the weights "
-            f"were left as they were. Utterances of the step: {', '.join(batch.keys)}"
+            f"{where}neither are the features of its utterances: {', '.join(batch.keys)}"
         )
+    raise DataError(
+        f"{where}the features are, so training has diverged at a learning rate of {rate:g}: lower "
+        "optim_conf.lr, raise scheduler_conf.warmup_epochs, or lower training_config.grad_clip. "
+        f"The weights were left as they were. Utterances of the step: {', '.join(batch.keys)}"
+    )
 
 
 @torch.no_grad()

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from wekws.errors import ConfigError
+from wekws.model.checkpoint import require_other_folder
 from wekws.train.train_config import TrainConfig
 
+MAX_SEED = 1 << 63
+"""Seeds are below this number."""
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -79,6 +82,11 @@ class TrainOptions:
             )
         if self.seed < 0 or self.num_workers < 0 or self.num_threads < 0:
             raise ConfigError("--seed, --num_workers and --num_threads: expected at least 0")
+        if self.seed >= MAX_SEED:
+            raise ConfigError(f"--seed {self.seed}: expected below {MAX_SEED}")
+        for checkpoint in (self.checkpoint, *self.teachers):
+            if checkpoint is not None:
+                require_other_folder(self.model_dir, checkpoint)
 
     @property
     def used_feature_teacher(self) -> str:

@@ -33,9 +33,14 @@ _FIXED = {
     "feature_teacher_fingerprint": "--feature_teacher",
     "train_fingerprint": "--train_data",
     "cv_fingerprint": "--cv_data",
+    "train_audio": "--train_data",
+    "cv_audio": "--cv_data",
     "seed": "--seed",
     "bf16": "--bf16",
 }
+
+
+_AUDIO = ("train_audio", "cv_audio")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class RunRecord:
             "vocabulary": labels.fingerprint,
             "train_fingerprint": train_set.fingerprint,
             "cv_fingerprint": cv_set.fingerprint,
+            "train_audio": train_set.caches[0].audio_fingerprint,
+            "cv_audio": cv_set.caches[0].audio_fingerprint,
             "teacher_fingerprints": [file_sha256(path)[:16] for path in options.teachers],
             "checkpoint_fingerprint": file_sha256(checkpoint)[:16] if checkpoint else "",
             "num_train": len(train_set),
@@ -86,7 +93,7 @@ class RunRecord:
     def require_same(self, model_dir: Path) -> None:
         """Compare with the record of the run in ``model_dir``.
 
-        Entries that the record of an earlier version lacks are not compared.
+        Entries that the record or the caches of an earlier version lack are not compared.
         Raises: ConfigError naming the flags that differ; DataError if the record is unreadable.
         """
         path = model_dir / RUN_NAME
@@ -94,12 +101,14 @@ class RunRecord:
         changed = [
             flag
             for name, flag in _FIXED.items()
-            if name in before and before[name] != self.entries[name]
+            if name in before
+            and before[name] != self.entries[name]
+            and not (name in _AUDIO and not (before[name] and self.entries[name]))
         ]
         if changed:
             raise ConfigError(
-                f"{path}: the run to resume began with another {', '.join(changed)} (or other "
-                "contents of it); restore that or start another --model_dir"
+                f"{path}: the run to resume began with another {', '.join(dict.fromkeys(changed))} "
+                "(or other contents of it); restore that or start another --model_dir"
             )
 
     def write(self, model_dir: Path) -> None:

@@ -6,6 +6,7 @@ own checksum).
 """
 
 import argparse
+import gzip
 import hashlib
 import http.client
 import logging
@@ -17,6 +18,7 @@ import urllib.request
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
@@ -28,6 +30,7 @@ BASE_URL = "https://www.openslr.org/resources/87"
 ARCHIVES = ("mobvoi_hotword_dataset.tgz", "mobvoi_hotword_dataset_resources.tgz")
 BLOCK = 1 << 20
 UNPACKED_RATIO = 1.5  # unpacked size over archive size: gzip compresses audio little
+MAX_UNPACKED_RATIO = 10  # an archive of audio that grows more than this is none
 MARGIN_BYTES = 1 << 28
 NUM_TRIES = 5
 TIMEOUT_S = 60
@@ -39,11 +42,11 @@ def remote_size(url: str) -> int:
     Raises: DataError when the server does not answer or announces no length: then neither the free
         disk space nor the file could be checked.
     """
-    request = urllib.request.Request(url, method="HEAD")
     try:
+        request = urllib.request.Request(url, method="HEAD")
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             length = response.headers.get("Content-Length")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise DataError(f"{url}: {error}; check --base_url") from error
     if length is None:
         raise DataError(f"{url}: the server announces no Content-Length")
@@ -136,17 +139,29 @@ def check_member(member: tarfile.TarInfo, archive: Path) -> None:
 def unpack(archive: Path, out_dir: Path) -> None:
     """Unpack a .tgz; every member passes our check and tarfile's own before it is written.
 
-    Raises: DataError when the archive is damaged or a member is not safe.
+    The archive is read to its last byte, where gzip keeps the length and checksum of its content;
+    tarfile alone stops before them.
+    Raises: DataError when the archive is damaged, a member is not safe, or they are too large
+        together; OSError when the disk cannot be written.
     """
+    limit = archive.stat().st_size * MAX_UNPACKED_RATIO + MARGIN_BYTES
+    unpacked = 0
 
     def checked(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo:
+        nonlocal unpacked
         check_member(member, archive)
+        unpacked += member.size
+        if unpacked > limit:
+            raise DataError(f"{archive}: unpacks to more than {limit / 1e9:.1f} GB; expected audio")
         return tarfile.data_filter(member, target)
 
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(out_dir, filter=checked)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as tar:
+                tar.extractall(out_dir, filter=checked)
+            while stream.read(BLOCK):
+                pass
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); delete it, run again") from error
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchaudio.compliance.kaldi as kaldi
 
+from wekws.dataset import features
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.features import FbankConfig, expand_context, fbank
 from wekws.errors import ConfigError, DataError
@@ -106,3 +107,13 @@ def test_dither_comes_from_the_generator():
 def test_config_refuses_a_hop_longer_than_the_window():
     with pytest.raises(ConfigError, match="frame_shift"):
         FbankConfig(frame_shift=30.0)
+
+
+@pytest.mark.parametrize("num_samples", [16000, 7 * 160 * 10 + 240, 160 * 20 + 240, 160 * 20 + 400])
+def test_long_audio_in_parts_gives_the_same_features(monkeypatch, num_samples):
+    samples = 0.1 * np.random.default_rng(1).standard_normal(num_samples).astype(np.float32)
+    whole = fbank(samples, FRONT_END, dither=1.0, rng=np.random.default_rng(2))
+    monkeypatch.setattr(features, "_CHUNK_FRAMES", 10)
+    parts = fbank(samples, FRONT_END, dither=1.0, rng=np.random.default_rng(2))
+    assert len(parts) == FRONT_END.num_frames(num_samples)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)

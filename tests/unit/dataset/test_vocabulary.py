@@ -207,3 +207,13 @@ def test_a_keyword_that_is_too_long_for_a_file_name_is_refused():
 def test_a_keyword_that_cannot_name_its_result_file_is_refused():
     with pytest.raises(ConfigError, match="'A/B' cannot name a file"):
         parse_keywords("JARVIS,A/B")
+
+
+def test_vowel_signs_are_tokens():
+    """Hindi namaste and Thai din: no consonant loses its vowel."""
+    assert Tokenizer().tokenise("\u0928\u092e\u0938\u094d\u0924\u0947") == list(
+        "\u0928\u092e\u0938\u094d\u0924\u0947"
+    )
+    assert Tokenizer().tokenise("\u0e14\u0e34\u0e19") == list("\u0e14\u0e34\u0e19")
+    assert contains_keyword("\u0928\u092e\u0938\u094d\u0924\u0947 A", "A")
+    assert not contains_keyword("\u0e14\u0e34\u0e19", "\u0e14")

@@ -165,3 +165,9 @@ def test_keys_without_effect_are_named():
 def test_a_model_without_vocabulary_is_refused():
     with pytest.raises(ConfigError, match="output_dim is the size of the vocabulary"):
         KwsModel(model_config(output_dim=0))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    save_weights({"a": torch.ones(2), "b": torch.tensor([1.0, torch.nan])}, tmp_path / "x.pt")
+    with pytest.raises(DataError, match="b holds numbers that are not finite"):
+        load_weights(tmp_path / "x.pt")

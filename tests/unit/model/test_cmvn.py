@@ -101,3 +101,26 @@ def test_layer_normalises_and_trains_nothing():
     assert x.tolist() == [[[3.0, 6.0]]]
     assert list(layer.parameters()) == [] and set(layer.state_dict()) == {"mean", "istd"}
     assert GlobalCMVN(layer.mean, layer.istd, norm_var=False)(x).tolist() == [[[2.0, 4.0]]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean_stat": [0.0, 0.0], "var_stat": [0.0, 0.0]}, "every feature is constant"),
+        ({"var_stat": [-20.0, 96.0]}, "negative variances"),
+    ],
+)
+def test_sums_that_no_features_have_are_refused(tmp_path, change, message):
+    path = tmp_path / "global_cmvn"
+    path.write_text(json.dumps(STATS | change))
+    with pytest.raises(DataError, match=message):
+        load_cmvn(path, 6)
+
+
+def test_values_are_repeated_per_frame_only(tmp_path):
+    """Two values fit 6 features as 2 x 3, but not where a frame has 3 bins."""
+    path = tmp_path / "global_cmvn"
+    path.write_text(json.dumps(STATS))
+    assert len(load_cmvn(path, 6, num_bins=2)[0]) == 6
+    with pytest.raises(DataError, match="holds 2 values; expected 3, one per mel bin, or 6"):
+        load_cmvn(path, 6, num_bins=3)

@@ -199,3 +199,9 @@ def test_impossible_sizes_are_refused(changes):
 def test_no_outputs_is_refused():
     with pytest.raises(ConfigError, match="vocabulary"):
         FSMN(7, 0, config())
+
+
+@pytest.mark.parametrize("name", ["num_layers", "linear_dim", "left_stride"])
+def test_sizes_that_would_take_all_memory_are_refused(name):
+    with pytest.raises(ConfigError, match=f"{name}: found 10000000; expected at most"):
+        config(**{name: 10_000_000})

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import http.server
 import io
@@ -188,3 +189,39 @@ def test_wrong_address(serve, tmp_path):
     server = serve({})
     with pytest.raises(DataError, match="404.*--base_url"):
         _download(server, tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
+def test_one_flipped_bit_anywhere_is_found(tmp_path, share):
+    """A bit in a file, in the end blocks of the tar, or in gzip's checksum behind them."""
+    members = {f"mobvoi_hotword_dataset/{i}.wav": bytes(range(256)) * 8 for i in range(20)}
+    content = bytearray(_archive(members))
+    content[int(share * len(content))] ^= 4
+    (tmp_path / "a.tgz").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        download_mobvoi.unpack(tmp_path / "a.tgz", tmp_path / "out")
+
+
+def test_an_archive_that_grows_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(download_mobvoi, "MARGIN_BYTES", 0)
+    (tmp_path / "a.tgz").write_bytes(_archive({"a": bytes(1 << 20)}))
+    with pytest.raises(DataError, match="unpacks to more than"):
+        download_mobvoi.unpack(tmp_path / "a.tgz", tmp_path / "out")
+
+
+def test_a_full_disk_does_not_cost_the_archive(tmp_path, monkeypatch):
+    (tmp_path / "a.tgz").write_bytes(_archive({"a": b"x"}))
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(OSError, match="No space left"):
+        download_mobvoi.unpack(tmp_path / "a.tgz", tmp_path / "out")
+    assert (tmp_path / "a.tgz").exists()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://[", "ftp://127.0.0.1:1"])
+def test_an_address_that_is_none(tmp_path, url):
+    with pytest.raises(DataError, match="check --base_url"):
+        download_mobvoi.main(["--out_dir", str(tmp_path), "--base_url", url])

@@ -1,9 +1,11 @@
+import errno
 import os
+import re
 
 import pytest
 
 from wekws.errors import ConfigError
-from wekws.files import atomic_path, file_lock, file_sha256
+from wekws.files import atomic_path, file_lock, file_sha256, hold_folder, require_not_input
 from wekws.log import run
 from wekws.machine import usable_cores
 from wekws.yaml_files import read_yaml, write_yaml
@@ -88,3 +90,72 @@ def test_cores_are_counted_on_systems_without_affinity(monkeypatch):
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert usable_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.pt"), "a.pt: No space.*free some", 2),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "exp"), "exp: Is a dir.*expected a", 2),
+        (FileExistsError(errno.EEXIST, "File exists", "x"), "x: File exists; expected a folder", 2),
+        (MemoryError("3 GB"), "out of memory: 3 GB", 2),
+        (
+            AttributeError("no 'x'\nmore"),
+            "unexpected Attr.* at .*test_files.py:.*no 'x'",
+            1,
+        ),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line(capsys, monkeypatch, error, message, status):
+    def main():
+        raise error
+
+    monkeypatch.setenv("WEKWS_LOG", "INFO")
+    assert run(main) == status
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and re.match(f"error: {message}", said)
+    monkeypatch.setenv("WEKWS_LOG", "DEBUG")
+    run(main)
+    assert ("Traceback" in capsys.readouterr().err) == (status == 1)
+
+
+def test_an_error_while_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, atomic_path(tmp_path / "folder"):
+        pass
+    assert caught.value.filename == str(tmp_path / "folder")
+
+
+def test_an_output_is_not_an_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("text")
+    require_not_input("text", None, "other", tmp_path / "data.list")
+    for same in ("text", "./text", "link", tmp_path / "text"):
+        with pytest.raises(ConfigError, match="text: is an input too"):
+            require_not_input("text", "other", same)
+
+
+def test_a_folder_that_is_held_is_refused_to_others(tmp_path):
+    folder = tmp_path / "run"
+    with hold_folder(folder):
+        with (
+            pytest.raises(ConfigError, match="run: another process is writing"),
+            hold_folder(folder),
+        ):
+            pass
+        assert os.listdir(folder) == []
+    with hold_folder(folder):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 20000, "nested too deeply"), ("a: 1 #" + "x" * 600_000, "longer than 524288")],
+)
+def test_yaml_that_is_no_configuration_is_refused(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(tmp_path / "a.yaml")

@@ -9,6 +9,8 @@ from wekws.score.paired import Bootstrap, RunTrials, Trials, estimate, read_tria
 
 HOUR = Budget(1.0)
 
+INFO = {"checkpoint": "1.pt", "decoder": "keyword", "keywords": ["你好"]}
+
 
 def trials(positives, negatives, places=None, *, num_negatives=50, hours=2.0):
     order = np.argsort(-np.asarray(negatives))
@@ -87,7 +89,7 @@ def test_trials_are_read_from_scores_and_list(tmp_path):
     utterances = [{"key": k, "wav": "x", "txt": t, "duration": 1800.0} for k, t in lines]
     data = tmp_path / "data.list"
     data.write_text("".join(json.dumps(u, ensure_ascii=False) + "\n" for u in utterances))
-    (tmp_path / "score.json").write_text(json.dumps({"data_list": str(data), "keywords": ["你好"]}))
+    (tmp_path / "score.json").write_text(json.dumps({**INFO, "data_list": str(data)}))
     scores = ["p1 detected 你好 0.9", "n1 rejected", "p2 rejected"]
     scores += ["n2 detected 你好 0.3", "n2 detected 你好 0.4"]
     (tmp_path / "score.txt").write_text("\n".join(scores))

@@ -62,5 +62,27 @@ def test_empty_file(tmp_path):
 def test_score_info(tmp_path):
     with pytest.raises(DataError, match="score_ctc"):
         read_score_info(tmp_path)
-    write_json(tmp_path / "score.json", {"decoder": "keyword"})
-    assert read_score_info(tmp_path) == {"decoder": "keyword"}
+    info = {"checkpoint": "1.pt", "decoder": "keyword", "data_list": "x", "keywords": ["嗨小问"]}
+    write_json(tmp_path / "score.json", info)
+    assert read_score_info(tmp_path) == info
+
+
+@pytest.mark.parametrize(
+    "change", [{"data_list": None}, {"keywords": "A"}, {"keywords": [3]}, {"keywords": ["../../A"]}]
+)
+def test_score_info_that_was_tampered_with_is_refused(tmp_path, change):
+    """A keyword names files; one with a slash would be written outside the result folder."""
+    info = {"checkpoint": "1.pt", "decoder": "keyword", "data_list": "x", "keywords": ["嗨小问"]}
+    write_json(tmp_path / "score.json", info | change)
+    with pytest.raises(DataError, match=r"score\.json.*score the set again"):
+        read_score_info(tmp_path)
+
+
+@pytest.mark.parametrize("again", ["a detected X 0.5", "a rejected"])
+def test_lines_of_a_file_that_was_written_twice_are_refused(tmp_path, again):
+    (tmp_path / "score.txt").write_text(f"a detected X 0.5\nb rejected\n{again}\n")
+    with pytest.raises(DataError, match=r"score\.txt:3: utterance a has lines further up"):
+        read_scores(tmp_path / "score.txt")
+    (tmp_path / "score.txt").write_text("a rejected\na rejected\n")
+    with pytest.raises(DataError, match="rejected above"):
+        read_scores(tmp_path / "score.txt")

@@ -36,6 +36,15 @@ def plan(*options: str, caller_dir: Path = Path()) -> RecipePlan:
     return resolve(read_options([*defaults(), *options]), UserPaths(caller_dir))
 
 
+LISTS = ("train/text", "dict/dict.txt", "train/data.list", "global_cmvn")
+
+
+def touch(path: Path) -> None:
+    """Make an empty file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
 def test_the_script_has_exactly_these_options():
     names = [assignment.partition("=")[0] for assignment in defaults()]
     assert names == [field.name for field in dataclasses.fields(RecipeOptions)]
@@ -198,10 +207,14 @@ def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatc
     # Its models may not be installed here.
     monkeypatch.setattr("wekws.sweep.recipe_plan.load_feature_teacher", lambda name: None)
     for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt"):
-        (project / name).parent.mkdir(exist_ok=True)
-        (project / name).touch()
-    for name in ("DIR", "DIR2", "DIR3", "data/synth_en"):
-        (project / name).mkdir(parents=True)
+        touch(project / name)
+        touch((project / name).with_name("config.yaml"))
+    for name in ("DIR", "DIR2", "DIR3"):
+        (project / name).mkdir()
+    for lists in ("synth_en", "synth_small", "real"):
+        for name in (*LISTS, "dev/data.list", "test/data.list"):
+            touch(project / "data" / lists / name)
+        touch(project / "exp" / lists / "teacher/avg_30.pt")
     words = shlex.split(command.replace("$KEYWORDS", "JARVIS,ALEXA"))
     if words == ["--help"]:
         return
@@ -215,8 +228,8 @@ def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatc
 
 def test_a_given_teacher_is_given_even_where_the_recipe_puts_its_own(project):
     path = Path("exp/synth_small/teacher/avg_8.pt")
-    path.parent.mkdir(parents=True)
-    path.touch()
+    touch(path)
+    touch(path.with_name("config.yaml"))
     resolved = plan(f"teacher_checkpoint={path}", "teacher_epochs=4", "num_average=8")
     assert resolved.teacher_given and resolved.teacher_checkpoint == path
     assert "teacher   given, not trained" in resolved.summary()
@@ -277,3 +290,52 @@ def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_
     done = subprocess.run(["bash", "-euc", script], capture_output=True, encoding="utf-8")
     assert done.stdout == (f"data/{folder.name}|0|--override|training_config.max_epoch=40||false|")
     assert not list(tmp_path.rglob("hacked"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("budgets=abc", "budgets: found 'abc'"),
+        ("budgets=", "budgets: found ''"),
+        ("num_tokens=abc", "--num_tokens abc: expected `all` or a number from 3"),
+        ("num_tokens=2", "--num_tokens 2: expected"),
+        ("seed=-1", "--seed -1: expected at least 0"),
+        (f"seed={1 << 64}", "expected below"),
+        ("corpus_seed=-1", "--corpus_seed -1: expected at least 0"),
+        ("device=cuda", "--device cuda: 99 processes but"),
+        ("name=../../x", "--name ../../x: expected the name of a folder"),
+        ("name=/tmp/x", "--name /tmp/x: expected the name of a folder"),
+        ("student_name=..", "--student_name ..: expected the name of a folder"),
+        ("stage=6", "no stage is left"),
+        ("stop_stage=-3", "no stage is left"),
+        ("temperature=1e-30", "temperature: found 1e-30"),
+        ("temperature=.inf", "temperature: found inf"),
+        ("extra_lists=conf", "--extra_lists conf: has no train/text"),
+        ("teacher_checkpoint=conf", "--teacher_checkpoint conf: expected a checkpoint file"),
+        ("more_teachers=conf/overlays/plain.yaml", "config.yaml: no such file"),
+    ],
+)
+def test_values_that_would_fail_hours_later_are_refused_at_once(project, option, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan("num_processes=99", "device=cpu", option)
+
+
+def test_no_stage_is_left_between_them(project):
+    with pytest.raises(ConfigError, match="--stage 3 --stop_stage 1: no stage is left"):
+        plan("stage=3", "stop_stage=1")
+
+
+@pytest.mark.parametrize(
+    ("stage", "there", "missing"),
+    [
+        (0, [], "data/synth_small/train/text: no such file; stage -1 writes it"),
+        (1, LISTS[:1], "dict/dict.txt: no such file; stage 0 writes it"),
+        (2, LISTS[:2], "train/data.list: no such file; stage 1 writes it"),
+        (3, [*LISTS, "dev/data.list", "test/data.list"], "avg_30.pt: no such file; stage 2 wri"),
+    ],
+)
+def test_a_stage_says_which_one_must_run_before_it(project, stage, there, missing):
+    for name in there:
+        touch(project / "data/synth_small" / name)
+    with pytest.raises(ConfigError, match=re.escape(missing)):
+        plan(f"stage={stage}")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from wekws.bin import average_model
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 from wekws.train.average import average_states, choose_epochs
 from wekws.yaml_files import read_yaml, write_yaml
 
@@ -51,3 +51,18 @@ def test_the_command_says_which_epochs_went_in(model_dir, capsys):
     assert "mean of epochs 9, 10 (best by cv_loss)" in capsys.readouterr().out
     assert torch.load(target, weights_only=True)["w"].tolist() == [9.5, 0.0]
     assert read_yaml(target.with_suffix(".yaml"))["averaged_epochs"] == [9, 10]
+
+
+@pytest.mark.parametrize("name", ["9.pt", "final.pt"])
+def test_an_average_does_not_replace_a_checkpoint_of_the_run(model_dir, name):
+    before = (model_dir / "9.pt").read_bytes()
+    with pytest.raises(ConfigError, match=f"{name}: is an input too"):
+        average_model.main(["--src_path", str(model_dir), "--dst_model", str(model_dir / name),
+                            "--num", "2"])  # fmt: skip
+    assert (model_dir / "9.pt").read_bytes() == before
+
+
+def test_an_epoch_whose_loss_is_not_a_number_is_named(model_dir):
+    write_yaml(model_dir / "9.yaml", {"epoch": 9, "cv_loss": float("nan")})
+    with pytest.raises(DataError, match=r"9\.yaml: cv_loss is nan.*leave epoch 9 out"):
+        choose_epochs(model_dir, 2, is_best=True)

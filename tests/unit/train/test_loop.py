@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError, DataError
+from wekws.files import hold_folder
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.yaml_files import read_yaml, write_yaml
 
@@ -227,7 +229,7 @@ def test_a_cmvn_of_the_configuration_is_named_where_the_checkpoint_has_another(
 ):
     place = train_arguments.index("--cmvn_file")
     cmvn = json.loads(Path(train_arguments[place + 1]).read_text())
-    cmvn["mean_stat"] = [2.0 * value for value in cmvn["mean_stat"]]
+    cmvn["mean_stat"] = [1.05 * value for value in cmvn["mean_stat"]]
     (tmp_path / "cmvn").write_text(json.dumps(cmvn))
     flags = [*train_arguments[:place], *train_arguments[place + 2 :]]
     flags += ["--checkpoint", str(teacher / "final.pt"), "--model_dir", str(tmp_path / "run")]
@@ -241,7 +243,7 @@ def test_a_resume_with_another_cmvn_is_refused(train_arguments, tmp_path):
     flags += ["--model_dir", str(tmp_path / "run")]
     assert train.main(flags) == 0
     cmvn = json.loads(Path(flags[flags.index("--cmvn_file") + 1]).read_text())
-    cmvn["mean_stat"] = [2.0 * value for value in cmvn["mean_stat"]]
+    cmvn["mean_stat"] = [1.05 * value for value in cmvn["mean_stat"]]
     (tmp_path / "cmvn").write_text(json.dumps(cmvn))
     with pytest.raises(ConfigError, match="normalise features differently"):
         train.main([*with_flag(flags, "--cmvn_file", tmp_path / "cmvn"), "--resume"])
@@ -308,3 +310,41 @@ def test_two_starts_are_refused(train_arguments, teacher, tmp_path):
     more = ("--init_from_teacher", "--checkpoint", str(teacher / "final.pt"))
     with pytest.raises(ConfigError, match="two starts"):
         train_distill.main(distill_flags(train_arguments, teacher, tmp_path / "s", *more))
+
+
+def test_replaced_audio_is_noticed_on_resume(train_arguments, tone_corpus, tmp_path):
+    """The list and the size of the file stay; only what is in it differs."""
+    shutil.copytree(tone_corpus.root, tmp_path / "corpus")
+    listed = tmp_path / "corpus/train/data.list"
+    listed.write_text(listed.read_text().replace(str(tone_corpus.root), str(tmp_path / "corpus")))
+    flags = with_flag(train_arguments, "--train_data", listed)
+    flags += ["--override", "training_config.max_epoch=1", "--model_dir", str(tmp_path / "run")]
+    assert train.main(flags) == 0
+    os.utime(tmp_path / "corpus/train3.wav", (1, 1))
+    assert train.main([*flags, "--resume"]) == 0
+    shutil.copyfile(tmp_path / "corpus/train8.wav", tmp_path / "corpus/train3.wav")
+    with pytest.raises(ConfigError, match="began with another --train_data"):
+        train.main([*flags, "--resume"])
+
+
+def test_a_run_is_not_shortened(train_arguments, tmp_path):
+    flags = [*train_arguments, "--model_dir", str(tmp_path / "run"), "--override"]
+    assert train.main([*flags, "training_config.max_epoch=2"]) == 0
+    with pytest.raises(ConfigError, match="has 2 epochs already, but .*max_epoch is 1"):
+        train.main([*flags, "training_config.max_epoch=1", "--resume"])
+
+
+def test_a_run_in_use_is_refused(train_arguments, tmp_path):
+    with hold_folder(tmp_path / "run"), pytest.raises(ConfigError, match="another process is wri"):
+        train.main([*train_arguments, "--model_dir", str(tmp_path / "run")])
+
+
+def test_a_run_is_not_written_beside_its_teacher(train_arguments, teacher):
+    with pytest.raises(ConfigError, match="whose files the output would overwrite"):
+        train_distill.main(distill_flags(train_arguments, teacher, teacher))
+
+
+def test_a_rate_that_is_too_high_is_blamed_on_the_rate(train_arguments, tmp_path):
+    flags = [*train_arguments, "--model_dir", str(tmp_path / "run")]
+    with pytest.raises(DataError, match=r"diverged at a learning rate of 1e\+06: lower"):
+        train.main([*flags, "--override", "optim_conf.lr=1e6"])
