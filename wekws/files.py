@@ -1,5 +1,6 @@
 """Atomic writes, file locks, checksums, JSON files."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 
 try:
     import fcntl
@@ -75,12 +76,16 @@ def hold_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     The system releases the folder however the process ends.
     Raises: ConfigError if another process holds the folder.
     """
+    is_new = not os.path.exists(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         lock_handle(handle, folder)
         yield
     finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # nothing came of it
         os.close(handle)
 
 

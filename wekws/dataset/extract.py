@@ -35,6 +35,8 @@ _LATER_SETTINGS = (
     "rir_dir",
     "level_prob",
     "level_dbfs",
+    "microphone_prob",
+    "microphone_db",
     "telephone_prob",
     "opus_prob",
     "opus_kbps",

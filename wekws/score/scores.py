@@ -150,8 +150,8 @@ def read_score_info(result_dir: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"{path}: no such file; run wekws.bin.score_ctc on this folder first")
     info = read_json(path)
-    for name, kind in (("checkpoint", str), ("decoder", str), ("data_list", str)):
-        if not isinstance(info.get(name), kind):
+    for name in ("data_list", "checkpoint", "decoder"):
+        if not isinstance(info.get(name, "" if name != "data_list" else None), str):
             raise DataError(f"{path}: {name} is {info.get(name)!r}; score the set again")
     keywords = info.get("keywords")
     if not isinstance(keywords, list) or not all(isinstance(name, str) for name in keywords):

@@ -54,7 +54,7 @@ from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, write_json
 from wekws.score.det import Budget, budget_from_label, det_points, write_stats
 from wekws.score.intervals import poisson_exact, wilson
-from wekws.score.scores import SCORES_NAME, read_score_info, read_scores
+from wekws.score.scores import SCORE_INFO_NAME, SCORES_NAME, read_score_info, read_scores
 from wekws.score.sets import KeywordSet, ScoredSet, split_by_keyword
 from wekws.score.thresholds import ThresholdRule, choose_threshold, pooled_negatives
 
@@ -147,6 +147,10 @@ def summarise(
     """
     result_dir = Path(result_dir)
     test = read_scored_folder(result_dir, data_list=data_list, keywords=keywords)
+    if not {"checkpoint", "decoder"} <= test.info.keys():
+        raise DataError(
+            f"{result_dir / SCORE_INFO_NAME}: no checkpoint or decoder in it; score the set again"
+        )
     dev = None
     if dev_result_dir is not None:
         names = [keyword.keyword for keyword in test.scores.keywords]

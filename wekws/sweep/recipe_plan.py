@@ -338,10 +338,12 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
     )
     _require_extra_lists(plan.extra_lists)
-    given = [("--base_checkpoint", plan.base_checkpoint)] if plan.base_given else []
+    models = [("--more_teachers", path) for path in plan.more_teachers]
+    if plan.base_given:
+        models.append(("--base_checkpoint", plan.base_checkpoint))
     if plan.teacher_given:
-        given.append(("--teacher_checkpoint", plan.teacher_checkpoint))
-    _require_models([*given, *(("--more_teachers", path) for path in plan.more_teachers)])
+        models.append(("--teacher_checkpoint", plan.teacher_checkpoint))
+    _require_models(models)
     if plan.lexicon is not None:
         Tokenizer(plan.lexicon)
     _require_earlier_stages(plan, options)
