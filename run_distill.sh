@@ -18,6 +18,7 @@
 #   3    student: CTC and the teacher's posteriors -> $exp/student (or student_$preset)
 #   4    average, evaluate teacher and student    -> $exp/{teacher,student}/test_*/
 #   5    plots and report                         -> $exp/report (or report_$preset)
+#   6    student's thresholds and ONNX files      -> $exp/student/*.onnx, *.thresholds.json
 #
 # Before the first stage all options and configurations are checked, and the plan is printed: models,
 # epochs and who set them, where results go. An option counts first, then an overlay, preset or
@@ -31,7 +32,7 @@ cd "$(dirname "$0")"
 . ./path.sh
 
 stage=-2                # first stage to run
-stop_stage=5            # last stage to run
+stop_stage=6            # last stage to run
 dry_run=false           # check all options, print the plan and stop
 corpus=synth            # synth | mobvoi | kaldi (implied by --data_dir)
 from_text=false         # train on synthesised speech alone: no recordings of the keywords are needed
@@ -309,6 +310,24 @@ if begin_stage 3 "distillation"; then
     --dst_model "$student_checkpoint" --num "$student_average" "${average_flags[@]}"
 fi
 
+# write_report: one page with sizes, error rates and what to do next.
+write_report() {
+  local note_flags=(${note:+--note "$note"})
+  python -m wekws.bin.report --teacher_dir "teacher=$teacher_dir" \
+    --student_dir "$student_name=$student_dir" --dataset test \
+    --validation "$lists/validation/validation.json" --out_dir "$report_dir" \
+    --command "bash run_distill.sh$GIVEN_OPTIONS" "${note_flags[@]}"
+  echo "report: $PWD/$report_dir/report.html"
+}
+
+# evaluate CHECKPOINT: score dev and test, thresholds from dev, error rates on test.
+evaluate() {
+  bash evaluate.sh --checkpoint "$1" --lists "$lists" --cache_dir "$cache" \
+    --dataset test --budgets "$budgets" --threshold_rule "$threshold_rule" \
+    --category_hours "$category_hours" --decoder "$decoder" \
+    --max_duration_s "$max_duration_s" --device "$device"
+}
+
 # Stage 4: teacher and student, last epoch and average; thresholds from dev, error rates on test.
 if begin_stage 4 "evaluation"; then
   checkpoints=("$teacher_checkpoint" "$student_dir/final.pt" "$student_checkpoint")
@@ -316,25 +335,34 @@ if begin_stage 4 "evaluation"; then
   if [ -f "$last_teacher" ] && [ "$last_teacher" != "$teacher_checkpoint" ]; then
     checkpoints=("$last_teacher" "${checkpoints[@]}")
   fi
-  for checkpoint in "${checkpoints[@]}"; do
-    bash evaluate.sh --checkpoint "$checkpoint" --lists "$lists" --cache_dir "$cache" \
-      --dataset test --budgets "$budgets" --threshold_rule "$threshold_rule" \
-      --category_hours "$category_hours" --decoder "$decoder" \
-      --max_duration_s "$max_duration_s" --device "$device"
-  done
+  for checkpoint in "${checkpoints[@]}"; do evaluate "$checkpoint"; done
 fi
 
-# Stage 5: one page with sizes, error rates and what to do next.
+# Stage 5: speed and report.
 if begin_stage 5 "report"; then
-  note_flags=(${note:+--note "$note"})
   if [ -f "$teacher_checkpoint" ] && [ -f "$student_checkpoint" ]; then
     python -m wekws.bin.measure_speed --teacher_checkpoint "$teacher_checkpoint" \
       --checkpoint "$student_checkpoint"
   fi
-  python -m wekws.bin.report --teacher_dir "teacher=$teacher_dir" \
-    --student_dir "$student_name=$student_dir" --dataset test \
-    --validation "$lists/validation/validation.json" --out_dir "$report_dir" \
-    --command "bash run_distill.sh$GIVEN_OPTIONS" "${note_flags[@]}"
-  echo "report: $PWD/$report_dir/report.html"
+  write_report
+fi
+
+# Stage 6: thresholds of the student for the first budget, ONNX files in float32 and int8, error rates
+# of int8, and the report with them.
+if begin_stage 6 "export"; then
+  if ! python -c "import onnx, onnxruntime" 2>/dev/null; then
+    echo "   left out: onnx or onnxruntime is not installed (pip install -e .[export])"
+  else
+    dev_scores=$student_dir/dev_$(basename "$student_checkpoint" .pt)
+    if [ -f "$dev_scores/score.json" ]; then
+      python -m wekws.bin.tune_threshold --dev_result_dir "$dev_scores" \
+        --checkpoint "$student_checkpoint" --budget "${budgets%%,*}" \
+        --threshold_rule "$threshold_rule" --category_hours "$category_hours"
+    fi
+    python -m wekws.bin.export_onnx --checkpoint "$student_checkpoint" --precision fp32 int8 \
+      --data_list "$lists/dev/data.list"
+    evaluate "${student_checkpoint%.pt}.int8.onnx"
+    write_report
+  fi
 fi
 current_stage=

@@ -102,7 +102,10 @@ def test_training_stages_write_these_files(finished):
     results = {f"dev_{tag}/{name}" for tag in ("final", "avg_2") for name in DEV_SCORES}
     results |= {f"test_{tag}/{name}" for tag in ("final", "avg_2") for name in RESULTS}
     assert below(finished.files, f"{EXP}/teacher") == trained | results
-    assert below(finished.files, f"{EXP}/student") == trained | results | {"speed.json"}
+    student = {f"dev_avg_2.int8/{name}" for name in DEV_SCORES}
+    student |= {f"test_avg_2.int8/{name}" for name in RESULTS}
+    student |= {"speed.json", "avg_2.thresholds.json", "avg_2.onnx", "avg_2.int8.onnx"}
+    assert below(finished.files, f"{EXP}/student") == trained | results | student
     plots = {f"{name}.png" for name in ("det", "confidence", "curves", "durations")}
     assert below(finished.files, f"{EXP}/report") == plots | {"report.md", "report.html"}
     assert {name.split("/")[2] for name in finished.files if name.startswith("exp/")} == {
@@ -151,7 +154,8 @@ def test_report_compares_both_models_and_says_what_next(finished):
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "teacher" in report and "student" in report and "BA A" in report
     assert finished.said.endswith(f"report: {folder / 'report.html'}\n")
-    assert stages(finished.said) == [-2, -1, 0, 1, 2, 3, 4, 5]
+    assert stages(finished.said) == [-2, -1, 0, 1, 2, 3, 4, 5, 6]
+    assert "average of 2, ONNX int8" in report and "avg_2.int8.onnx" in report
 
 
 def test_finished_data_stages_are_skipped(finished):
@@ -182,7 +186,7 @@ def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     options = ("--preset", "quick", "--stage", 3, "--init_from_teacher", "false")
     options += ("--student_overlay", "conf/overlays/hidden.yaml")
     options += ("--more_teachers", f"{EXP}/teacher/final.pt")
-    said = recipe.run("run_distill.sh", *finished.options, *options)
+    said = recipe.run("run_distill.sh", *finished.options, *options, "--stop_stage", 5)
     folder = recipe.folder / EXP / "student_quick"
     config = read_yaml(folder / "config.yaml")
     assert config["training_config"]["max_epoch"] == 3
@@ -240,7 +244,9 @@ def test_dry_run_prints_the_plan_alone(finished):
 def test_all_models_have_a_feature_teacher(finished, feature_teacher):
     recipe = finished.recipe
     taught = ["--name", "taught", "--feature_teacher", feature_teacher, "--overlay", "none"]
-    said = recipe.run("run_distill.sh", *finished.options, "--student_epochs", 2, *taught)
+    said = recipe.run(
+        "run_distill.sh", *finished.options, "--student_epochs", 2, *taught, "--stop_stage", 5
+    )
     assert f"features  towards {feature_teacher}" in said
     for name in ("base", "teacher", "student"):
         folder = recipe.folder / "exp/taught" / name

@@ -54,6 +54,7 @@ def format_table(cost: ModelCost, title: str) -> str:
         ("MACs per second of audio", f"{cost['macs_per_second']:,}"),
         ("receptive field", f"{cost['receptive_field_ms']:g} ms"),
         ("look-ahead", f"{cost['lookahead_ms']:g} ms"),
+        ("state per stream", f"{cost['state_bytes']:,} bytes"),
     ]
     rows += [(f"size in {kind}", f"{size:,} bytes") for kind, size in cost["size_bytes"].items()]
     width = max(len(value) for _, value in rows)

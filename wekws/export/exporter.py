@@ -12,10 +12,10 @@ from onnx import helper
 
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.errors import ConfigError, DataError
+from wekws.export.export_audio import read_recordings, standard_signal
 from wekws.export.graph import smallest_form
 from wekws.export.layouts import ExportLayout, StreamLayout, WekwsLayout, torch_log_probs
 from wekws.export.precision import to_fp16, to_int8
-from wekws.export.recordings import read_recordings, test_signal
 from wekws.files import atomic_path, file_sha256
 from wekws.front_end import FrontEnd
 from wekws.model.cost import num_parameters
@@ -126,7 +126,7 @@ def export_checkpoint(
     )
     front_end, network = spotter.front_end, spotter.network
     assert isinstance(network, TorchNetwork)
-    recordings = [test_signal(front_end)]
+    recordings = [standard_signal(front_end)]
     if data_list is not None:
         words = [keyword.text for keyword in spotter.keywords]
         recordings = read_recordings(data_list, words, front_end, num_utterances)

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from wekws.errors import ConfigError
 from wekws.model.cmvn import CMVN_KEYS
+from wekws.model.cost import state_size
 from wekws.model.fold import fold_head, why_larger
 from wekws.model.fsmn import (
     BLOCKS,
@@ -150,11 +151,6 @@ def kept_frames(config: FSMNConfig) -> int:
             "left_order 1 and right_order 0: no memory, so there is nothing to stream"
         )
     return kept
-
-
-def state_size(config: FSMNConfig) -> int:
-    """Return S: the frames kept by every memory, and the validity of the last frames."""
-    return config.num_layers * (kept_frames(config) * config.proj_dim + config.right_reach)
 
 
 def delay_frames(config: FSMNConfig) -> int:

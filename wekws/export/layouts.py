@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from wekws.dataset.features import fbank
-from wekws.export.graph import delay_frames, kept_frames, state_size, stream_graph
+from wekws.export.export_audio import input_frames
+from wekws.export.graph import delay_frames, kept_frames, stream_graph
 from wekws.export.precision import Feed
-from wekws.export.recordings import input_frames
 from wekws.export.wekws_layout import cache_shape, wekws_graph
 from wekws.front_end import FrontEnd
+from wekws.model.cost import state_size
 from wekws.model.model import KwsModel
 from wekws.stream.metadata import Description
 from wekws.stream.onnx_network import OnnxNetwork, open_session

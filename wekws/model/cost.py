@@ -25,6 +25,8 @@ class ModelCost(TypedDict):
     lookahead_ms: float
     """Audio needed after the time stamp of a frame (the first sample of its middle window): the
     future taps of all blocks, the future context frames, and the window itself."""
+    state_bytes: int
+    """Bytes of state per stream, float32."""
     size_bytes: dict[str, int]
     """Bytes of parameters and CMVN: ``fp32`` 4 and ``fp16`` 2 per value; ``int8``: 1 per weight of
     matrices and memories plus a float32 scale per output channel of each tensor, while biases and
@@ -42,6 +44,7 @@ def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd) -> ModelCost:
         "macs_per_second": round(macs_per_frame(model) * 1000 / front_end.hop_ms),
         "receptive_field_ms": receptive_field_ms(model.config.backbone, front_end),
         "lookahead_ms": lookahead_ms(model.config.backbone, front_end),
+        "state_bytes": 4 * state_size(model.config.backbone),
         "size_bytes": size_bytes(model),
     }
 
@@ -80,6 +83,16 @@ def lookahead_ms(config: FSMNConfig, front_end: FrontEnd) -> float:
     ahead = config.num_layers * config.right_reach * front_end.hop_ms
     spliced = front_end.right_context * front_end.frame_shift_ms
     return ahead + spliced + front_end.frame_length_ms
+
+
+def state_size(config: FSMNConfig) -> int:
+    """Return the numbers that an exported network keeps of a stream.
+
+    Every memory keeps the frames that it reaches, and the network the validity of the frames that
+    it looks ahead.
+    """
+    kept = config.left_reach + config.right_reach
+    return config.num_layers * (kept * config.proj_dim + config.right_reach)
 
 
 def size_bytes(model: KwsModel) -> dict[str, int]:

@@ -169,7 +169,7 @@ def _size_blocks(models: Sequence[TrainedModel]) -> list[Block]:
         return []
     header = [
         "Model", "Parameters", "fp32", "fp16", "int8", "MACs per second of audio",
-        "Receptive field", "Look-ahead",
+        "Receptive field", "Look-ahead", "State",
     ]  # fmt: skip
     rows = []
     for model in costed:
@@ -183,9 +183,16 @@ def _size_blocks(models: Sequence[TrainedModel]) -> list[Block]:
                 f"{cost['macs_per_second'] / 1e6:.2f} M",
                 f"{cost['receptive_field_ms']:,.0f} ms",
                 f"{cost['lookahead_ms']:,.0f} ms",
+                f"{cost['state_bytes'] / 1000:,.1f} kB",
             ]
         )
-    return [Heading("Size and cost"), Table(header, rows)]
+    files = [
+        f"**{model.name}**: {name}, {size / 1000:,.0f} kB"
+        for model in models
+        for name, size in model.exported_bytes.items()
+    ]
+    blocks: list[Block] = [Heading("Size and cost"), Table(header, rows)]
+    return blocks + ([Paragraph("Exported files:"), Bullets(files)] if files else [])
 
 
 def _corpus_blocks(inputs: ReportInputs) -> list[Block]:

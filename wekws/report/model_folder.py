@@ -52,6 +52,8 @@ class TrainedModel:
     """Content of ``speed.json``, written by ``wekws.bin.measure_speed``."""
     problems: Sequence[HealthProblem]
     """Problems in training."""
+    exported_bytes: Mapping[str, int]
+    """Sizes of the exported files in its folder, by name."""
 
     @property
     def headline(self) -> Result:
@@ -129,6 +131,7 @@ def read_model(
         results=sorted(results, key=_rank),
         speed=read_json(speed_path) if speed_path.exists() else {},
         problems=problem_history(rows, ALL_RULES),
+        exported_bytes={p.name: p.stat().st_size for p in sorted(exp_dir.glob("*.onnx"))},
     )
 
 
@@ -144,12 +147,13 @@ def _front_end(config: dict[str, Any], config_path: Path) -> FrontEnd:
     return parse_section(DatasetConfig, section, f"{config_path}: dataset_conf").front_end
 
 
-def _rank(result: Result) -> tuple[bool, bool, int, str]:
-    """Return a sort key: the keyword decoder, averages and later checkpoints come first."""
+def _rank(result: Result) -> tuple[bool, bool, bool, int, str]:
+    """Return a sort key: keyword decoder, checkpoints, averages and later ones come first."""
     decoder = result.summary.get("decoder") or "keyword"
-    numbers = re.findall(r"\d+", checkpoint_name(result))
+    numbers = re.findall(r"\d+", checkpoint_name(result).partition(".")[0])
     last = int(numbers[-1]) if numbers else 10**9
-    return decoder != "keyword", not is_average(result), -last, str(result.result_dir)
+    others = decoder != "keyword", is_exported(result), not is_average(result)
+    return *others, -last, str(result.result_dir)
 
 
 def checkpoint_name(result: Result) -> str:
@@ -163,9 +167,14 @@ def is_average(result: Result) -> bool:
     return checkpoint_name(result).startswith("avg")
 
 
+def is_exported(result: Result) -> bool:
+    """Say whether an exported file was scored instead of a checkpoint."""
+    return str(result.summary.get("checkpoint") or "").endswith(".onnx")
+
+
 def checkpoint_label(result: Result) -> str:
-    """Return the checkpoint's name for readers: ``average of 30``, ``epoch 79``."""
-    stem = checkpoint_name(result)
+    """Return the checkpoint's name for readers: ``average of 30``, ``epoch 79, ONNX int8``."""
+    stem, _, precision = checkpoint_name(result).partition(".")
     label = stem
     if match := re.fullmatch(r"avg_?(\d+)", stem):
         label = f"average of {match[1]}"
@@ -173,5 +182,7 @@ def checkpoint_label(result: Result) -> str:
         label = f"epoch {stem}"
     elif stem == "final":
         label = "last epoch"
+    if is_exported(result):
+        label = f"{label}, ONNX {precision or 'fp32'}"
     decoder = result.summary.get("decoder") or "keyword"
     return label if decoder == "keyword" else f"{label}, {decoder.replace('_', ' ')}"

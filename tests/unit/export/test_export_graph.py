@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wekws.errors import ConfigError
-from wekws.export.graph import delay_frames, smallest_form, state_size, stream_graph
-from wekws.model.cost import num_parameters
+from wekws.export.graph import delay_frames, smallest_form, stream_graph
+from wekws.model.cost import num_parameters, state_size
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import CMVNConfig, KwsModel, ModelConfig
 

@@ -63,7 +63,7 @@ def _spread(items: list[Utterance], number: int) -> list[Utterance]:
     return [items[i * len(items) // number] for i in range(number)]
 
 
-def test_signal(front_end: FrontEnd) -> np.ndarray:
+def standard_signal(front_end: FrontEnd) -> np.ndarray:
     """Return 6 s of rising tones, noise and silence, (N,), the same ones each time."""
     rate = front_end.sample_rate_hz
     times = np.arange(6 * rate) / rate
