@@ -16,10 +16,13 @@ def main(argv: list[str] | None = None) -> int:
     """Export in each precision, print sizes and the comparison with the checkpoint."""
     # Here, because the packages of the extra `export` may be missing.
     from wekws.export.exporter import LAYOUTS, PRECISIONS, export_checkpoint, summary_line
+    from wekws.export.golden_vectors import golden_recording, write_golden
 
     args = _parser(PRECISIONS, LAYOUTS).parse_args(argv)
     if args.out is not None and len(args.precision) > 1:
         raise ConfigError("--out names one file; leave it out to export in several precisions")
+    if args.golden is not None and (len(args.precision) > 1 or args.layout != "stream"):
+        raise ConfigError("--golden is for one precision and layout stream")
     for precision in args.precision:
         exported = export_checkpoint(
             args.checkpoint,
@@ -35,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
             keywords_file=args.keywords_file,
         )
         print(summary_line(exported))
+        if args.golden is not None:
+            samples = golden_recording(exported.path, args.data_list)
+            print(write_golden(exported.path, args.golden, samples))
     return 0
 
 
@@ -51,7 +57,8 @@ def _parser(precisions: Sequence[str], layouts: Sequence[str]) -> argparse.Argum
     )  # fmt: skip
     add(
         "--layout", choices=layouts, default="stream",
-        help="stream: our own graph; wekws: the one that WeKWS's runtimes load [%(default)s]",
+        help="stream: our own graph (wekws/export/PORTING.md); wekws: that of WeKWS's runtimes "
+        "[%(default)s]",
     )  # fmt: skip
     add(
         "--data_list", type=Path,
@@ -65,6 +72,11 @@ def _parser(precisions: Sequence[str], layouts: Sequence[str]) -> argparse.Argum
     add(
         "--refractory_s", type=float, default=1.0,
         help="shortest time between two detections of one keyword, in seconds [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--golden", type=Path,
+        help="folder for golden vectors: a recording of --data_list (or a synthesised signal) with "
+        "every intermediate result",
     )  # fmt: skip
     add("--config", type=Path, help="configuration [config.yaml beside the checkpoint]")
     add("--dict", type=Path, help="dictionary of tokens [dict.txt beside the checkpoint]")

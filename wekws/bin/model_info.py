@@ -1,6 +1,7 @@
 """Print the cost of a configured model: parameters, MACs, receptive field, look-ahead, bytes.
 
 python -m wekws.bin.model_info --config conf/fsmn_ctc_teacher.yaml --num_tokens 20
+python -m wekws.bin.model_info --exported exp/X/avg_30.int8.onnx
 """
 
 import argparse
@@ -13,12 +14,15 @@ from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.model.checkpoint import read_model_config
 from wekws.model.cost import ModelCost, model_cost
+from wekws.stream.onnx_network import OnnxNetwork, load_exported
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML of the model")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--config", type=Path, help="YAML of the model")
+    model.add_argument("--exported", type=Path, help="ONNX file of wekws.bin.export_onnx")
     parser.add_argument(
         "--num_tokens", type=int, help="tokens of the vocabulary [output_dim of the configuration]"
     )
@@ -31,6 +35,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Read the configuration, compute the cost, print it."""
     args = parse_arguments(argv)
+    if args.exported is not None:
+        print_exported(args.exported, args.json)
+        return 0
     config = read_model_config(args.config)
     if args.num_tokens is not None:
         if args.num_tokens < 1:
@@ -44,6 +51,28 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print(format_table(cost, f"{args.config}, {config.output_dim} tokens"))
     return 0
+
+
+def print_exported(path: Path, as_json: bool) -> None:
+    """Print what an exported file contains and costs."""
+    network = OnnxNetwork(path)
+    texts = network.description.to_texts()
+    if as_json:
+        print(json.dumps(texts, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        ("precision", network.description.precision),
+        ("parameters", f"{network.description.num_parameters:,}"),
+        ("MACs per second of audio", f"{network.description.macs_per_second:,}"),
+        ("look-ahead", f"{network.look_ahead * network.front_end.hop_ms:g} ms of frames"),
+        ("state per stream", f"{4 * network.state_size:,} bytes"),
+        ("size of the file", f"{path.stat().st_size:,} bytes"),
+        ("tokens", f"{len(network.description.tokens)}"),
+    ]
+    for keyword in load_exported(path).keywords:
+        threshold = "none" if keyword.threshold is None else f"{keyword.threshold:.6g}"
+        rows.append((f"threshold of {keyword.text}", threshold))
+    print("\n".join([str(path), *(f"{name:<26}{value}" for name, value in rows)]))
 
 
 def format_table(cost: ModelCost, title: str) -> str:

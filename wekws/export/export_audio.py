@@ -22,7 +22,7 @@ MAX_RECORDING_S = 30.0
 def read_recordings(
     data_list: str | os.PathLike[str], keywords: Sequence[str], front_end: FrontEnd, number: int
 ) -> list[np.ndarray]:
-    """Return samples (N,) of utterances of a list, at most half of them with a keyword.
+    """Return samples (N,) of utterances of a list, half of them with a keyword if possible.
 
     They are taken at equal distances from the whole list; of long ones the first 30 s.
     number: utterances, at most.
@@ -53,7 +53,7 @@ def _choose(
     holds = [any(contains_keyword(text, word) for word in keywords) for text in texts]
     positives = [u for u, is_positive in zip(usable, holds, strict=True) if is_positive]
     negatives = [u for u, is_positive in zip(usable, holds, strict=True) if not is_positive]
-    num_positives = min(len(positives), max(number // 2, number - len(negatives)))
+    num_positives = min(len(positives), max(-(-number // 2), number - len(negatives)))
     return _spread(positives, num_positives) + _spread(negatives, number - num_positives)
 
 

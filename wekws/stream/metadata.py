@@ -8,6 +8,7 @@
     keywords             JSON: for each keyword the fields of `Keyword`
     refractory_s         JSON: shortest time between two detections of one keyword, in seconds
     num_parameters       JSON: trainable parameters of the exported network
+    macs_per_second      JSON: multiply-accumulates of the network per second of audio
     fingerprints         JSON: {checkpoint, checkpoint_sha256, vocabulary}
 
 A file can come from anywhere: everything read here is checked, and a problem ends in one message.
@@ -50,6 +51,8 @@ class Description:
     """Shortest time between two detections of one keyword, in seconds."""
     num_parameters: int
     """Trainable parameters of the exported network."""
+    macs_per_second: int
+    """Multiply-accumulates of the network per second of audio."""
     fingerprints: Mapping[str, str]
     """The checkpoint, its SHA-256, and the fingerprint of the vocabulary."""
 
@@ -61,6 +64,7 @@ class Description:
             "keywords": [dataclasses.asdict(keyword) for keyword in self.keywords],
             "refractory_s": self.refractory_s,
             "num_parameters": self.num_parameters,
+            "macs_per_second": self.macs_per_second,
             "fingerprints": dict(self.fingerprints),
         }
         texts = {"format": FORMAT, "precision": self.precision}
@@ -96,6 +100,7 @@ def read_description(texts: Mapping[str, str]) -> Description:
         keywords=keywords,
         refractory_s=_number(_value(texts, "refractory_s"), "refractory_s", 0, MAX_SECONDS),
         num_parameters=_json(texts, "num_parameters", int),
+        macs_per_second=_json(texts, "macs_per_second", int),
         fingerprints=fingerprints,
     )
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from wekws.bin import export_onnx
+from wekws.bin import export_onnx, model_info
 from wekws.dataset.audio import read_audio
 from wekws.dataset.manifest import read_data_list
 from wekws.errors import ConfigError, DataError
@@ -84,6 +84,18 @@ def test_the_file_says_what_it_is(checkpoint, exported):
     assert keyword["tokens"] == list("嗨小问") and keyword["threshold"] == 0.001
     assert json.loads(texts["front_end"])["frame_skip"] == 3
     assert json.loads(texts["fingerprints"])["checkpoint"] == str(checkpoint)
+
+
+def test_model_info_says_what_an_exported_file_costs(exported, capsys):
+    path = exported["int8"].path
+    assert model_info.main(["--exported", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        f"{path.stat().st_size:,} bytes" in printed and "state per stream          392" in printed
+    )
+    assert "threshold of 嗨小问          0.001" in printed
+    assert model_info.main(["--exported", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "int8"
 
 
 def test_it_runs_without_torch_yaml_and_onnx(exported, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from wekws.files import read_json
 from wekws.model.checkpoint import read_model_config, save_weights
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel
@@ -60,3 +61,33 @@ def test_transplant_benchmark_runs(tone_corpus, tmp_path):
     ]  # fmt: skip
     # By definition: the random start closes 0 % and the teacher 100 % of the gap.
     assert rows[2][2] == "0.0 %" and rows[-1][2] == "100.0 %"
+
+
+def test_detector_cost_measures_a_checkpoint(tone_corpus, tmp_path):
+    for name, source in (
+        ("config.yaml", tone_corpus.config_path),
+        ("dict.txt", tone_corpus.dict_path),
+        ("keywords.txt", tone_corpus.keywords_path),
+    ):
+        (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    config = read_model_config(tmp_path / "config.yaml")
+    save_weights(KwsModel(config).state_dict(), tmp_path / "final.pt")
+    command = [
+        *(sys.executable, "benchmarks/detector_cost.py", "--models", f"tones={tmp_path}/final.pt"),
+        *(
+            "--duration_s",
+            "1",
+            "--repeats",
+            "1",
+            "--no_peers",
+            "--out",
+            str(tmp_path / "cost.json"),
+        ),
+    ]
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (row,) = read_json(tmp_path / "cost.json")["systems"]
+    # 2 blocks keep 3 + 1 frames of 12 channels, and the validity of 2 frames.
+    assert row["name"] == "tones" and row["state_bytes"] == 4 * (2 * 4 * 12 + 2)
+    assert 0 < row["chunk_ms"]["p50"] <= row["chunk_ms"]["p99"] and row["real_time_factor"] > 0
+    assert f"| tones | {row['params']:,} |" in result.stdout

@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 NOTES = ("README", "ABLATION", "TRANSPLANT")
-DOCUMENTS = ["README.md", *(f"examples/hi_xiaowen/{name}.md" for name in NOTES)]
+DOCUMENTS = [
+    "README.md",
+    "wekws/export/PORTING.md",
+    *(f"examples/hi_xiaowen/{name}.md" for name in NOTES),
+]
 COMMAND = re.compile(r"(?:python (?:-m )?|bash )([\w./]+)(.*)")
 
 
