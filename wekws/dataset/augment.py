@@ -68,6 +68,9 @@ class AugmentConfig:
     """Seed of the cached copies; separate from the seed of a run, so that runs share one cache."""
     speeds: tuple[float, ...] = (1.0,)
     """Factors of speed (and pitch), one drawn per utterance; 0.5 to 2."""
+    tempos: tuple[float, ...] = (1.0,)
+    """Factors of speaking rate at the same pitch, one drawn per utterance, 0.5 to 2: the filterbank
+    takes its frames further apart (fast speech) or closer together."""
     gain_db: tuple[float, float] = (0.0, 0.0)
     """Range of a random gain in dB."""
     noise_prob: float = 0.0
@@ -117,6 +120,8 @@ class AugmentConfig:
             raise ConfigError(f"copies: found {self.copies}; expected >= 0")
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise ConfigError(f"speeds: found {self.speeds}; expected factors from 0.5 to 2")
+        if not self.tempos or not all(0.5 <= tempo <= 2 for tempo in self.tempos):
+            raise ConfigError(f"tempos: found {self.tempos}; expected factors from 0.5 to 2")
         for name in (
             "noise_prob", "reverb_prob", "level_prob", "microphone_prob", "telephone_prob",
             "opus_prob",
@@ -148,9 +153,10 @@ class AugmentConfig:
 
     @property
     def is_active(self) -> bool:
-        """Whether these settings can change any waveform."""
+        """Whether these settings can change any features."""
         return (
             self.speeds != (1.0,)
+            or self.tempos != (1.0,)
             or self.gain_db != (0.0, 0.0)
             or self.noise_prob > 0
             or self.reverb_prob > 0

@@ -30,6 +30,7 @@ _VERSION = 1
 # Settings of AugmentConfig that were added since. At their defaults they are no part of a view's
 # identity, so that the caches of before stay valid.
 _LATER_SETTINGS = (
+    "tempos",
     "room_kinds",
     "room_distance_m",
     "rir_dir",
@@ -82,12 +83,25 @@ class FeatureView:
         return settings
 
     def speed(self, key: str, copy: int) -> float:
-        """Return how many times as fast as the recording a copy of an utterance is."""
+        """Return how many times as fast as the recording a copy is, by its speed and tempo."""
         if self.augment is None or len(self.augment.speeds) == 1:
             factor = self.augment.speeds[0] if self.augment is not None else 1.0
         else:
             factor = draw_speed(self.augment, copy_rng(self.seed, copy, key))
-        return float(speed_ratio(factor))
+        return float(speed_ratio(factor)) * self.tempo(key, copy)
+
+    def tempo(self, key: str, copy: int) -> float:
+        """Return the factor between the shifts of the frames of a copy and those of the front end.
+
+        It has random numbers of its own, so that the waveform does not depend on it. Kaldi's shift
+        is a whole number of samples.
+        """
+        if self.augment is None or self.augment.tempos == (1.0,):
+            return 1.0
+        rng = copy_rng(self.seed, copy, f"{key}\0tempo")
+        factor = self.augment.tempos[rng.integers(len(self.augment.tempos))]
+        shift_samples = self.front_end.sample_rate_hz * self.front_end.frame_shift_ms / 1000
+        return round(factor * shift_samples) / shift_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +162,10 @@ class Extractor:
                 },
                 room_pool=self._room if view.augment.rir_dir in self._recordings else None,
             )
-        feats = fbank(samples, view.front_end, dither=view.dither, rng=rng)
+        # Kaldi rounds the shift down to whole samples: rounding errors must not take it below.
+        shift_ms = view.front_end.frame_shift_ms * view.tempo(self.keys[index], copy) * (1 + 1e-9)
+        front_end = dataclasses.replace(view.front_end, frame_shift_ms=shift_ms)
+        feats = fbank(samples, front_end, dither=view.dither, rng=rng)
         if not torch.isfinite(feats).all():
             raise DataError(
                 f"{self.wavs[index]}: features are not finite: the largest sample is"

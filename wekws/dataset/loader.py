@@ -282,8 +282,8 @@ def _frame_ranges(
     hop_ms, window_ms = config.fbank_conf.frame_shift, config.fbank_conf.frame_length
     fewest_ms = ((shortest - 1) * hop_ms + window_ms) / max(augmentation.speeds) - window_ms
     most_ms = (longest * hop_ms + window_ms) / min(augmentation.speeds) - window_ms
-    fewest = np.floor(fewest_ms / hop_ms).astype(int) + 1
-    most = np.floor(most_ms / hop_ms).astype(int) + 1
+    fewest = np.floor(fewest_ms / (hop_ms * max(augmentation.tempos))).astype(int) + 1
+    most = np.floor(most_ms / (hop_ms * min(augmentation.tempos))).astype(int) + 1
     return np.where(shortest > 0, fewest.clip(min=0), 0), most
 
 

@@ -285,6 +285,8 @@ def test_probabilities_hold():
         {"opus_prob": 2.0},
         {"microphone_prob": 2.0},
         {"microphone_db": -1.0},
+        {"tempos": (3.0,)},
+        {"tempos": ()},
         {"opus_kbps": (4.0, 16.0)},
     ],
 )

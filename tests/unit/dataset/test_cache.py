@@ -205,6 +205,9 @@ def test_caches_of_earlier_versions_stay_valid():
     [
         {"room_kinds": ("shoebox",)},
         {"room_distance_m": (1.0, 2.0)},
+        {"tempos": (1.0, 1.2)},
+        {"microphone_prob": 0.5},
+        {"microphone_db": 6.0},
         {"level_prob": 0.5},
         {"level_dbfs": (-30.0, -20.0)},
         {"telephone_prob": 0.5},

@@ -157,9 +157,12 @@ def test_the_click_is_in_the_windows_that_hold_its_frame(
 
 
 @pytest.mark.parametrize("copies", [0, 4])
-def test_speeds_are_those_of_the_features(data_list, label_set, feature_teacher, tmp_path, copies):
+@pytest.mark.parametrize("kind", ["speeds", "tempos"])
+def test_speeds_are_those_of_the_features(
+    data_list, label_set, feature_teacher, tmp_path, kind, copies
+):
     augment = AugmentConfig(
-        copies=copies, speeds=(0.8, 1.0, 1.25), noise_prob=0.5, reverb_prob=0.5, seed=3
+        copies=copies, noise_prob=0.5, reverb_prob=0.5, seed=3, **{kind: (0.8, 1.0, 1.25)}
     )
     config = dataclasses.replace(PLAIN, augment_conf=augment)
     dataset = training_set(data_list, label_set, feature_teacher, tmp_path, config, seed=5)
@@ -219,3 +222,18 @@ def test_speed_of_a_view_is_the_one_that_extraction_draws(data_list):
     lengths = {0.5: 398, 1.0: 198, 2.0: 98}
     for copy in range(8):
         assert len(extractor.extract(0, copy)) == lengths[view.speed("click", copy)]
+
+
+def test_a_tempo_changes_the_number_of_frames_and_not_the_pitch(data_list):
+    """Frames of a steady tone are the same however far apart they are taken."""
+    tone = np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)
+    utterances = read_data_list(data_list)
+    soundfile.write(utterances[0].wav, 0.5 * tone, 16000)
+    feats = {}
+    for tempo in (0.5, 1.0, 1.25):
+        augment = AugmentConfig(tempos=(tempo,), gain_db=(-6.0, -6.0))
+        view = dataclasses.replace(PLAIN.view(False), augment=augment)
+        assert view.speed("click", 0) == tempo
+        feats[tempo] = Extractor(utterances, view).extract(0, 0)
+    assert [len(values) for values in feats.values()] == [396, 198, 159]
+    assert torch.allclose(feats[1.25][:, 5:20], feats[1.0][:159, 5:20], atol=0.5)
