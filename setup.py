@@ -20,6 +20,7 @@ setup(
         "torch==2.11.0",
         "torchaudio==2.11.0",
         "numpy>=1.26",
+        "scipy>=1.13",
         "pyyaml>=6.0",
         "matplotlib>=3.8",
         "soundfile>=0.13",

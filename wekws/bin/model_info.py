@@ -7,13 +7,12 @@ python -m wekws.bin.model_info --exported exp/X/avg_30.int8.onnx
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.errors import ConfigError
 from wekws.log import run
-from wekws.model.checkpoint import read_model_config
-from wekws.model.cost import ModelCost, model_cost
 from wekws.stream.onnx_network import OnnxNetwork, load_exported
 
 
@@ -38,6 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.exported is not None:
         print_exported(args.exported, args.json)
         return 0
+    # Imported here: they bring torch, which --help does without.
+    from wekws.dataset.dataset_conf import load_dataset_config
+    from wekws.model.checkpoint import read_model_config
+    from wekws.model.cost import model_cost
+
     config = read_model_config(args.config)
     if args.num_tokens is not None:
         if args.num_tokens < 1:
@@ -75,7 +79,7 @@ def print_exported(path: Path, as_json: bool) -> None:
     print("\n".join([str(path), *(f"{name:<26}{value}" for name, value in rows)]))
 
 
-def format_table(cost: ModelCost, title: str) -> str:
+def format_table(cost: Mapping[str, Any], title: str) -> str:
     """Return the cost as a table with a title line."""
     rows = [("parameters", f"{cost['params']:,}")]
     rows += [(f"  {part}", f"{count:,}") for part, count in cost["params_by_part"].items()]

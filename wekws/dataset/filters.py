@@ -33,28 +33,37 @@ def filter_reasons(
     use_filters: False applies only what any use needs: at least one frame.
     is_training: filter_conf.max_label_length applies too.
     """
-    conf = config.filter_conf
+    conf, front_end = config.filter_conf, config.front_end
     max_labels = conf.max_label_length if is_training else 0
-    reasons: list[str | None] = []
-    for ids, low, high in zip(labels, shortest.tolist(), longest.tolist(), strict=True):
-        num, repeats = len(ids), sum(a == b for a, b in itertools.pairwise(ids))
-        num_model_frames = config.front_end.num_model_frames(low)
-        always = (
-            (low == 0, "unreadable or too short for one frame"),
-            (0 < max_labels < num, f"more than {max_labels} labels to train on"),
-        )
-        filters = (
-            (high > conf.max_length, f"more than {conf.max_length} frames"),
-            (low < conf.min_length, f"fewer than {conf.min_length} frames"),
+    num = np.fromiter(map(len, labels), np.int64, len(labels))
+    rules = [
+        (shortest == 0, "unreadable or too short for one frame"),
+        ((0 < max_labels) & (max_labels < num), f"more than {max_labels} labels to train on"),
+    ]
+    if use_filters:
+        needed = num + _num_repeats(labels, num)
+        rules += [
+            (longest > conf.max_length, f"more than {conf.max_length} frames"),
+            (shortest < conf.min_length, f"fewer than {conf.min_length} frames"),
             (num > conf.token_max_length, "more labels than token_max_length"),
             (num < conf.token_min_length, "fewer labels than token_min_length"),
-            (num > conf.max_output_input_ratio * low, "too many labels per frame"),
-            (num < conf.min_output_input_ratio * high, "too few labels per frame"),
-            (num_model_frames < num + repeats, "no CTC path"),
-        )
-        rules = (*always, *filters) if use_filters else always
-        reasons.append(next((reason for applies, reason in rules if applies), None))
+            (num > conf.max_output_input_ratio * shortest, "too many labels per frame"),
+            (num < conf.min_output_input_ratio * longest, "too few labels per frame"),
+            (-(-shortest // front_end.frame_skip) < needed, "no CTC path"),
+        ]
+    reasons: list[str | None] = [None] * len(labels)
+    for applies, reason in reversed(rules):  # of several the first one counts
+        for i in np.flatnonzero(applies).tolist():
+            reasons[i] = reason
     return reasons
+
+
+def _num_repeats(labels: Sequence[Sequence[int]], num: np.ndarray) -> np.ndarray:
+    """Return how many labels of each utterance equal the one before, (N,)."""
+    flat = np.fromiter(itertools.chain.from_iterable(labels), np.int64, int(num.sum()))
+    owner = np.repeat(np.arange(len(num)), num)
+    is_repeat = (flat[1:] == flat[:-1]) & (owner[1:] == owner[:-1])
+    return np.bincount(owner[1:][is_repeat], minlength=len(num))
 
 
 def keep_share(

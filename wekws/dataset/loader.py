@@ -54,6 +54,8 @@ class SpeechDataset:
         pool: ExtractionPool | None = None,
         views: Sequence[FeatureView] = (),
         embeddings: EmbeddingSet | None = None,
+        durations_s: npt.NDArray[np.float64] | None = None,
+        num_listed: int = 0,
     ) -> None:
         """Build the data set from its parts.
 
@@ -67,7 +69,10 @@ class SpeechDataset:
         pool: extracts the features in every epoch; None: they come from the caches.
         views: those of the caches, or the one that ``pool`` augments; only for ``embeddings``.
         embeddings: outputs of a feature teacher, with one row per row of the caches; None: none.
+        durations_s: (N,) length of each utterance in the list; None: unknown.
+        num_listed: utterances of the list, usable or not.
         """
+        self.durations_s, self.num_listed = durations_s, num_listed
         self.config, self.label_set = config, label_set
         self.keys, self.labels = list(keys), list(labels)
         self.holds_keyword = holds_keyword
@@ -217,8 +222,7 @@ def open_dataset(
         num_workers=num_workers,
         max_bad_fraction=config.max_bad_fraction,
     )
-    labels = [label_set.encode_utterance(utterance) for utterance in utterances]
-    holds_keyword = _holds_keyword(utterances, label_set)
+    labels, holds_keyword = _read_texts(utterances, label_set)
     shortest, longest = _frame_ranges(caches, config, is_training)
     reasons = filter_reasons(
         config=config,
@@ -265,6 +269,8 @@ def open_dataset(
         pool=pool,
         views=views,
         embeddings=embeddings,
+        durations_s=np.array([utterances[i].duration for i in kept]),
+        num_listed=len(utterances),
     )
 
 
@@ -385,11 +391,25 @@ def _prefetch(make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
             yield pending.result()
 
 
-def _holds_keyword(utterances: Sequence[Utterance], label_set: LabelSet) -> npt.NDArray[np.bool_]:
-    """Return whether each transcript contains each keyword, (N, K)."""
+def _read_texts(
+    utterances: Sequence[Utterance], label_set: LabelSet
+) -> tuple[list[list[int]], npt.NDArray[np.bool_]]:
+    """Return the label ids of each utterance, and whether it contains each keyword, (N, K).
+
+    Utterances with the same text share one list of label ids.
+    """
     pairs = list(zip(label_set.keywords, label_set.keyword_ids, strict=True))
-    held = [[_has_keyword(utterance, *pair) for pair in pairs] for utterance in utterances]
-    return np.array(held, bool).reshape(len(utterances), len(pairs))
+    known: dict[object, tuple[list[int], list[bool]]] = {}
+    rows = []
+    for utterance in utterances:
+        text = (utterance.txt, utterance.tok)
+        row = known.get(text)
+        if row is None:
+            held = [_has_keyword(utterance, *pair) for pair in pairs]
+            row = known[text] = (label_set.encode_utterance(utterance), held)
+        rows.append(row)
+    holds_keyword = np.array([held for _, held in rows], bool)
+    return [labels for labels, _ in rows], holds_keyword.reshape(len(rows), len(pairs))
 
 
 def _has_keyword(utterance: Utterance, keyword: str, keyword_ids: Sequence[int]) -> bool:

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # Problems of one kind that are shown in the log and in validation.md.
 _MAX_SHOWN = 10
+# Problems of one kind that are kept; more are counted.
+_MAX_KEPT = 1000
 
 Severity = Literal["error", "warning"]
 
@@ -150,13 +152,19 @@ class ValidationReport:
     splits: dict[str, SplitReport] = field(default_factory=dict)
     """Counts by split name."""
     problems: list[CorpusProblem] = field(default_factory=list)
-    """All problems in the order in which they were found."""
+    """Problems in the order in which they were found: all of them, but of a kind with very many
+    only the first ones."""
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    """Number of problems of each kind."""
     kinds: dict[str, ProblemKind] = field(default_factory=lambda: dict(_KINDS))
     """The kinds of problems by name."""
 
     def add(self, kind: str, where: str, found: str) -> None:
         """Add a problem of a known kind."""
         known = self.kinds[kind]
+        self.counts[kind] += 1
+        if self.counts[kind] > _MAX_KEPT:
+            return
         problem = CorpusProblem(
             severity=known.severity,
             kind=kind,
@@ -173,7 +181,7 @@ class ValidationReport:
 
     def count(self, severity: Severity) -> int:
         """Return the number of problems of one severity."""
-        return sum(problem.severity == severity for problem in self.problems)
+        return sum(n for kind, n in self.counts.items() if self.kinds[kind].severity == severity)
 
     def by_kind(self) -> dict[str, list[CorpusProblem]]:
         """Return the problems grouped by kind, errors first."""
@@ -188,14 +196,15 @@ class ValidationReport:
             logger.info("%s", line)
         for kind, problems in self.by_kind().items():
             level = logging.ERROR if problems[0].severity == "error" else logging.WARNING
-            for line in _shown(problems):
+            for line in self._shown(kind, problems):
                 logger.log(level, "%s: %s", kind, line)
 
     def write(self, out_dir: str | os.PathLike[str]) -> None:
-        """Write validation.json (everything) and validation.md (a summary to read)."""
+        """Write validation.json and validation.md (a summary to read)."""
         content = {
             "num_errors": self.count("error"),
             "num_warnings": self.count("warning"),
+            "counts": dict(self.counts),
             "splits": {name: dataclasses.asdict(split) for name, split in self.splits.items()},
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
         }
@@ -209,9 +218,17 @@ class ValidationReport:
         lines = ["# Data", "", self.counts_table(), "", f"{self.summary()}.", ""]
         lines += [f"- {line}" for line in self._conversions()]
         for kind, problems in self.by_kind().items():
-            lines += ["", f"## {problems[0].severity}: {kind} ({len(problems)})", ""]
-            lines += [f"- {line}" for line in _shown(problems)]
+            lines += ["", f"## {problems[0].severity}: {kind} ({self.counts[kind]})", ""]
+            lines += [f"- {line}" for line in self._shown(kind, problems)]
         return "\n".join(lines)
+
+    def _shown(self, kind: str, problems: Sequence[CorpusProblem]) -> list[str]:
+        lines = [str(problem) for problem in problems[:_MAX_SHOWN]]
+        if self.counts[kind] > len(lines):
+            kept = "all" if self.counts[kind] == len(problems) else f"the first {len(problems)}"
+            more = self.counts[kind] - len(lines)
+            lines.append(f"... and {more} more, {kept} in validation.json")
+        return lines
 
     def _conversions(self) -> list[str]:
         return [
@@ -234,10 +251,3 @@ class ValidationReport:
     def summary(self) -> str:
         """Return the number of errors and of warnings."""
         return f"{self.count('error')} errors, {self.count('warning')} warnings"
-
-
-def _shown(problems: Sequence[CorpusProblem]) -> list[str]:
-    lines = [str(problem) for problem in problems[:_MAX_SHOWN]]
-    if len(problems) > _MAX_SHOWN:
-        lines.append(f"... and {len(problems) - _MAX_SHOWN} more, all in validation.json")
-    return lines

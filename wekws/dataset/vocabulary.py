@@ -41,6 +41,8 @@ _WORD = rf"{_LETTER}+(?:'{_LETTER}+)*"
 _UNIT = re.compile(f"{_MARKUP}|{_CJK}|{_WORD}")
 _RUN = re.compile(f"{_MARKUP}|{_CJK}+|{_WORD}")
 _IS_CJK = re.compile(_CJK)
+# Text in which every character but the space is a token as it stands.
+_PLAIN = re.compile("[A-Za-z\u4e00-\u9fff ]*")
 
 
 def normalise(text: str) -> str:
@@ -69,6 +71,8 @@ class Tokenizer:
         entry is taken at each place, and every other character is a token. All other words are
         spelt: letters, digits, inner apostrophes. ``<filler>`` is one token.
         """
+        if not self._lexicon and _PLAIN.fullmatch(text):
+            return list(text.upper().replace(" ", ""))
         return [token for word in normalise(text).split() for token in self._word(word)]
 
     def _word(self, word: str) -> Iterable[str]:
@@ -205,10 +209,12 @@ class Vocabulary:
 
     def _encode(self, tokens: Iterable[str]) -> list[int]:
         labels: list[int] = []
+        id_of, last = self.ids.get, BLANK
         for token in tokens:
-            label = self.ids.get(token, FILLER)
-            if label != FILLER or labels[-1:] != [FILLER]:
+            label = id_of(token, FILLER)
+            if label != FILLER or last != FILLER:
                 labels.append(label)
+            last = label
         return labels
 
 
@@ -273,7 +279,12 @@ def contains_keyword(text: str, keyword: str) -> bool:
 
     In alphabetic text only whole words match; in CJK text a match can begin at any character.
     """
-    units, wanted = _units(text), _units(keyword)
+    wanted = _units(keyword)
+    if wanted[0] not in (upper := text.upper().replace("\u2019", "'")) and (
+        unicodedata.is_normalized("NFKC", upper)
+    ):
+        return False
+    units = _units(text)
     last_start = len(units) - len(wanted)
     return any(units[i : i + len(wanted)] == wanted for i in range(last_start + 1))
 

@@ -76,7 +76,7 @@ def write_stats(path: str | os.PathLike[str], points: DetPoints) -> None:
     columns = (points.thresholds, points.fa_per_hour, points.frr)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        stream.writelines(f"{t:.7g} {rate:.6f} {frr:.6f}\n" for t, rate, frr in rows)
+        stream.writelines(map("%.7g %.6f %.6f\n".__mod__, rows))
 
 
 @dataclass(frozen=True)

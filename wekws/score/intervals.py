@@ -1,7 +1,7 @@
 """95 % intervals of error rates: Wilson's for shares, exact Poisson for counts per time."""
 
 import numpy as np
-import torch
+from scipy.special import gammaincinv
 
 Z_95 = 1.959963984540054  # standard normal quantile of 0.975
 TAIL = 0.025
@@ -42,8 +42,11 @@ def poisson_exact(
         raise ValueError("poisson_exact: expected count >= 0 and hours > 0")
     unique, position = np.unique(counts, return_inverse=True)
     low, high = (
-        bound.numpy()[position].reshape(counts.shape) / hours
-        for bound in _garwood(torch.from_numpy(unique))
+        bound[position].reshape(counts.shape) / hours
+        for bound in (
+            np.where(unique == 0, 0.0, gammaincinv(np.maximum(unique, 1.0), TAIL)),
+            gammaincinv(unique + 1.0, 1.0 - TAIL),
+        )
     )
     return (float(low), float(high)) if low.ndim == 0 else (low, high)
 
@@ -83,23 +86,5 @@ def weighted_poisson_upper(
         raise ValueError("weighted_poisson_upper: expected a weight > 0 and 0 < confidence < 1")
     mean = np.asarray(rate, dtype=float) + largest_weight
     scale = (np.asarray(variance, dtype=float) + largest_weight**2) / mean
-    shape = torch.from_numpy(np.atleast_1d(mean / scale))
-    high = _gamma_quantile(shape, confidence).numpy().reshape(scale.shape) * scale
+    high = np.asarray(gammaincinv(mean / scale, confidence) * scale)
     return float(high) if high.ndim == 0 else high
-
-
-def _garwood(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the expected counts at both ends of the interval, (N,) float64 each."""
-    low = _gamma_quantile(counts.clamp(min=1.0), TAIL)
-    return torch.where(counts == 0, 0.0, low), _gamma_quantile(counts + 1.0, 1.0 - TAIL)
-
-
-def _gamma_quantile(shape: torch.Tensor, share: float) -> torch.Tensor:
-    """Return x with P(shape, x) = share, by bisection of the incomplete gamma function."""
-    low = torch.zeros_like(shape)
-    high = shape + 10.0 * shape.sqrt() + 10.0
-    for _ in range(60):  # halvings: to the last bits of a double
-        middle = (low + high) / 2
-        is_below = torch.special.gammainc(shape, middle) < share
-        low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
-    return (low + high) / 2

@@ -16,7 +16,6 @@ from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_datas
 from wekws.dataset.features import ContextExpansionConfig, FbankConfig, expand_context
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import SpeechDataset, open_dataset
-from wekws.dataset.manifest import read_data_list
 from wekws.dataset.order import longest_first
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
 from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
@@ -163,7 +162,6 @@ def score_list(
         num_workers=num_workers,
         use_filters=False,
     )
-    durations = {u.key: u.duration for u in read_data_list(data_list)}
 
     began = time.monotonic()
     by_key = {
@@ -178,7 +176,8 @@ def score_list(
         )
     }
     seconds = time.monotonic() - began
-    hours = sum(durations[key] for key in dataset.keys) / 3600
+    assert dataset.durations_s is not None, "data sets of a list know its durations"
+    hours = float(sum(dataset.durations_s.tolist()) / 3600)
     write_scores(result_dir, (by_key[key] for key in dataset.keys), system.hop_s)
     info = {
         "checkpoint": str(checkpoint),
@@ -188,7 +187,7 @@ def score_list(
         "data_list": str(data_list),
         "keywords": list(system.label_set.keywords),
         "utterances": len(by_key),
-        "not_scored": len(durations) - len(by_key),
+        "not_scored": dataset.num_listed - len(by_key),
         "hours": hours,
         "refractory_s": refractory_s,
         "max_duration_s": 0.0 if durations_s is None else max_duration_s,

@@ -98,11 +98,14 @@ def split_by_keyword(
             f"scored utterance {unknown[0]} (and {len(unknown) - 1} more) is not in the data list; "
             "give the list that was scored"
         )
-    texts = [transcript(by_key[key]) for key in table.keys]
-    hours = np.array([by_key[key].duration for key in table.keys]) / 3600
-    holds = np.array([[contains_keyword(text, word) for word in keywords] for text in texts])
+    scored = [by_key[key] for key in table.keys]
+    texts = [transcript(utterance) for utterance in scored]
+    hours = np.array([utterance.duration for utterance in scored]) / 3600
+    holds = np.zeros((len(scored), len(keywords)), bool)
+    for k, word in enumerate(keywords):
+        holds[:, k] = [contains_keyword(text, word) for text in texts]
     holds_any = np.logical_or.reduce(holds, axis=1)
-    categories = np.array([by_key[key].category for key in table.keys])
+    categories = np.array([utterance.category for utterance in scored])
     sets = tuple(
         _keyword_set(table, keyword, holds[:, k], holds_any, hours, categories)
         for k, keyword in enumerate(keywords)

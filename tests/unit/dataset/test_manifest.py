@@ -101,3 +101,21 @@ def test_unchanged_kaldi_table_keeps_its_time(tmp_path):
     assert path.stat().st_mtime == 1
     write_kaldi_table(path, [("a", "问")])
     assert path.stat().st_mtime > 1 and path.read_text("utf-8") == "a 问\n"
+
+
+def test_a_list_with_the_same_content_keeps_its_time(tmp_path):
+    """What was made from it, such as scores, stays newer."""
+    path = tmp_path / "data.list"
+    write_data_list(path, [utterance("b"), utterance("a")])
+    os.utime(path, (1, 1))
+    write_data_list(path, [utterance("a"), utterance("b")])
+    assert path.stat().st_mtime == 1
+    write_data_list(path, [utterance("a"), utterance("b", duration=2.0)])
+    assert path.stat().st_mtime > 1 and os.listdir(tmp_path) == ["data.list"]
+
+
+@pytest.mark.parametrize("line", ["[" * 100000, "{} {}", '{"key": "a"} x'])
+def test_a_line_that_is_not_one_object_is_named(tmp_path, line):
+    (tmp_path / "data.list").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=r"data\.list:1: not JSON"):
+        read_data_list(tmp_path / "data.list")

@@ -11,6 +11,7 @@ import soundfile
 from wekws.dataset.audio import probe
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.label_set import LabelSet
+from wekws.dataset.problems import ValidationReport
 from wekws.dataset.token_selection import select_tokens
 from wekws.dataset.validate import validate
 from wekws.dataset.vocabulary import Tokenizer
@@ -239,3 +240,16 @@ def test_reports_hold_everything_and_logs_are_capped(corpus, caplog):
     text = (corpus / "out" / "validation.md").read_text(encoding="utf-8")
     assert "## error: audio_missing (25)" in text and "15 more" in text
     assert "| train | 28 | 1 | 0.001 | 1 | 1 | 26 |" in text
+
+
+def test_problems_beyond_a_thousand_of_a_kind_are_counted(tmp_path):
+    report = ValidationReport()
+    for i in range(1500):
+        report.add("audio_missing", f"train/{i}", "no such file")
+    assert len(report.problems) == 1000 and report.count("error") == 1500
+    report.write(tmp_path)
+    content = json.loads((tmp_path / "validation.json").read_text())
+    assert content["num_errors"] == 1500 and content["counts"] == {"audio_missing": 1500}
+    markdown = (tmp_path / "validation.md").read_text()
+    assert "audio_missing (1500)" in markdown
+    assert "... and 1490 more, the first 1000 in validation.json" in markdown

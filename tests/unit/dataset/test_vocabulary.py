@@ -217,3 +217,28 @@ def test_vowel_signs_are_tokens():
     assert Tokenizer().tokenise("\u0e14\u0e34\u0e19") == list("\u0e14\u0e34\u0e19")
     assert contains_keyword("\u0928\u092e\u0938\u094d\u0924\u0947 A", "A")
     assert not contains_keyword("\u0e14\u0e34\u0e19", "\u0e14")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "a bC", "嗨小问", " 嗨 小b问 ", "A1", "don't", "<FILLER> A", "a\tb", "ａb", "café"],
+)
+def test_plain_text_takes_a_shortcut_to_the_same_tokens(tmp_path, text):
+    (tmp_path / "lexicon.txt").write_text("ZZZZ z\n")  # a lexicon takes the long way
+    assert Tokenizer().tokenise(text) == Tokenizer(tmp_path / "lexicon.txt").tokenise(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "keyword", "is_there"),
+    [
+        ("ａlexa", "ALEXA", True),
+        ("alexa", "ALEXA", True),
+        ("\u2019tis", "'TIS", True),
+        ("o\u2019neil here", "O'NEIL", True),
+        ("ﬁnd", "FIND", True),
+        ("straße", "STRASSE", True),
+        ("malexa", "ALEXA", False),
+    ],
+)
+def test_keywords_in_text_that_is_not_normalised(text, keyword, is_there):
+    assert contains_keyword(text, keyword) == is_there
