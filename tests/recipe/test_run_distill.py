@@ -30,7 +30,10 @@ RESULTS = {
     "summary.md", "det.png", "confidence.png",
 }  # fmt: skip
 DEV_SCORES = {"score.txt", "score.json", "events.tsv"}
-RUN = {"config.yaml", "dict.txt", "keywords.txt", "metrics.jsonl", "run.json", "train_state.pt"}
+RUN = {
+    *("config.yaml", "dict.txt", "keywords.txt", "metrics.jsonl", "run.json", "train_state.pt"),
+    "global_cmvn.kaldi",
+}
 
 
 @dataclass(frozen=True)

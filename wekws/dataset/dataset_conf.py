@@ -3,11 +3,11 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from wekws.config import load_config, parse_config
+from wekws.config import Key, RawConfig, load_config, merge, parse_config
 from wekws.dataset.augment import AugmentConfig, SpecAugConfig
 from wekws.dataset.codecs import OPUS_RATES_HZ, opus_is_available
 from wekws.dataset.extract import FeatureView, audio_files
@@ -18,6 +18,8 @@ from wekws.front_end import FrontEnd
 logger = logging.getLogger(__name__)
 
 _WEKWS_SPEEDS = (0.9, 1.0, 1.1)
+_OLD_FBANK = "feature_extraction_conf"
+_OLD_KEY = ("dataset_conf", _OLD_FBANK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,4 +244,31 @@ def load_dataset_config(
     overlays: files merged over it, in this order.
     Raises: ConfigError naming every problem of the section.
     """
-    return parse_config(DatasetConfig, load_config(path, overlays), "dataset_conf")
+    return parse_config(
+        DatasetConfig, with_current_names(load_config(path, overlays)), "dataset_conf"
+    )
+
+
+def with_current_names(raw: RawConfig) -> RawConfig:
+    """Return a configuration with the names that WeKWS has used since February 2025.
+
+    Before, ``feature_extraction_conf`` contained ``feature_type`` and the filterbank settings,
+    which are now ``feats_type`` and ``fbank_conf``. Where both are given, the current name counts.
+    """
+    section = raw.content.get("dataset_conf")
+    if not isinstance(section, Mapping) or not isinstance(section.get(_OLD_FBANK), Mapping):
+        return raw
+    rest = {key: value for key, value in section.items() if key != _OLD_FBANK}
+    fbank = dict(section[_OLD_FBANK])
+    older = {"feats_type": fbank.pop("feature_type")} if "feature_type" in fbank else {}
+    content = raw.content | {"dataset_conf": merge({**older, "fbank_conf": fbank}, rest)}
+    origins = {_current_name(key): origin for key, origin in raw.origins.items()} | {
+        key: origin for key, origin in raw.origins.items() if key[:2] != _OLD_KEY
+    }
+    return dataclasses.replace(raw, content=content, origins=origins)
+
+
+def _current_name(key: Key) -> Key:
+    if key == (*_OLD_KEY, "feature_type"):
+        return ("dataset_conf", "feats_type")
+    return ("dataset_conf", "fbank_conf", *key[2:]) if key[:2] == _OLD_KEY else key

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wekws.errors import DataError
+from wekws.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,23 @@ def load_cmvn(
         istd = torch.ones_like(istd)
     num_copies = input_dim // len(mean)
     return mean.float().repeat(num_copies), istd.float().repeat(num_copies)
+
+
+def write_kaldi_cmvn(path: str | os.PathLike[str], mean: Tensor, istd: Tensor) -> None:
+    """Write statistics as a Kaldi nnet in text, exact to the last bit of a float32.
+
+    mean, istd: (D,) mean and inverse standard deviation.
+    WeKWS reads this form if the file's name contains ``kaldi``: lines of three words, each followed
+    by a line with a vector; one splice offset, since the vectors are as long as the input.
+    """
+    size = len(mean)
+    vectors = {"AddShift": -mean, "Rescale": istd}
+    lines = ["<Nnet>", f"<Splice> {size} {size}", "[ 0 ]", "<!EndOfComponent>"]
+    for name, vector in vectors.items():
+        values = " ".join(f"{value:.9g}" for value in vector.tolist())
+        lines += [f"<{name}> {size} {size}", f"<LearnRateCoef> 0 [ {values} ]", "<!EndOfComponent>"]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join([*lines, "</Nnet>"]) + "\n", encoding="utf-8")
 
 
 def _parse_json(text: str, path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:

@@ -47,8 +47,12 @@ from wekws.yaml_files import read_yaml
 logger = logging.getLogger(__name__)
 
 # What a run may change between its start and its resume without becoming another run.
+# The CMVN is compared by its content; config.yaml names the copy in the run's folder.
 _RESUMABLE_CHANGES = frozenset(
-    f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")
+    (
+        *(f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")),
+        "model.cmvn.cmvn_file",
+    )
 )
 
 
@@ -103,7 +107,8 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     for module in (run.model, run.kept_model, run.objective):
         copy_from_first(process, module)
     if process.is_first:
-        write_run_files(options, config, labels, record, is_new=state is None)
+        cmvn = cmvn_of(run.kept_model)
+        write_run_files(options, config, labels, record, cmvn, is_new=state is None)
     barrier(process)
     return run
 

@@ -11,20 +11,24 @@ from typing import Any
 import torch
 
 import wekws
-from wekws.config import to_mapping
+from wekws.config import merge, to_mapping
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import SpeechDataset
 from wekws.dataset.vocabulary import write_keywords
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, file_sha256
+from wekws.model.cmvn import write_kaldi_cmvn
 from wekws.model.cost import num_parameters
 from wekws.model.model import skeleton
+from wekws.train.compatibility import Cmvn
 from wekws.train.distributed import Process
 from wekws.train.options import TrainOptions
 from wekws.train.train_config import TrainConfig
 from wekws.yaml_files import write_yaml
 
 RUN_NAME = "run.json"
+# WeKWS reads Kaldi's form where the name contains "kaldi".
+CMVN_NAME = "global_cmvn.kaldi"
 # Entries that must be the same when a run is resumed, and the flags that they come from.
 _FIXED = {
     "start": "--init_from_teacher or --checkpoint",
@@ -140,17 +144,22 @@ def write_run_files(
     config: TrainConfig,
     labels: LabelSet,
     record: RunRecord,
+    cmvn: Cmvn,
     *,
     is_new: bool,
 ) -> None:
-    """Write config.yaml, dict.txt, keywords.txt and copies of lexicon and CMVN.
+    """Write config.yaml, dict.txt, keywords.txt, CMVN, and copies of lexicon and CMVN file.
 
+    cmvn: mean and inverse deviation of the model; config.yaml names their file, so that WeKWS can
+    build the model of this folder and load its checkpoints.
     is_new: write run.json too; the record of a run that is resumed stays as it is, since it says
     where the weights come from.
     """
     model_dir = options.model_dir
     model_dir.mkdir(parents=True, exist_ok=True)
-    write_yaml(model_dir / "config.yaml", to_mapping(config))
+    write_kaldi_cmvn(model_dir / CMVN_NAME, *cmvn)
+    named = {"model": {"cmvn": {"cmvn_file": str((model_dir / CMVN_NAME).resolve())}}}
+    write_yaml(model_dir / "config.yaml", merge(to_mapping(config), named))
     labels.vocabulary.save(model_dir / "dict.txt")
     write_keywords(model_dir / "keywords.txt", labels.keywords)
     for source, name in ((options.lexicon, "lexicon.txt"), (options.cmvn_file, "global_cmvn")):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wekws.config import load_config, parse_config, to_mapping
-from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.dataset_conf import DatasetConfig, with_current_names
 from wekws.distill.growth import ProgressiveConfig, require_teacher_blocks
 from wekws.distill.methods import MethodSections
 from wekws.distill.stages import StagePlan
@@ -167,7 +167,7 @@ def load_train_config(
     overrides: ``section.key=value``.
     Raises: ConfigError that names every problem with its file and dotted key.
     """
-    return parse_config(TrainConfig, load_config(path, overlays, overrides))
+    return parse_config(TrainConfig, with_current_names(load_config(path, overlays, overrides)))
 
 
 def changed_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
