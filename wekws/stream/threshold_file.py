@@ -1,4 +1,7 @@
-"""The file with the thresholds of a model, beside it: ``avg_30.thresholds.json`` for ``avg_30.pt``.
+"""The file with the thresholds of a model, beside it.
+
+It is ``avg_30.thresholds.json`` for ``avg_30.pt``, and ``avg_30.int8.onnx.thresholds.json`` for
+``avg_30.int8.onnx``.
 
 `wekws.bin.tune_threshold` writes it; export and detectors read it. Its content:
 
@@ -23,7 +26,9 @@ SUFFIX = ".thresholds.json"
 
 def threshold_path(model_path: str | os.PathLike[str]) -> Path:
     """Return where the thresholds of a model file lie."""
-    return Path(model_path).with_suffix(SUFFIX)
+    path = Path(model_path)
+    # Not with_suffix: avg_30.pt and the avg_30.onnx beside it are two models.
+    return path.with_name(path.name.removesuffix(".pt") + SUFFIX)
 
 
 def write_threshold_file(model_path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:

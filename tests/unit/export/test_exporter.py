@@ -158,6 +158,18 @@ def test_a_failed_comparison_leaves_no_file(checkpoint, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_thresholds_of_a_checkpoint_and_of_the_file_beside_it_are_two(checkpoint):
+    of_checkpoint = write_threshold_file(checkpoint, THRESHOLDS)
+    path = export_checkpoint(checkpoint).path
+    assert path.parent == checkpoint.parent
+    assert load_model(path).keywords[0].threshold == 0.001
+    changed = {"keywords": [{"keyword": "嗨小问", "threshold": 0.7}]}
+    of_file = write_threshold_file(path, changed)
+    assert [load_model(x).keywords[0].threshold for x in (checkpoint, path)] == [0.001, 0.7]
+    for written in (of_checkpoint, of_file, path):
+        written.unlink()
+
+
 def test_the_command_exports_for_wekws_in_several_precisions(checkpoint, tone_corpus, capsys):
     flags = ["--checkpoint", str(checkpoint), "--layout", "wekws", "--precision", "fp32", "int8"]
     assert export_onnx.main([*flags, "--data_list", str(tone_corpus.dev_list)]) == 0
@@ -191,3 +203,18 @@ def test_an_exported_file_is_not_exported_again(exported):
     flags = ["--checkpoint", "a.pt", "--out", "a.onnx", "--precision", "fp32", "fp16"]
     with pytest.raises(ConfigError, match="names one file"):
         export_onnx.main(flags)
+
+
+def test_very_small_probabilities_are_compared_relative_to_their_logarithm(
+    checkpoint, exported, monkeypatch
+):
+    """A trained network has log-probabilities of -80, of which float32 has 5 digits."""
+
+    class Shifted:
+        def log_probs(self, path, samples):
+            return 0, -80.0 + np.array([[0.0, 5e-4]])
+
+    monkeypatch.setattr(exporter, "torch_log_probs", lambda *given: np.full((1, 2), -80.0))
+    arguments = (checkpoint, Shifted(), None, None, [np.zeros(1)])
+    difference = exporter.compare(*arguments, is_real_audio=False)
+    assert difference.max_log_prob == pytest.approx(5e-4 / 8)

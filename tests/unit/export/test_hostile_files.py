@@ -109,7 +109,7 @@ def test_outputs_that_are_not_finite(good, tmp_path):
 
 
 def test_thresholds_of_another_file_are_refused(good):
-    beside = good.with_name("good.thresholds.json")
+    beside = good.with_name("good.onnx.thresholds.json")
     beside.write_text(json.dumps({"checkpoint_sha256": "0", "keywords": []}))
     try:
         with pytest.raises(DataError, match="made for another good.onnx"):
