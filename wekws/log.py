@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ def configure(level: str = "INFO") -> None:
         force=True,
     )
 
+
+logger = logging.getLogger(__name__)
 
 _ADVICE = {
     errno.ENOENT: "check the path",
@@ -55,6 +58,14 @@ def _describe_defect(error: Exception) -> str:
     )
 
 
+def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
+    """Log an error that ended a thread of a library, such as TensorBoard's writer."""
+    error, name = failed.exc_value, failed.thread.name if failed.thread else "?"
+    is_of_system = isinstance(error, OSError)
+    text = describe_os_error(error) if is_of_system else f"{type(error).__name__}: {error}"
+    logger.warning("thread %s ended: %s", name, text)
+
+
 def run(main: Callable[[], int | None]) -> int:
     """Run a command: whatever goes wrong ends in one message, not in a traceback.
 
@@ -62,6 +73,7 @@ def run(main: Callable[[], int | None]) -> int:
     """
     level = os.environ.get("WEKWS_LOG", "INFO")
     configure(level)
+    threading.excepthook = _log_thread_error
     try:
         return main() or 0
     except (ConfigError, DataError) as error:

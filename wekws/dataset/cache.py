@@ -161,7 +161,10 @@ def open_or_build(
         cache = _open_if_current(directory, content.fingerprint)
         if cache is None:
             with _new_directory(directory) as temporary:
-                meta = _build(temporary, content, num_workers)
+                try:
+                    meta = _build(temporary, content, num_workers)
+                except OSError as error:
+                    raise type(error)(error.errno, error.strerror, str(directory)) from error
                 _check_failures(meta["failures"], content.num_utterances, max_bad_fraction)
                 _write_meta(temporary, meta | {"fingerprint": content.fingerprint})
             return FeatureCache(directory)

@@ -1,5 +1,6 @@
 """Checkpoints: plain state dicts with WeKWS's keys, and the models that they belong to."""
 
+import io
 import os
 import pickle
 import zipfile
@@ -21,10 +22,20 @@ from wekws.yaml_files import read_yaml
 
 def save_weights(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Write a state dict atomically; equal weights give equal bytes."""
-    state = {name: value.detach().cpu() for name, value in weights.items()}
-    # Given a path, torch.save would store that (temporary, random) name inside the file.
+    write_torch_file({name: value.detach().cpu() for name, value in weights.items()}, path)
+
+
+def write_torch_file(content: Any, path: str | os.PathLike[str]) -> None:
+    """Write what ``torch.save`` can write, atomically; equal content gives equal bytes.
+
+    Raises: OSError if the disk is full or cannot be written.
+    """
+    # Given a path, torch.save would store that (temporary, random) name inside the file, and report
+    # a full disk as an error of its own.
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(state, stream)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        stream.write(buffer.getbuffer())
 
 
 # Bytes that torch.save did not write can end the unpickler in any of these.
@@ -44,7 +55,8 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint") from None
     except _UNREADABLE as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+        # The text of an UnpicklingError advises to load the file without its protection.
+        reason = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
         raise DataError(
             f"{path}: not a readable checkpoint (cut off, damaged or another kind of file): "
             f"{type(error).__name__} {reason}".rstrip()

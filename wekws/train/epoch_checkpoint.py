@@ -11,12 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
-from wekws.model.checkpoint import load_weights, read_torch_file, save_weights
+from wekws.model.checkpoint import load_weights, read_torch_file, save_weights, write_torch_file
 from wekws.model.model import KwsModel
 from wekws.yaml_files import read_yaml, write_yaml
 
@@ -33,8 +32,7 @@ def save_epoch(
     """
     save_weights(model.state_dict(), model_dir / f"{epoch}.pt")
     write_yaml(model_dir / f"{epoch}.yaml", {"epoch": epoch, **info})
-    with atomic_path(model_dir / STATE_NAME) as temporary:
-        torch.save({"epoch": epoch, **state}, temporary)
+    write_torch_file({"epoch": epoch, **state}, model_dir / STATE_NAME)
 
 
 def save_final(model_dir: Path, epoch: int) -> None:

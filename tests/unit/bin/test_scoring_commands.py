@@ -1,6 +1,7 @@
 """score_ctc and compute_det_ctc from waveforms to a summary, in an empty folder."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from wekws.dataset.loader import DatasetConfig
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError, DataError
+from wekws.files import write_json
 from wekws.model.checkpoint import save_weights
 from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel, ModelConfig
@@ -182,3 +184,33 @@ def test_the_library_scores_and_summarises_without_the_commands(folder, tmp_path
         score_list(folder / "final.pt", folder / "test/data.list", tmp_path / "x", decoder="beam")
     with pytest.raises(ConfigError, match="batch_size: found 0, expected >= 1"):
         score_list(folder / "final.pt", folder / "test/data.list", tmp_path / "x", batch_size=0)
+
+
+def test_another_order_of_the_tokens_is_refused(folder, tmp_path):
+    """With the tokens of dict.txt in another order a model scores other words, in silence."""
+    copy = tmp_path / "exp"
+    shutil.copytree(folder, copy)
+    vocabulary = Vocabulary.load(copy / "dict.txt")
+    write_json(copy / "run.json", {"vocabulary": vocabulary.fingerprint})
+    score_list(copy / "final.pt", folder / "dev" / "data.list", tmp_path / "scores")
+    tokens = vocabulary.tokens
+    Vocabulary((*tokens[:2], *reversed(tokens[2:]))).save(copy / "dict.txt")
+    with pytest.raises(DataError, match=r"dict\.txt: fingerprint .* the model was trained with"):
+        score_list(copy / "final.pt", folder / "dev" / "data.list", tmp_path / "scores")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_named(folder, tmp_path):
+    with pytest.raises(ConfigError, match="device cuda: this machine has no GPU"):
+        score_list(
+            folder / "final.pt", folder / "dev" / "data.list", tmp_path / "scores", device="cuda"
+        )
+
+
+def test_a_score_file_that_is_cut_off_is_refused(folder, tmp_path):
+    score_list(folder / "final.pt", folder / "dev" / "data.list", tmp_path)
+    lines = (tmp_path / "score.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(lines[-1].split()[0])]
+    (tmp_path / "score.txt").write_text("".join(kept), encoding="utf-8")
+    with pytest.raises(DataError, match="5 utterances, but 6 were scored; the file is cut off"):
+        summarise(tmp_path)
