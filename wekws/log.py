@@ -61,8 +61,10 @@ def _describe_defect(error: Exception) -> str:
 def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
     """Log an error that ended a thread of a library, such as TensorBoard's writer."""
     error, name = failed.exc_value, failed.thread.name if failed.thread else "?"
-    is_of_system = isinstance(error, OSError)
-    text = describe_os_error(error) if is_of_system else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        text = describe_os_error(error)
+    else:
+        text = f"{failed.exc_type.__name__}: {error}"
     logger.warning("thread %s ended: %s", name, text)
 
 

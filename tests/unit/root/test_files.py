@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import threading
 
 import pytest
 
@@ -159,3 +160,22 @@ def test_yaml_that_is_no_configuration_is_refused(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_yaml(tmp_path / "a.yaml")
+
+
+def test_a_thread_of_a_library_that_fails_is_one_warning(capsys):
+    def fail():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def main():
+        thread = threading.Thread(target=fail, name="writer")
+        thread.start()
+        thread.join()
+
+    hook = threading.excepthook
+    try:
+        assert run(main) == 0
+    finally:
+        threading.excepthook = hook
+    said = capsys.readouterr().err
+    assert "thread writer ended: No space left on device; free some" in said
+    assert "Traceback" not in said
