@@ -31,7 +31,7 @@ from wekws.dataset.extract import (
     FeatureView,
     audio_files,
 )
-from wekws.dataset.manifest import Utterance
+from wekws.dataset.manifest import Utterance, audio_lines, file_line
 from wekws.errors import DataError
 from wekws.files import file_lock
 
@@ -197,22 +197,9 @@ def cache_fingerprint(utterances: Sequence[Utterance], view: FeatureView) -> str
     digest = hashlib.sha256(json.dumps(view.identity(), sort_keys=True).encode())
     for folder in view.augment.folders if view.augment is not None else []:
         for path in audio_files(folder):
-            digest.update(_file_line(str(path), ""))
+            digest.update(file_line(str(path), ""))
     digest.update(audio_lines(utterances))
     return digest.hexdigest()
-
-
-def audio_lines(utterances: Sequence[Utterance]) -> bytes:
-    """Return a line per utterance with its key, path, and the size and time of its file."""
-    return b"".join(_file_line(utterance.wav, utterance.key) for utterance in utterances)
-
-
-def _file_line(path: str, key: str) -> bytes:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return f"{key}\0{path}\0missing\n".encode()
-    return f"{key}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
 
 
 def _open_if_current(directory: Path, fingerprint: str) -> FeatureCache | None:

@@ -25,13 +25,12 @@ from wekws.dataset.batch import Embeddings
 from wekws.dataset.cache import (
     CacheContent,
     FeatureCache,
-    audio_lines,
     cache_path,
     open_or_build,
 )
 from wekws.dataset.extract import ExtractedFeatures
 from wekws.dataset.feature_teacher import FeatureTeacher, load_feature_teacher
-from wekws.dataset.manifest import Utterance
+from wekws.dataset.manifest import Utterance, audio_lines
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 

@@ -27,7 +27,7 @@ from wekws.dataset.extract import ExtractionPool, Extractor, FeatureView
 from wekws.dataset.filters import filter_reasons, keep_share, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.manifest import Utterance, read_data_list
+from wekws.dataset.manifest import Utterance, audio_status, read_data_list
 from wekws.dataset.order import plan_batches
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
@@ -56,6 +56,7 @@ class SpeechDataset:
         embeddings: EmbeddingSet | None = None,
         durations_s: npt.NDArray[np.float64] | None = None,
         num_listed: int = 0,
+        audio: str = "",
     ) -> None:
         """Build the data set from its parts.
 
@@ -71,8 +72,9 @@ class SpeechDataset:
         embeddings: outputs of a feature teacher, with one row per row of the caches; None: none.
         durations_s: (N,) length of each utterance in the list; None: unknown.
         num_listed: utterances of the list, usable or not.
+        audio: hash of names, sizes and times of the list's audio files; empty: unknown.
         """
-        self.durations_s, self.num_listed = durations_s, num_listed
+        self.durations_s, self.num_listed, self.audio = durations_s, num_listed, audio
         self.config, self.label_set = config, label_set
         self.keys, self.labels = list(keys), list(labels)
         self.holds_keyword = holds_keyword
@@ -271,6 +273,7 @@ def open_dataset(
         embeddings=embeddings,
         durations_s=np.array([utterances[i].duration for i in kept]),
         num_listed=len(utterances),
+        audio="" if is_training else audio_status(utterances),
     )
 
 

@@ -2,6 +2,7 @@
 
 import array
 import filecmp
+import hashlib
 import json
 import math
 import os
@@ -92,6 +93,25 @@ def write_data_list(path: str | os.PathLike[str], utterances: Iterable[Utterance
                 stream.write(json.dumps(_to_json(utterance), ensure_ascii=False) + "\n")
         if os.path.isfile(path) and filecmp.cmp(temporary, path, shallow=False):
             shutil.copystat(path, temporary)
+
+
+def audio_lines(utterances: Iterable[Utterance]) -> bytes:
+    """Return a line per utterance with its key, path, and the size and time of its file."""
+    return b"".join(file_line(utterance.wav, utterance.key) for utterance in utterances)
+
+
+def file_line(path: str, key: str) -> bytes:
+    """Return a line with a key, a path, and the size and time of the file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"{key}\0{path}\0missing\n".encode()
+    return f"{key}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+
+
+def audio_status(utterances: Iterable[Utterance]) -> str:
+    """Return a hash of the names, sizes and times of a list's audio files."""
+    return hashlib.sha256(audio_lines(utterances)).hexdigest()[:16]
 
 
 def kaldi_rows(path: str | os.PathLike[str]) -> Iterator[KaldiRow]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wekws.dataset.manifest import audio_status, read_data_list
 from wekws.dataset.vocabulary import read_keywords
 from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
@@ -50,7 +51,8 @@ def plan_evaluation(
     """Return the folders of an evaluation, and what is left to do.
 
     A result counts as done if it was made with the same checkpoint (by its bytes), decoder,
-    longest duration, list and keywords, after the list was written; figures also depend on the
+    longest duration, list, audio (by size and time of its files) and keywords, after the list was
+    written; figures also depend on the
     budgets (such as ``0.5,1``) and on the rule that chooses thresholds, see ``summarise``.
     lists: None for the lists that the checkpoint was trained on.
     Raises: ConfigError if nothing says where the lists are.
@@ -105,7 +107,10 @@ def _is_scored(result_dir: Path, data_list: Path, made_with: Mapping[str, object
     except DataError:
         return False
     same_list = os.path.realpath(str(info.get("data_list"))) == os.path.realpath(data_list)
-    return same_list and all(info.get(key) == value for key, value in made_with.items())
+    if not same_list or any(info.get(key) != value for key, value in made_with.items()):
+        return False
+    # Scores of earlier versions do not say which audio they are of.
+    return "audio" not in info or info["audio"] == audio_status(read_data_list(data_list))
 
 
 def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: str) -> bool:

@@ -185,6 +185,7 @@ def score_list(
         "params": system.num_params,
         "decoder": decoder,
         "data_list": str(data_list),
+        "audio": dataset.audio,
         "keywords": list(system.label_set.keywords),
         "utterances": len(by_key),
         "not_scored": dataset.num_listed - len(by_key),

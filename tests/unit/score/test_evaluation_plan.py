@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from wekws.dataset.manifest import Utterance, audio_status, write_data_list
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256
 from wekws.score.evaluation_plan import plan_evaluation
@@ -94,3 +95,15 @@ def test_without_a_record_of_training_the_lists_must_be_named(model):
     (model.parent / "run.json").write_text("{")
     with pytest.raises(DataError, match="run.json: not readable as JSON"):
         plan(model)
+
+
+def test_replaced_audio_is_scored_again(model, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    utterances = [Utterance(key="a", wav=str(tmp_path / "a.wav"), txt="JARVIS", duration=1.0)]
+    data_list = model.parents[1] / "lists" / "test" / "data.list"
+    write_data_list(data_list, utterances)
+    path = model.parent / "test_avg_3" / "score.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"audio": audio_status(utterances)}))
+    assert plan(model).is_scored
+    (tmp_path / "a.wav").write_bytes(b"RIFF and more")
+    assert not plan(model).is_scored
