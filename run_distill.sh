@@ -348,7 +348,7 @@ if begin_stage 5 "report"; then
 fi
 
 # Stage 6: thresholds of the student for the first budget, ONNX files in float32 and int8, error rates
-# of int8, and the report with them.
+# of int8, cost of the detectors on one thread, and the report with them.
 if begin_stage 6 "export"; then
   if ! python -c "import onnx, onnxruntime" 2>/dev/null; then
     echo "   left out: onnx or onnxruntime is not installed (pip install -e .[export])"
@@ -362,6 +362,11 @@ if begin_stage 6 "export"; then
     python -m wekws.bin.export_onnx --checkpoint "$student_checkpoint" --precision fp32 int8 \
       --data_list "$lists/dev/data.list"
     evaluate "${student_checkpoint%.pt}.int8.onnx"
+    python benchmarks/detector_cost.py --no_peers --duration_s 10 \
+      --models "teacher=$teacher_checkpoint" "$student_name=$student_checkpoint" \
+      "$student_name, ONNX fp32=${student_checkpoint%.pt}.onnx" \
+      "$student_name, ONNX int8=${student_checkpoint%.pt}.int8.onnx" \
+      --out "$student_dir/detector_cost.json"
     write_report
   fi
 fi

@@ -10,7 +10,10 @@ import yaml
 from tones import SMALL_CONFIG
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("wekws", "conf", "tools", "examples", "path.sh", "run_distill.sh", "evaluate.sh")
+PARTS = (
+    *("wekws", "conf", "tools", "examples", "benchmarks"),
+    *("path.sh", "run_distill.sh", "evaluate.sh"),
+)
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ def test_training_stages_write_these_files(finished):
     student = {f"dev_avg_2.int8/{name}" for name in DEV_SCORES}
     student |= {f"test_avg_2.int8/{name}" for name in RESULTS}
     student |= {"speed.json", "avg_2.thresholds.json", "avg_2.onnx", "avg_2.int8.onnx"}
+    student |= {"detector_cost.json"}
     assert below(finished.files, f"{EXP}/student") == trained | results | student
     plots = {f"{name}.png" for name in ("det", "confidence", "curves", "durations")}
     assert below(finished.files, f"{EXP}/report") == plots | {"report.md", "report.html"}
@@ -159,6 +160,7 @@ def test_report_compares_both_models_and_says_what_next(finished):
     assert finished.said.endswith(f"report: {folder / 'report.html'}\n")
     assert stages(finished.said) == [-2, -1, 0, 1, 2, 3, 4, 5, 6]
     assert "average of 2, ONNX int8" in report and "avg_2.int8.onnx" in report
+    assert "| student, ONNX int8 | " in report
 
 
 def test_finished_data_stages_are_skipped(finished):

@@ -52,6 +52,8 @@ class TrainedModel:
     """Content of ``speed.json``, written by ``wekws.bin.measure_speed``."""
     problems: Sequence[HealthProblem]
     """Problems in training."""
+    detector_cost: Mapping[str, Any]
+    """Content of ``detector_cost.json``, written by ``benchmarks/detector_cost.py``."""
     exported_bytes: Mapping[str, int]
     """Sizes of the exported files in its folder, by name."""
 
@@ -118,6 +120,7 @@ def read_model(
             logger.warning("%s: missing; the report leaves out what depends on it", path)
     model = _model_config(config, config_path)
     run_path, speed_path = exp_dir / "run.json", exp_dir / "speed.json"
+    cost_path = exp_dir / "detector_cost.json"
     rows = read_metrics(exp_dir)
     return TrainedModel(
         name=name,
@@ -131,6 +134,7 @@ def read_model(
         results=sorted(results, key=_rank),
         speed=read_json(speed_path) if speed_path.exists() else {},
         problems=problem_history(rows, ALL_RULES),
+        detector_cost=read_json(cost_path) if cost_path.exists() else {},
         exported_bytes={p.name: p.stat().st_size for p in sorted(exp_dir.glob("*.onnx"))},
     )
 
