@@ -369,15 +369,16 @@ def _check_numbers(options: RecipeOptions) -> None:
         raise ConfigError("\n".join(problems))
 
 
-_LAST_STAGE = 5
+LAST_STAGE = 6
+"""The last stage of ``run_distill.sh``."""
 
 
 def _check_names(options: RecipeOptions) -> None:
     """Check the stages, and that the names of folders stay below data/ and exp/."""
-    if not -2 <= options.stage <= min(options.stop_stage, _LAST_STAGE):
+    if not -2 <= options.stage <= min(options.stop_stage, LAST_STAGE):
         raise ConfigError(
             f"--stage {options.stage} --stop_stage {options.stop_stage}: no stage is left; "
-            f"expected -2 <= stage <= stop_stage, at most {_LAST_STAGE}"
+            f"expected -2 <= stage <= stop_stage, at most {LAST_STAGE}"
         )
     if options.num_tokens != "all" and not (
         options.num_tokens.isdecimal() and int(options.num_tokens) >= _MIN_TOKENS

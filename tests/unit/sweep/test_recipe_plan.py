@@ -12,7 +12,7 @@ import pytest
 from wekws.bin import plan_recipe
 from wekws.errors import ConfigError, DataError
 from wekws.shell import UserPaths
-from wekws.sweep.recipe_plan import RecipeOptions, RecipePlan, read_options, resolve
+from wekws.sweep.recipe_plan import LAST_STAGE, RecipeOptions, RecipePlan, read_options, resolve
 
 ROOT = Path(__file__).parents[3]
 
@@ -306,7 +306,7 @@ def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_
         ("name=../../x", "--name ../../x: expected the name of a folder"),
         ("name=/tmp/x", "--name /tmp/x: expected the name of a folder"),
         ("student_name=..", "--student_name ..: expected the name of a folder"),
-        ("stage=6", "no stage is left"),
+        ("stage=7", "no stage is left"),
         ("stop_stage=-3", "no stage is left"),
         ("temperature=1e-30", "temperature: found 1e-30"),
         ("temperature=.inf", "temperature: found inf"),
@@ -318,6 +318,11 @@ def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_
 def test_values_that_would_fail_hours_later_are_refused_at_once(project, option, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         plan("num_processes=99", "device=cpu", option)
+
+
+def test_the_last_stage_is_that_of_the_script(project):
+    stages = re.findall(r"^if begin_stage (-?\d+)", (ROOT / "run_distill.sh").read_text(), re.M)
+    assert max(map(int, stages)) == LAST_STAGE
 
 
 def test_no_stage_is_left_between_them(project):
