@@ -13,6 +13,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["wekws", "wekws.*"]),
+    package_data={"wekws.stream": ["page.html"]},
     entry_points={"console_scripts": ["wekws-spot = wekws.bin.spot:command"]},
     python_requires=">=3.11",
     # torchaudio works with one version of torch only: change the two together.
@@ -40,7 +41,10 @@ setup(
         "kokoro": ["espeakng-loader>=0.2.4", "onnxruntime>=1.20"],
         # wekws-spot --mic
         "mic": ["sounddevice>=0.4.6"],
+        # wekws-spot --web
+        "web": ["aiohttp>=3.9"],
         "dev": [
+            "aiohttp>=3.9",
             "onnx>=1.16",
             "onnxruntime>=1.20",
             "ruff>=0.8",

@@ -23,6 +23,7 @@ from wekws.score.results import thresholds_beside
 from wekws.stream import Detection, KeywordSpotter, SpotterModel, load_model
 from wekws.stream.microphone import read_microphone
 from wekws.stream.spot_files import FILE_FRAMES_PER_STEP, recordings_in, spot_file, spot_pieces
+from wekws.stream.web import serve
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse_arguments(argv)
     model = prepare_model(args)
     show = show_json if args.json else show_text
+    if args.web:
+        serve(model, args.port, lambda address: print(f"open {address}", flush=True))
+        return 0
     if args.mic:
         rate_hz = model.front_end.sample_rate_hz
         print_all("microphone", spot_live(model, read_microphone(rate_hz)), show)
@@ -190,6 +194,8 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     models.add_argument("--checkpoint", type=Path, help="trained model, N.pt or avg_N.pt")
     models.add_argument("--model", type=Path, help="exported model, .onnx")
     add("--mic", action="store_true", help="take the default microphone as input")
+    add("--web", action="store_true", help="serve a page that takes the browser's microphone")
+    add("--port", type=int, default=8765, help="port of the page [%(default)s]")
     add("--keywords", help="other keywords than the model's own, such as 'JARVIS,SMART MIRROR'")
     add("--lexicon", type=Path, help="pronunciations of --keywords [lexicon.txt beside checkpoint]")
     add(
@@ -200,8 +206,8 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--plot", type=Path, help="figure of one recording, .png, .pdf or .svg")
     add("--sample_rate_hz", type=int, help="rate of raw PCM on standard input [the model's]")
     args = parser.parse_args(argv)
-    if bool(args.inputs) == args.mic:
-        parser.error("give files, folders or - as input, or --mic")
+    if [bool(args.inputs), args.mic, args.web].count(True) != 1:
+        parser.error("give files, folders or - as input, or --mic, or --web")
     if args.plot and args.plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         parser.error(f"--plot {args.plot}: expected a name that ends in .png, .pdf or .svg")
     if PIPE in args.inputs and len(args.inputs) > 1:
