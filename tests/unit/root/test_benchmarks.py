@@ -91,3 +91,23 @@ def test_detector_cost_measures_a_checkpoint(tone_corpus, tmp_path):
     assert row["name"] == "tones" and row["state_bytes"] == 4 * (2 * 4 * 12 + 2)
     assert 0 < row["chunk_ms"]["p50"] <= row["chunk_ms"]["p99"] and row["real_time_factor"] > 0
     assert f"| tones | {row['params']:,} |" in result.stdout
+
+
+def test_event_rule_counts_recordings_alike(tone_corpus, tmp_path):
+    for name, source in (
+        ("config.yaml", tone_corpus.config_path),
+        ("dict.txt", tone_corpus.dict_path),
+        ("keywords.txt", tone_corpus.keywords_path),
+    ):
+        (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    torch.manual_seed(0)
+    model = KwsModel(read_model_config(tmp_path / "config.yaml"))
+    save_weights(model.state_dict(), tmp_path / "final.pt")
+    command = [sys.executable, "benchmarks/event_rule.py", "--model", f"{tmp_path}/final.pt"]
+    command += ["--list", str(tone_corpus.dev_list)]
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()[2:]]
+    assert len(rows) == 9
+    for _, offline, stream, _, by_events, by_stream in rows:
+        assert int(offline) <= int(stream) <= 2 * int(offline) and by_events == by_stream
