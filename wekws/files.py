@@ -33,16 +33,27 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with named_in_errors(path):
+            yield temporary
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None or error.filename2 is not None:
-            # Writing to an open file names none, and a failed replacement the temporary one.
-            raise type(error)(error.errno, error.strerror, str(path)) from error
+        if error.filename2 is not None:  # a failed replacement names the temporary file first
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_in_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file in errors of the system that name none: those of writing to an open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def _umask() -> int:

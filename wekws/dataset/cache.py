@@ -33,7 +33,7 @@ from wekws.dataset.extract import (
 )
 from wekws.dataset.manifest import Utterance, audio_lines, file_line
 from wekws.errors import DataError
-from wekws.files import file_lock
+from wekws.files import file_lock, named_in_errors
 
 logger = logging.getLogger(__name__)
 
@@ -160,11 +160,8 @@ def open_or_build(
     with file_lock(directory.with_name(f".{directory.name}.lock")):
         cache = _open_if_current(directory, content.fingerprint)
         if cache is None:
-            with _new_directory(directory) as temporary:
-                try:
-                    meta = _build(temporary, content, num_workers)
-                except OSError as error:
-                    raise type(error)(error.errno, error.strerror, str(directory)) from error
+            with named_in_errors(directory), _new_directory(directory) as temporary:
+                meta = _build(temporary, content, num_workers)
                 _check_failures(meta["failures"], content.num_utterances, max_bad_fraction)
                 _write_meta(temporary, meta | {"fingerprint": content.fingerprint})
             return FeatureCache(directory)

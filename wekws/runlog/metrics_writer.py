@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from wekws.files import atomic_path
+from wekws.files import atomic_path, named_in_errors
 from wekws.runlog.fields import METRICS_NAME, QUIET_KINDS, Kind, Row
 from wekws.runlog.metrics_reader import read_metrics
 
@@ -49,8 +49,9 @@ class MetricsWriter:
         if not self._is_first:
             return
         self.rows.append({"kind": kind, "step": step, **row})
-        self._stream.write(json.dumps(self.rows[-1], ensure_ascii=False) + "\n")
-        self._stream.flush()
+        with named_in_errors(self._stream.name):
+            self._stream.write(json.dumps(self.rows[-1], ensure_ascii=False) + "\n")
+            self._stream.flush()
         for name, value in row.items():
             if name != "epoch" and isinstance(value, int | float):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
