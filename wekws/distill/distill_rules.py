@@ -4,6 +4,7 @@ A rule about one method is in the file of that method. Thresholds were checked a
 ``wekws.runlog.health_rules``.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -13,8 +14,9 @@ from wekws.runlog.health_rules import GENERAL_RULES
 
 # A student may pass its teacher by chance, but not by this share of the loss twice in a row.
 WEAKER_SHARE, WEAKER_EPOCHS = 0.05, 2
-# Means over 3 epochs against the 3 before. A healthy task loss falls a fifth as fast as KD.
-APART_EPOCHS, APART_FALL = 3, 0.10
+# Means over 3 epochs against the 3 before. A healthy task loss falls a fifth as fast as KD; one
+# that falls less than a tenth as fast (by logarithms) is left behind.
+APART_EPOCHS, APART_FALL, APART_RATIO = 3, 0.05, 0.1
 # An adapter starts as the identity; weight decay or a wrong sign can shrink it to nothing.
 DEAD_WEIGHT_SHARE, DEAD_GRADIENT_SHARE = 0.01, 1e-6
 
@@ -47,7 +49,7 @@ def weak_teacher(log: RunLog) -> str | None:
 
 
 def task_left_behind(log: RunLog) -> str | None:
-    """Find a distillation loss that falls while CTC does not, short of the teacher's level."""
+    """Find a distillation loss that falls and leaves CTC behind, short of the teacher's level."""
     names = [name for name in active_terms(log) if log.series(f"cv_{name}")]
     losses = log.series("cv_loss")
     if not names or len(losses) < 2 * APART_EPOCHS:
@@ -57,7 +59,9 @@ def task_left_behind(log: RunLog) -> str | None:
     if len(distances) < len(losses) or losses[-1] <= log.teacher.get("cv_loss", 0.0):
         return None
     (far, near), (then, now) = _window_means(distances), _window_means(losses)
-    if near > (1.0 - APART_FALL) * far or now < then:
+    if far <= 0 or then <= 0:
+        return None
+    if near > (1.0 - APART_FALL) * far or not is_left_behind(now / then, near / far):
         return None
     text = (
         f"{name} on dev fell from {far:.2f} to {near:.2f} ({APART_EPOCHS}-epoch means), CTC went "
@@ -65,6 +69,15 @@ def task_left_behind(log: RunLog) -> str | None:
     )
     cosine = log.gradient.get(f"grad_cos_{name}")
     return text if cosine is None else f"{text}; the cosine of their gradients is {cosine:.2f}"
+
+
+def is_left_behind(task_ratio: float, kd_ratio: float) -> bool:
+    """Say whether CTC fell less than a tenth as fast as KD; both as ratios, later over earlier."""
+    if kd_ratio >= 1.0:
+        return False
+    if kd_ratio <= 0.0 or task_ratio <= 0.0:
+        return task_ratio >= 1.0
+    return math.log(task_ratio) > APART_RATIO * math.log(kd_ratio)
 
 
 def _window_means(values: Sequence[float]) -> tuple[float, float]:

@@ -10,8 +10,8 @@ from wekws.report.next_step import worst_keyword
 from wekws.score.det import budget_from_label
 from wekws.score.intervals import poisson_exact
 from wekws.score.pinyin import with_pinyin
-from wekws.score.results import Result, all_keywords
-from wekws.score.summary import is_unsupported
+from wekws.score.results import CurvePoint, Result, all_keywords
+from wekws.score.summary import is_unsupported, misses_budget
 
 
 def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
@@ -25,7 +25,8 @@ def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
         rows.append(
             [
                 model.name,
-                _rate(worst.point["misses"]) if worst else "-",
+                _own_rate(worst.point) if worst else "-",
+                *(_at_dev_threshold(model, worst.keyword, budget) if worst else ("-", "-")),
                 f"{model.params:,}" if model.params else "-",
                 share.replace("%", " %"),
                 f"{cost['macs_per_second'] / 1e6:.2f} M" if cost else "-",
@@ -34,15 +35,31 @@ def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
             ]
         )
     header = [
-        "Model", f"FRR at {budget} (95 %)", "Parameters", f"of {models[0].name}", "MACs per second",
+        "Model", f"FRR at {budget}, own curve (95 %)", f"FRR at dev's threshold for {budget}",
+        "False alarms/h there", "Parameters", f"of {models[0].name}", "MACs per second",
         "Worst keyword", "Checkpoint",
     ]  # fmt: skip
     caption = (
-        "FRR: share of the utterances with the keyword that are missed, with 95 % interval, at the "
-        f"threshold for {budget}. Budgets are false alarms on audio without a keyword, per hour "
-        "(1/h) or in the whole set (1 in all)."
+        "FRR: share of the utterances with the keyword that are missed, with 95 % interval. Own "
+        f"curve: at {budget} on this set, where models are compared. Dev's threshold: as in use, "
+        "with the false alarms per hour that it gives on this set. Budgets are false alarms on "
+        "audio without a keyword, per hour (1/h) or in the whole set (1 in all)."
     )
-    return Table(header, rows, caption, text_columns=(5, 6))
+    return Table(header, rows, caption, text_columns=(7, 8))
+
+
+def _own_rate(point: CurvePoint | None) -> str:
+    if point is None:
+        return "-"
+    return f"{percent(point.frr)} ({100 * point.low:.2f}-{100 * point.high:.2f})"
+
+
+def _at_dev_threshold(model: TrainedModel, keyword: str, budget: str) -> tuple[str, str]:
+    """Return FRR and false alarms per hour at the threshold from dev, as texts."""
+    point = model.headline.operating_point(keyword, budget) or {}
+    if point.get("chosen_on") != "dev" or not point.get("misses"):
+        return "-", "-"
+    return _rate(point["misses"]), _alarm_rate(point["false_alarms"])
 
 
 def caution_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
@@ -74,6 +91,23 @@ def caution_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
             keyword = with_pinyin(str(entry.get("keyword")))
             texts.append(f"{model.name}, {keyword}: not evaluated. {entry.get('problem')}.")
     return [Paragraph(text, "note") for text in texts]
+
+
+def missed_budget_blocks(models: Sequence[TrainedModel]) -> list[Block]:
+    """Return a warning per threshold from dev that exceeds its budget on this set."""
+    return [
+        Paragraph(
+            f"{model.name}, {with_pinyin(keyword)}: the threshold from dev for {point['budget']} "
+            f"gives {point['false_alarms']['per_hour']:.2f} false alarms per hour on this set "
+            f"({point['false_alarms']['low']:.2f}-{point['false_alarms']['high']:.2f}). The FRR at "
+            f"this threshold is not an FRR at {point['budget']}.",
+            "warning",
+        )
+        for model in models
+        for keyword in model.headline.keywords
+        for point in model.headline.entry(keyword).get("operating_points") or []
+        if misses_budget(point)
+    ]
 
 
 def _short_negatives(hours: float, budget: str) -> str:
@@ -108,10 +142,10 @@ def _keyword_table(models: Sequence[TrainedModel], keyword: str) -> Table:
     budgets = list(dict.fromkeys(str(point.get("budget")) for _, _, point in points))
     points.sort(key=lambda found: budgets.index(str(found[2].get("budget"))))
     header = [
-        "Budget", "Model", "FRR (95 %)", "Missed", "False alarms/h (95 %)", "Count", "Threshold",
-        "chosen on",
+        "Budget", "Model", "FRR on this set's own curve (95 %)", "FRR at the threshold (95 %)",
+        "Missed", "False alarms/h there (95 %)", "Count", "Threshold", "chosen on",
     ]  # fmt: skip
-    rows = [_point_row(*found) for found in points]
+    rows = [_point_row(model, result, keyword, point) for model, result, point in points]
     return Table(header, rows, _set_size(models, keyword), text_columns=(1,))
 
 
@@ -168,17 +202,20 @@ def _set_size(models: Sequence[TrainedModel], keyword: str) -> str:
     return " | ".join(texts) + ("" if len(texts) < 2 else " (the models were scored on other sets)")
 
 
-def _point_row(model: TrainedModel, result: Result, point: dict[str, Any]) -> list[str]:
-    row = [str(point.get("budget")), f"{model.name}, {checkpoint_label(result)}"]
+def _point_row(
+    model: TrainedModel, result: Result, keyword: str, point: dict[str, Any]
+) -> list[str]:
+    budget = str(point.get("budget"))
+    own = _own_rate(result.own_curve(keyword, budget))
+    row = [budget, f"{model.name}, {checkpoint_label(result)}", own]
     if point.get("threshold") is None or not point.get("misses"):
         return [*row, *["-"] * 5, str(point.get("chosen_on") or "-")]
-    alarms = point["false_alarms"]
     return [
         *row,
         _rate(point["misses"]),
         f"{point['misses']['count']:,}",
-        f"{alarms['per_hour']:.2f} ({alarms['low']:.2f}-{alarms['high']:.2f})",
-        f"{alarms['count']:,}",
+        _alarm_rate(point["false_alarms"]),
+        f"{point['false_alarms']['count']:,}",
         f"{point['threshold']:.4f}",
         str(point.get("chosen_on") or "-"),
     ]
@@ -189,22 +226,25 @@ def _rate(misses: dict[str, Any]) -> str:
     return f"{percent(misses['rate'])} ({low:.2f}-{high:.2f})"
 
 
+def _alarm_rate(alarms: dict[str, Any]) -> str:
+    return f"{alarms['per_hour']:.2f} ({alarms['low']:.2f}-{alarms['high']:.2f})"
+
+
 def _comparison(first: TrainedModel, second: TrainedModel, keyword: str, budget: str) -> str:
     """Say whether the FRR intervals of two models overlap at the budget."""
-    points = [model.headline.operating_point(keyword, budget) for model in (first, second)]
-    misses = [point["misses"] for point in points if point and point.get("misses")]
-    if len(misses) < 2:
+    points = [model.headline.own_curve(keyword, budget) for model in (first, second)]
+    if points[0] is None or points[1] is None:
         return ""
     figures = (
-        f"At {budget}, the FRR of {first.name} is {percent(misses[0]['rate'])} and that of "
-        f"{second.name} {percent(misses[1]['rate'])}"
+        f"At {budget} on this set's own curve, the FRR of {first.name} is {percent(points[0].frr)} "
+        f"and that of {second.name} {percent(points[1].frr)}"
     )
-    if misses[1]["low"] <= misses[0]["high"] and misses[0]["low"] <= misses[1]["high"]:
+    if points[1].low <= points[0].high and points[0].low <= points[1].high:
         return (
             f"{figures}: the 95 % intervals **overlap**, so this set is too small to show a "
             "difference."
         )
-    better = second.name if misses[1]["rate"] < misses[0]["rate"] else first.name
+    better = second.name if points[1].frr < points[0].frr else first.name
     return f"{figures}: the 95 % intervals **do not overlap**; {better} is better."
 
 

@@ -9,7 +9,7 @@ from wekws.errors import ConfigError
 from wekws.report import diagnosis_detection as detection
 from wekws.report import diagnosis_terms as terms
 from wekws.report import diagnosis_training as training
-from wekws.report.diagnosis_run import MOVING, DiagnosedRun, tail_slope
+from wekws.report.diagnosis_run import DiagnosedRun
 from wekws.report.document import Block, Bullets, Figure, Heading, Paragraph, Table, write_document
 from wekws.report.model_folder import TrainedModel, read_model
 from wekws.report.next_step import next_step
@@ -160,23 +160,14 @@ def _distinct(names: Iterable[str | None]) -> list[str]:
 
 
 def advice(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None, budget: str) -> list[str]:
-    """Return the next steps: first by FRR at the budget, then by what training showed."""
-    teacher_model = teacher.model if teacher is not None and teacher.model.results else None
-    texts = []
-    for run in [run for run in runs if run is not teacher] or list(runs):
-        if run.model.results:
-            texts += next_step(run.model, teacher_model, budget)
-        else:
-            texts.append(f"**{run.name}** has no results: evaluate it (`bash evaluate.sh`).")
-    for run in runs:
-        ongoing = [problem for problem in run.model.problems if problem.end_epoch is None]
-        texts += [f"**{run.name}**: {problem.finding}" for problem in ongoing]
-        moved = tail_slope(run.trained_losses)
-        if moved and moved[1] < -MOVING:
-            texts.append(
-                f"**{run.name}** was still improving, by {-100 * moved[1]:.2f} % of its cv loss "
-                "per epoch: train more epochs before trying a larger model."
-            )
+    """Return the next step of each run, the teacher's only if it is the only one."""
+    teacher_model = teacher.model if teacher is not None else None
+    judged = [run for run in runs if run is not teacher] or list(runs)
+    texts = [
+        text
+        for run in judged
+        for text in next_step(run.model, teacher_model if run is not teacher else None, budget)
+    ]
     return list(dict.fromkeys(texts))
 
 

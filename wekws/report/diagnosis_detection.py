@@ -21,7 +21,7 @@ def confidences(
     for keyword in all_keywords([run.model.headline for run in shown]):
         rows = [_row(run, keyword, budget) for run in shown if keyword in run.model.headline.stats]
         header = ["Run", "5 % of positives", "50 % of positives", "99 % of negatives",
-                  f"threshold at {budget}", "median / threshold"]  # fmt: skip
+                  f"threshold for {budget}", "median / threshold"]  # fmt: skip
         caption = "Confidence below which the given share of positives, or of events on negatives, "
         caption += "lies."
         blocks += [Heading(with_pinyin(keyword), 3), Table(header, rows, caption)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import fmean
 
+from wekws.distill.distill_rules import is_left_behind
 from wekws.report.diagnosis_run import DiagnosedRun, relative_change
 from wekws.report.document import Block, Bullets, Heading, Table
 from wekws.runlog.fields import BEFORE_FIRST_STEP, Row
@@ -62,8 +63,8 @@ def _kd_sentence(run: DiagnosedRun, last_third: Sequence[float], cosines: Sequen
     ctc, kd = last_third
     text = f"{run.name}: in the last third KD changed by {100 * kd:+.1f} %, CTC by "
     text += f"{100 * ctc:+.1f} %: "
-    if kd < -KD_STILL and ctc > -CTC_STILL:
-        text += "**KD still falls but CTC does not**"
+    if kd < -KD_STILL and is_left_behind(1 + ctc, 1 + kd):
+        text += "**KD still falls but CTC does not**, or less than a tenth as fast"
     elif kd > KD_STILL and ctc < -CTC_STILL:
         text += "CTC falls while KD rises: the student follows the labels rather than the teacher"
     elif abs(kd) <= KD_STILL and abs(ctc) <= CTC_STILL:

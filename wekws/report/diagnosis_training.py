@@ -78,6 +78,8 @@ def _convergence_sentence(run: DiagnosedRun) -> str:
         f"{run.name}: over the last {len(losses[-TAIL:])} epochs the cv loss changed by "
         f"{change:+.3f} per epoch ({100 * share:+.2f} %): "
     )
+    if any(p.name == "loss_flat" and p.end_epoch is None for p in run.model.problems):
+        return text + "**it has been flat since the first epoch and learns nothing**."
     if abs(share) < MOVING:
         return text + f"less than {100 * MOVING:.0f} %, so it has converged."
     if share > 0:

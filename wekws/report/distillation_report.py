@@ -12,6 +12,7 @@ from wekws.report.detection import (
     confidence_table,
     confusion_blocks,
     detection_blocks,
+    missed_budget_blocks,
 )
 from wekws.report.document import (
     Block,
@@ -70,6 +71,7 @@ def build_report(inputs: ReportInputs) -> list[Block]:
     advice = [text for student in inputs.students for text in next_step(student, teacher, budget)]
     blocks: list[Block] = [Heading(inputs.title, 1)]
     blocks += [Paragraph(note, "warning") for note in [*inputs.notes, *_short_runs(models)]]
+    blocks += missed_budget_blocks(models)
     blocks += [at_a_glance(models, budget), *caution_blocks(models, budget)]
     blocks += savings_blocks(teacher, inputs.students, budget)
     blocks += [Heading("What to do next"), Bullets(list(dict.fromkeys(advice)))]

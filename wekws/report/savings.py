@@ -36,7 +36,7 @@ def savings_blocks(
 _CAPTION = (
     "Compared with {name}. Compression: ratio of parameters. Speed-up: ratio of CPU times of a "
     "forward pass, one utterance on one thread. Quality kept: (1 - FRR) / (1 - FRR of {name}), "
-    "each at its own threshold for {budget}; both FRRs in brackets."
+    "both at {budget} on this set's own DET curve; both FRRs in brackets."
 )
 
 
@@ -61,8 +61,9 @@ def _speed_up(student: TrainedModel) -> str:
 
 
 def _quality(teacher: TrainedModel, student: TrainedModel, keyword: str, budget: str) -> str:
-    teacher_frr, student_frr = (m.headline.frr(keyword, budget) for m in (teacher, student))
-    if teacher_frr is None or student_frr is None or teacher_frr >= 1.0:
+    points = [model.headline.own_curve(keyword, budget) for model in (teacher, student)]
+    if points[0] is None or points[1] is None or points[0].frr >= 1.0:
         return ""
+    teacher_frr, student_frr = points[0].frr, points[1].frr
     kept = percent((1.0 - student_frr) / (1.0 - teacher_frr))
     return f"{kept} ({percent(student_frr)}, teacher {percent(teacher_frr)})"

@@ -14,6 +14,9 @@ from wekws.runlog.health import HealthRule, RunLog
 # A rise: this many epochs in a row above the best one, by this share of it and by this multiple
 # of the upward steps that led there. Healthy runs swing by up to 3 times, but come back in time.
 RISE_EPOCHS, RISE_SHARE, RISE_NOISE = 4, 0.05, 3.0
+# A loss that never fell: after this many epochs by less than this share since the first of them,
+# at more than this multiple of the teacher's, with less than this share of the tokens right.
+FLAT_EPOCHS, FLAT_SHARE, FLAT_FACTOR, FLAT_ACCURACY = 5, 0.02, 1.5, 0.5
 # An oscillation: of this many changes all but one reverse direction, upward ones are a tenth of
 # the loss on average, and the window's mean is no better than that of the window before.
 SWING_CHANGES, SWING_SHARE = 6, 0.10
@@ -49,6 +52,20 @@ def loss_rising(log: RunLog) -> str | None:
     if now < then:
         return f"{text}, while CTC in training fell from {then:.2f} to {now:.2f}: it overfits"
     return f"{text}, and CTC in training rose from {then:.2f} to {now:.2f}: it diverges"
+
+
+def loss_flat(log: RunLog) -> str | None:
+    """Find a cv loss that has hardly moved since the first epoch, at a bad level."""
+    losses = log.series("cv_loss")
+    if len(losses) < FLAT_EPOCHS or min(losses) < (1.0 - FLAT_SHARE) * losses[0]:
+        return None
+    accuracy, teacher = log.epochs[-1].get("cv_accuracy"), log.teacher.get("cv_loss")
+    if accuracy is not None and accuracy >= FLAT_ACCURACY:
+        return None
+    if teacher is not None and losses[-1] <= FLAT_FACTOR * teacher:
+        return None
+    text = f"cv loss {losses[-1]:.2f}, flat for {len(losses)} epochs: it does not learn"
+    return text if teacher is None else f"{text}; the teacher's is {teacher:.2f}"
 
 
 def loss_oscillating(log: RunLog) -> str | None:
@@ -172,6 +189,11 @@ GENERAL_RULES = (
         "loss_oscillating",
         loss_oscillating,
         "Lower `optim_conf.lr`, or use larger batches (`training_config.accum_grad`).",
+    ),
+    HealthRule(
+        "loss_flat",
+        loss_flat,
+        f"Check labels, dictionary and features; try {_GENTLER}, or unfreeze what a stage freezes.",
     ),
     HealthRule("blank_collapse", blank_collapse, f"Try {_GENTLER}; check the labels."),
     HealthRule(

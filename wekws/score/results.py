@@ -11,8 +11,12 @@ import numpy as np
 from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import DataError
 from wekws.files import file_sha256, read_json
+from wekws.score.det import budget_from_label
+from wekws.score.intervals import wilson
 
 DEFAULT_BUDGET = "1/h"
+# stats.<keyword>.txt has six decimals.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,20 @@ class Stats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """Lowest FRR on a set's own DET curve within a budget of false alarms."""
+
+    frr: float
+    """Share of positives missed."""
+    low: float
+    """Lower end of its 95 % interval (Wilson)."""
+    high: float
+    """Upper end of its 95 % interval."""
+    fa_per_hour: float
+    """False alarms per hour at this point, within the budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One model's results on one dataset."""
 
@@ -86,10 +104,26 @@ class Result:
         points = self.entry(keyword).get("operating_points") or []
         return next((point for point in points if point.get("budget") == budget), None)
 
-    def frr(self, keyword: str, budget: str) -> float | None:
-        """Return the FRR at a budget, None if it was not measured."""
-        misses = (self.operating_point(keyword, budget) or {}).get("misses")
-        return misses["rate"] if misses else None
+    def own_curve(self, keyword: str, budget: str) -> CurvePoint | None:
+        """Return the best point of the set's own curve within a budget such as ``1/h``.
+
+        Two models are compared there: at the same rate of false alarms. None if the keyword was
+        not scored, or the numbers of positives and hours are unknown.
+        """
+        stats, entry = self.stats.get(keyword), self.entry(keyword)
+        positives, hours = entry.get("positives"), entry.get("negative_hours")
+        if stats is None or not positives or not hours:
+            return None
+        per_hour = budget_from_label(budget).per_hour
+        allowed = 1 / hours if per_hour is None else per_hour
+        rates, best = stats.det_curve()
+        within = np.flatnonzero(rates <= allowed + _ROUNDING)
+        if not len(within):
+            return None
+        frr = float(best[within[-1]])
+        low, high = wilson(round(frr * positives), positives)
+        rate = float(rates[within[-1]])
+        return CurvePoint(frr=frr, low=float(low), high=float(high), fa_per_hour=rate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -293,6 +293,14 @@ def keyword_summary(
         for point in points
         if point["threshold"] == 0
     ]
+    measured = [{**point, **errors_at(test, point["threshold"])} for point in points]
+    notes += [
+        f"{point['budget']}: the threshold from dev gives {point['false_alarms']['per_hour']:.2f} "
+        f"false alarms per hour here ({point['false_alarms']['low']:.2f} to "
+        f"{point['false_alarms']['high']:.2f}); its FRR is not one at {point['budget']}"
+        for point in measured
+        if misses_budget(point)
+    ]
     return {
         "keyword": test.keyword,
         "positives": len(test.positives),
@@ -304,13 +312,23 @@ def keyword_summary(
         "operating_points": [
             {
                 **point,
-                **errors_at(test, point["threshold"]),
                 **_by_category(test, point["threshold"]),
                 **_in_use(test, point["threshold"], category_hours),
             }
-            for point in points
+            for point in measured
         ],
     }
+
+
+def misses_budget(point: Mapping[str, Any]) -> bool:
+    """Return whether a threshold from dev gives more false alarms here than its budget allows.
+
+    That is so if the whole 95 % interval of their rate is above the budget.
+    """
+    per_hour = budget_from_label(point["budget"]).per_hour
+    if per_hour is None or point.get("chosen_on") != "dev" or not point.get("false_alarms"):
+        return False
+    return bool(point["false_alarms"]["low"] > per_hour)
 
 
 def _categories(test: KeywordSet) -> dict[str, Any]:
