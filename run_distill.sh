@@ -17,7 +17,7 @@
 #   2    base, output surgery, teacher            -> $exp/base, $exp/teacher_init, $exp/teacher
 #   3    student: CTC and the teacher's posteriors -> $exp/student (or student_$preset)
 #   4    average, evaluate teacher and student    -> $exp/{teacher,student}/test_*/
-#   5    plots and report                         -> $exp/report (or report_$preset)
+#   5    plots, error review, diagnosis, report   -> $exp/report (or report_$preset)
 #   6    student's thresholds and ONNX files      -> $exp/student/*.onnx, *.thresholds.json
 #
 # Before the first stage all options and configurations are checked, and the plan is printed: models,
@@ -94,6 +94,7 @@ num_threads=0           # CPU threads of each training process; 0 = its share of
 num_processes=1         # training processes, one per GPU
 device=auto             # auto | cpu | cuda
 bf16=false              # matrix products in bfloat16
+baseline=               # folder of another run that the diagnosis compares the student with
 student_name=           # name of the student's folder [student, or student_PRESET]
 note=                   # line for the head of the report
 GIVEN_OPTIONS=
@@ -338,12 +339,17 @@ if begin_stage 4 "evaluation"; then
   for checkpoint in "${checkpoints[@]}"; do evaluate "$checkpoint"; done
 fi
 
-# Stage 5: speed and report.
+# Stage 5: one page with sizes, error rates and what to do next; it links a page with the misses and
+# false alarms, and the diagnosis of the training.
 if begin_stage 5 "report"; then
   if [ -f "$teacher_checkpoint" ] && [ -f "$student_checkpoint" ]; then
     python -m wekws.bin.measure_speed --teacher_checkpoint "$teacher_checkpoint" \
       --checkpoint "$student_checkpoint"
   fi
+  python -m wekws.bin.review_errors --teacher_dir "teacher=$teacher_dir" \
+    --student_dir "$student_name=$student_dir" --out_dir "$report_dir"
+  python -m wekws.bin.diagnose "$student_name=$student_dir" --teacher_dir "teacher=$teacher_dir" \
+    ${baseline:+--baseline "baseline=$baseline"} --out_dir "$report_dir/diagnosis"
   write_report
 fi
 

@@ -111,7 +111,12 @@ def test_training_stages_write_these_files(finished):
     student |= {"detector_cost.json"}
     assert below(finished.files, f"{EXP}/student") == trained | results | student
     plots = {f"{name}.png" for name in ("det", "confidence", "curves", "durations")}
-    assert below(finished.files, f"{EXP}/report") == plots | {"report.md", "report.html"}
+    diagnosis = {"diagnosis.md", "diagnosis.html", "curves.png", "confidence.png"}
+    pages = {"report.md", "report.html", "errors.html"}
+    report = {n for n in below(finished.files, f"{EXP}/report") if not n.startswith("errors/")}
+    assert report == plots | pages | {f"diagnosis/{name}" for name in diagnosis}
+    page = (finished.recipe.folder / EXP / "report" / "report.html").read_text(encoding="utf-8")
+    assert 'href="errors.html"' in page and 'href="diagnosis/diagnosis.html"' in page
     assert {name.split("/")[2] for name in finished.files if name.startswith("exp/")} == {
         "base", "teacher_init", "teacher", "student", "report",
     }  # fmt: skip

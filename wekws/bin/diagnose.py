@@ -17,12 +17,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the folders, draw the plots, write the diagnosis."""
     args = _parser().parse_args(argv)
     given = [*([args.teacher_dir] if args.teacher_dir else []), *args.exp_dirs]
+    given += [args.baseline] if args.baseline else []
     runs = [read_run(name, path, args.dataset) for name, path in parse_named_dirs(given).items()]
     teacher = runs[0] if args.teacher_dir else find_teacher(runs)
+    baseline = runs[-1] if args.baseline else None
     if teacher is not None:
         runs = [teacher, *(other for other in runs if other is not teacher)]
     out_dir = Path(args.out_dir)
-    for path in write_diagnosis(runs, teacher, _draw(runs, out_dir), out_dir):
+    figures = _draw(runs, out_dir)
+    for path in write_diagnosis(runs, teacher, figures, out_dir, baseline=baseline):
         print(path)
     return 0
 
@@ -35,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "--teacher_dir", metavar="[NAME=]DIR",
         help="folder of the teacher [the DIR that another run names as its teacher]",
     )  # fmt: skip
+    add("--baseline", metavar="[NAME=]DIR", help="folder of a run that all others are judged by")
     add("--dataset", default="test", help="read results from DIR/DATASET_* [%(default)s]")
     add("--out_dir", default="exp/diagnosis", help="folder to write to [%(default)s]")
     return parser

@@ -58,6 +58,7 @@ def _variables(options: RecipeOptions, plan: RecipePlan) -> dict[str, object]:
         "student_dir": plan.student_checkpoint.parent,
         "student_checkpoint": plan.student_checkpoint,
         "student_average": plan.student.num_average,
+        "baseline": plan.baseline,
         "report_dir": plan.report_dir,
         "num_workers": plan.num_workers,
         "overlay_flags": _repeat("--overlay", plan.overlays),

@@ -19,6 +19,11 @@ from wekws.report.model_folder import TrainedModel, read_model
 from wekws.report.savings import savings_blocks
 from wekws.score.results import headline_budget
 
+PAGES = {
+    "Misses and false alarms, with audio": "errors.html",
+    "Diagnosis of the training": "diagnosis/diagnosis.html",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the folders, draw the plots, write the report."""
@@ -37,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         validation=read_json(args.validation) if args.validation else {},
         notes=args.note,
         commands=args.command,
+        links={text: page for text, page in PAGES.items() if (out_dir / page).is_file()},
     )
     written = write_report(inputs, out_dir)
     budget = headline_budget(model.headline for model in models)

@@ -33,7 +33,9 @@ def active_terms(log: RunLog) -> list[str]:
 def weak_teacher(log: RunLog) -> str | None:
     """Find a student that is distilled from a teacher worse than itself."""
     recent = log.epochs[-WEAKER_EPOCHS:]
-    if len(recent) < WEAKER_EPOCHS or not active_terms(log) or "cv_loss" not in log.teacher:
+    if len(recent) < WEAKER_EPOCHS or not active_terms(log):
+        return None
+    if any("cv_loss" not in row or "cv_accuracy" not in row for row in (log.teacher, *recent)):
         return None
     loss, accuracy = log.teacher["cv_loss"], log.teacher["cv_accuracy"]
     if any(

@@ -10,6 +10,7 @@ from wekws.report import diagnosis_detection as detection
 from wekws.report import diagnosis_terms as terms
 from wekws.report import diagnosis_training as training
 from wekws.report.diagnosis_run import DiagnosedRun
+from wekws.report.diagnosis_verdict import verdicts
 from wekws.report.document import Block, Bullets, Figure, Heading, Paragraph, Table, write_document
 from wekws.report.model_folder import TrainedModel, read_model
 from wekws.report.next_step import next_step
@@ -71,31 +72,44 @@ def write_diagnosis(
     teacher: DiagnosedRun | None,
     figures: Mapping[str, Path],
     out_dir: Path,
+    *,
+    baseline: DiagnosedRun | None = None,
 ) -> tuple[Path, Path]:
     """Write ``diagnosis.md`` and ``diagnosis.html``; return their paths.
 
-    runs: all runs, the teacher among them.
+    runs: all runs, the teacher and the baseline among them.
+    baseline: the run that the others are judged by; None: no verdict.
     figures: paths of the figures ``curves`` and ``confidence``; either may be missing.
     """
-    return write_document(build_diagnosis(runs, teacher, figures), out_dir, "diagnosis")
+    blocks = build_diagnosis(runs, teacher, figures, baseline=baseline)
+    return write_document(blocks, out_dir, "diagnosis")
 
 
 def build_diagnosis(
-    runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None, figures: Mapping[str, Path]
+    runs: Sequence[DiagnosedRun],
+    teacher: DiagnosedRun | None,
+    figures: Mapping[str, Path],
+    *,
+    baseline: DiagnosedRun | None = None,
 ) -> list[Block]:
     """Return the blocks of the diagnosis, in order."""
     budget = headline_budget(model.headline for model in scored_models(runs))
     blocks: list[Block] = [Heading(_title(runs), 1), _overview(runs, teacher)]
     blocks += [Paragraph(text, "warning") for text in _warnings(runs)]
     blocks += [Heading("What to do next"), Bullets(advice(runs, teacher, budget))]
+    if baseline is not None:
+        judged = [run for run in runs if run is not baseline and run is not teacher]
+        blocks += verdicts(judged, baseline, budget)
     blocks += training.health(runs)
     blocks += training.convergence(runs)
     if "curves" in figures:
         blocks.append(Figure(figures["curves"], CURVES_CAPTION))
+    blocks += training.losses_by_epoch(runs)
     blocks += training.start_gap(runs)
     blocks += training.accuracy(runs)
     blocks += terms.ctc_and_kd(runs)
     blocks += terms.stages(runs)
+    blocks += terms.stage_terms(runs)
     blocks += detection.confidences(runs, teacher, budget)
     if "confidence" in figures:
         blocks.append(Figure(figures["confidence"], CONFIDENCE_CAPTION))

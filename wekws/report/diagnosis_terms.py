@@ -5,6 +5,7 @@ from itertools import groupby
 from statistics import fmean
 
 from wekws.distill.distill_rules import is_left_behind
+from wekws.distill.methods import TERM_GROUPS
 from wekws.report.diagnosis_run import DiagnosedRun, relative_change
 from wekws.report.document import Block, Bullets, Heading, Table
 from wekws.runlog.fields import BEFORE_FIRST_STEP, Row
@@ -56,7 +57,8 @@ def ctc_and_kd(runs: Sequence[DiagnosedRun]) -> list[Block]:
 def _has_distillation_loss(row: Row) -> bool:
     """Say whether the loss of an epoch had terms besides CTC."""
     ctc = row.get("train_ctc")
-    return ctc is not None and abs(row["train_loss"] - ctc) > 1e-6 * abs(ctc)
+    loss = row.get("train_loss")
+    return ctc is not None and loss is not None and abs(loss - ctc) > 1e-6 * abs(ctc)
 
 
 def _kd_sentence(run: DiagnosedRun, last_third: Sequence[float], cosines: Sequence[float]) -> str:
@@ -119,6 +121,32 @@ def stages(runs: Sequence[DiagnosedRun]) -> list[Block]:
               "accuracy, points"]  # fmt: skip
     blocks: list[Block] = [Heading("Stage by stage"), Table(header, rows, text_columns=(1,))]
     return [*blocks, *([Bullets(texts)] if texts else [])]
+
+
+def stage_terms(runs: Sequence[DiagnosedRun]) -> list[Block]:
+    """Return how the distillation terms changed on dev in each stage of a run."""
+    names = [name for name, group in TERM_GROUPS.items() if group != "task"]
+    rows = []
+    for run in runs:
+        trained = [row for row in run.model.cv_rows if row["epoch"] > BEFORE_FIRST_STEP]
+        for stage, group in groupby(trained, key=lambda row: str(row.get("stage", "all"))):
+            epochs = list(group)
+            for name in names:
+                found, values = series(epochs, f"cv_{name}")
+                if len(values) < 2 or not any(values):
+                    continue
+                change = relative_change(values[0], values[-1])
+                rows.append(
+                    [
+                        run.name, stage, name, f"{found[0]} to {found[-1]}",
+                        f"{values[0]:.4g}", f"{values[-1]:.4g}", f"{100 * change:+.1f} %",
+                    ]
+                )  # fmt: skip
+    if not rows:
+        return []
+    header = ["Run", "Stage", "Term", "Epochs", "first", "last", "change"]
+    caption = "Distillation terms on dev, unweighted, after the first and last epoch of each stage."
+    return [Heading("Distillation terms"), Table(header, rows, caption, text_columns=(1, 2))]
 
 
 def _accuracy_points(start: Row, end: Row) -> str:

@@ -12,6 +12,7 @@ from wekws.report.diagnosis_run import (
     tail_slope,
 )
 from wekws.report.document import Block, Bullets, Heading, Paragraph, Table
+from wekws.report.format import number
 from wekws.runlog.fields import BEFORE_FIRST_STEP
 from wekws.runlog.metrics_reader import series
 
@@ -105,6 +106,32 @@ def _speed_sentence(first: DiagnosedRun, second: DiagnosedRun) -> str:
         f"{first.name} reached the final loss of {second.name}, {goal:.2f}, after {found} {epochs} "
         f"instead of {num_epochs}: {num_epochs / found:.1f} times as fast."
     )
+
+
+def losses_by_epoch(runs: Sequence[DiagnosedRun]) -> list[Block]:
+    """Return the losses of each run at some epochs."""
+    rows = []
+    for run in runs:
+        for field, name in _LOSS_FIELDS.items():
+            epochs, values = series(run.model.cv_rows, field)
+            found = {e: v for e, v in zip(epochs, values, strict=True) if e > BEFORE_FIRST_STEP}
+            if not any(found.values()):
+                continue
+            last = max(found)
+            cells = [number(found.get(epoch)) for epoch in _SHOWN_EPOCHS]
+            rows.append([run.name, name, *cells, f"{found[last]:.2f} ({last})"])
+    if not rows:
+        return []
+    header = ["Run", "Loss", *(f"epoch {epoch}" for epoch in _SHOWN_EPOCHS), "last (epoch)"]
+    caption = "Nats per utterance; - : the run has no such epoch or did not log it."
+    return [Heading("Losses by epoch"), Table(header, rows, caption, text_columns=(1,))]
+
+
+_SHOWN_EPOCHS = (0, 3, 5, 10)
+_LOSS_FIELDS = {
+    "cv_loss": "CTC, dev", "train_ctc": "CTC, training", "train_loss": "whole loss, training",
+    "cv_kd": "KD, dev", "train_kd": "KD, training",
+}  # fmt: skip
 
 
 def start_gap(runs: Sequence[DiagnosedRun]) -> list[Block]:

@@ -20,6 +20,7 @@ from wekws.report.document import (
     Code,
     Figure,
     Heading,
+    Link,
     Paragraph,
     Table,
     write_document,
@@ -52,6 +53,8 @@ class ReportInputs:
     """Texts shown at the top."""
     commands: Sequence[str] = ()
     """Commands that reproduce the results, shown at the end."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Further pages: address, relative to the report, by what they show."""
 
     @property
     def models(self) -> list[TrainedModel]:
@@ -75,6 +78,7 @@ def build_report(inputs: ReportInputs) -> list[Block]:
     blocks += [at_a_glance(models, budget), *caution_blocks(models, budget)]
     blocks += savings_blocks(teacher, inputs.students, budget)
     blocks += [Heading("What to do next"), Bullets(list(dict.fromkeys(advice)))]
+    blocks += [Link(text, target) for text, target in inputs.links.items()]
     blocks += [Heading("Detection"), *_figure(inputs, "det", _DET_CAPTION)]
     blocks += detection_blocks(models, budget)
     blocks += category_blocks(models, budget)

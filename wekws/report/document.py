@@ -102,7 +102,17 @@ class Code:
     """One or more lines."""
 
 
-Block = Heading | Paragraph | Bullets | Table | Figure | Code
+@dataclass(frozen=True)
+class Link:
+    """A paragraph that links another page."""
+
+    text: str
+    """What the other page shows."""
+    target: str
+    """Its address, relative to this document."""
+
+
+Block = Heading | Paragraph | Bullets | Table | Figure | Code | Link
 
 
 def write_document(
@@ -130,6 +140,8 @@ def _block_markdown(block: Block, folder: Path) -> str:
             return f"> {text}" if kind else text
         case Bullets(items):
             return "\n".join(f"- {item}" for item in items)
+        case Link(text, target):
+            return f"[{text}]({target})"
         case Code(text):
             return f"```\n{text}\n```"
         case Figure(path, caption):
@@ -161,12 +173,14 @@ def to_html(blocks: Sequence[Block]) -> str:
 def _block_html(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"<h{level}>{_inline(text)}</h{level}>"
+            return f"<h{level}>{inline_html(text)}</h{level}>"
         case Paragraph(text, kind):
             extra = f' class="note {kind}"' if kind else ""
-            return f"<p{extra}>{_inline(text)}</p>"
+            return f"<p{extra}>{inline_html(text)}</p>"
         case Bullets(items):
-            return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>"
+            return "<ul>" + "".join(f"<li>{inline_html(item)}</li>" for item in items) + "</ul>"
+        case Link(text, target):
+            return f'<p><a href="{html.escape(target)}">{inline_html(text)}</a></p>'
         case Code(text):
             return f"<pre><code>{html.escape(text)}</code></pre>"
         case Figure(path, caption):
@@ -174,22 +188,24 @@ def _block_html(block: Block) -> str:
             return (
                 '<figure><div class="scroll"><img '
                 f'alt="{html.escape(caption)}" src="data:image/png;base64,{data}"></div>'
-                f"<figcaption>{_inline(caption)}</figcaption></figure>"
+                f"<figcaption>{inline_html(caption)}</figcaption></figure>"
             )
         case Table():
             return _table_html(block)
 
 
 def _table_html(table: Table) -> str:
-    caption = f'<p class="caption">{_inline(table.caption)}</p>' if table.caption else ""
+    caption = f'<p class="caption">{inline_html(table.caption)}</p>' if table.caption else ""
     kinds = [' class="text"' if i in table.text_columns else "" for i in range(len(table.header))]
     head = "".join(
-        f'<th scope="col"{kind}>{_inline(cell)}</th>'
+        f'<th scope="col"{kind}>{inline_html(cell)}</th>'
         for kind, cell in zip(kinds, table.header, strict=True)
     )
     rows = []
     for row in table.rows:
-        cells = [f"<td{kind}>{_inline(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)]
+        cells = [
+            f"<td{kind}>{inline_html(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
+        ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'{caption}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
@@ -197,7 +213,8 @@ def _table_html(table: Table) -> str:
     )
 
 
-def _inline(text: str) -> str:
+def inline_html(text: str) -> str:
+    """Return a text of a document as HTML."""
     escaped = re.sub(r"(?<=\d) (?=%)", "&nbsp;", html.escape(text))
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)

@@ -123,10 +123,10 @@ def _expected_share(log: RunLog, *, with_filler: bool) -> float | None:
     """Return the share of frames with a token, by the teacher or the labels: the smaller one."""
     found = []
     if "label_share" in log.labels:
-        filler = 0.0 if with_filler else log.labels["filler_share"]
+        filler = 0.0 if with_filler else log.labels.get("filler_share", 0.0)
         found.append(log.labels["label_share"] - filler)
     if "cv_blank_share" in log.teacher:
-        filler = 0.0 if with_filler else log.teacher["cv_filler_share"]
+        filler = 0.0 if with_filler else log.teacher.get("cv_filler_share", 0.0)
         found.append(1.0 - log.teacher["cv_blank_share"] - filler)
     return min(found) if found and min(found) > 0.0 else None
 

@@ -13,7 +13,8 @@ from wekws.runlog.fields import METRICS_NAME, Row
 def read_metrics(model_dir: str | os.PathLike[str]) -> list[Row]:
     """Return all rows of a run in the order of writing; none if training has not begun.
 
-    An incomplete last line (the run was killed or is still going) is left out.
+    An incomplete last line (the run was killed or is still going) is left out, and so is a field
+    that is null.
     Raises: DataError for any other line that is not a JSON object.
     """
     path = Path(model_dir) / METRICS_NAME
@@ -30,7 +31,7 @@ def read_metrics(model_dir: str | os.PathLike[str]) -> list[Row]:
             raise DataError(f"{path}:{number}: not readable as JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: found {line}; expected a JSON object")
-        rows.append(row)
+        rows.append({name: value for name, value in row.items() if value is not None})
     return rows
 
 

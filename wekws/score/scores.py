@@ -20,7 +20,7 @@ from wekws.decode.event_rule import Event
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, read_json
 
-SCORES_NAME, SCORE_INFO_NAME = "score.txt", "score.json"
+SCORES_NAME, SCORE_INFO_NAME, EVENTS_NAME = "score.txt", "score.json", "events.tsv"
 REJECTED = -1.0
 
 
@@ -32,6 +32,18 @@ class ScoredUtterance:
     """Key of the utterance."""
     events: Mapping[str, Sequence[Event]]
     """Events by keyword; a keyword may have none."""
+
+
+@dataclass(frozen=True)
+class TimedEvent:
+    """A possible detection with its place in the recording, as `events.tsv` has it."""
+
+    confidence: float
+    """Confidence, 0 to 1."""
+    start_s: float
+    """First frame of the keyword, in seconds."""
+    end_s: float
+    """End of its last frame, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ def write_scores(
     result_dir = Path(result_dir)
     with (
         atomic_path(result_dir / SCORES_NAME) as score_path,
-        atomic_path(result_dir / "events.tsv") as events_path,
+        atomic_path(result_dir / EVENTS_NAME) as events_path,
         open(score_path, "w", encoding="utf-8") as scores,
         open(events_path, "w", encoding="utf-8") as times,
     ):
@@ -139,6 +151,34 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
         for keyword, (utterances, confidences) in found.items()
     }
     return ScoreTable(tuple(keys), events)
+
+
+def read_timed_events(
+    result_dir: str | os.PathLike[str],
+) -> dict[tuple[str, str], list[TimedEvent]]:
+    """Read `events.tsv`: the events by utterance and keyword id (`_` for spaces).
+
+    Raises: DataError naming file and line of anything else, or if there is no such file.
+    """
+    path = Path(result_dir) / EVENTS_NAME
+    if not path.exists():
+        raise DataError(f"{path}: no such file; run wekws.bin.score_ctc on this folder first")
+    events: dict[tuple[str, str], list[TimedEvent]] = {}
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if number == 1:
+                continue
+            fields = line.rstrip("\n").split("\t")
+            try:
+                key, keyword, *numbers = fields
+                confidence, start_s, end_s = map(float, numbers)
+            except ValueError:
+                raise DataError(
+                    f"{path}:{number}: {line.strip()!r}; expected utt, keyword, confidence, "
+                    "start_s, end_s"
+                ) from None
+            events.setdefault((key, keyword), []).append(TimedEvent(confidence, start_s, end_s))
+    return events
 
 
 def read_score_info(result_dir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class RecipeOptions:
     num_processes: int
     device: Literal["auto", "cpu", "cuda"]
     bf16: bool
+    baseline: str
     student_name: str
     note: str
 
@@ -184,6 +185,8 @@ class RecipePlan:
     """Name of the student's folder."""
     student: Length
     """Training of the student."""
+    baseline: Path | None
+    """Run that the diagnosis compares the student with."""
     report_dir: Path
     """Folder of the report."""
     num_workers: int
@@ -334,6 +337,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         feature_teacher=_feature_teacher(options.feature_teacher, paths),
         student_name=student_name,
         student=student,
+        baseline=paths.find(options.baseline, "--baseline") if options.baseline else None,
         report_dir=exp / f"report{suffix}",
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
     )
