@@ -3,10 +3,14 @@
 #
 #   bash evaluate.sh --checkpoint exp/synth_small/student/79.pt
 #   bash evaluate.sh --checkpoint exp/synth_small/student/avg_30.pt --dataset test
+#   bash evaluate.sh --checkpoint exp/synth_small/student/final.pt --epochs 60-79
 #
 # Reads   the checkpoint's folder (config.yaml, dict.txt, keywords.txt), $lists/{dev,test}/data.list
 # Writes  exp/X/{dev,test}_avg_30/{score.txt,events.tsv,stats.KEYWORD.txt,summary.json,summary.md}
 #         and det.png, confidence.png. Thresholds are chosen on dev, frozen, and reported on test.
+#
+# With --epochs, each of these epochs is scored too: exp/X/epochs_test/ has FRR by epoch as table and
+# figure and the mean of the five best, exp/X/best_frr.pt is the epoch of lowest FRR on dev.
 #
 # A set is not scored again if its scores are newer than the list and were made with the same
 # checkpoint, decoder, longest duration and keywords. Relative paths count from the folder in which
@@ -18,6 +22,7 @@ cd "$(dirname "$0")"
 . ./path.sh
 
 checkpoint=             # model to evaluate: N.pt, final.pt or avg_N.pt
+epochs=                 # score these epochs of its run besides: FIRST-LAST, or all
 dataset="test"          # set to report on: test | dev
 lists=                  # folder of dev/ and test/ [that of the run's training list]
 cache_dir=              # folder of cached features [cache in the folder of lists]
@@ -51,6 +56,12 @@ score() {
     --batch_size "$batch_size" --num_workers "$num_workers" --device "$device"
 }
 
+if [ -n "$epochs" ]; then
+  python -m wekws.bin.evaluate_epochs --model_dir "$(dirname "$checkpoint")" --epochs "$epochs" \
+    --dataset "$dataset" --lists "$lists" --cache_dir "$cache_dir" --budgets "$budgets" \
+    --decoder "$decoder" --max_duration_s "$max_duration_s" "${rule_flags[@]}" \
+    --batch_size "$batch_size" --num_workers "$num_workers" --device "$device"
+fi
 if [ -n "$dev_dir" ]; then score dev "$dev_dir" "$is_dev_scored"; fi
 score "$dataset" "$result_dir" "$is_scored"
 if $is_counted; then

@@ -97,7 +97,7 @@ def test_data_stages_hold_what_was_asked_for(finished, tone_folder):
 
 def test_training_stages_write_these_files(finished):
     events = {"tensorboard/events.out.tfevents"}
-    epoch, final = {"0.pt", "0.yaml"}, {"final.pt", "final.yaml"}
+    epoch, final = {"0.pt", "0.yaml"}, {"final.pt", "final.yaml", "best.pt", "best.yaml"}
     base = RUN | epoch | final | events | {"global_cmvn"}
     assert below(finished.files, f"{EXP}/base") == base
     assert below(finished.files, f"{EXP}/teacher_init") == {"init.pt", "config.yaml", "dict.txt"}

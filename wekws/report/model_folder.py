@@ -186,6 +186,8 @@ def checkpoint_label(result: Result) -> str:
         label = f"epoch {stem}"
     elif stem == "final":
         label = "last epoch"
+    elif stem in ("best", "best_frr"):
+        label = "best epoch by " + ("cv loss" if stem == "best" else "FRR on dev")
     if is_exported(result):
         label = f"{label}, ONNX {precision or 'fp32'}"
     decoder = result.summary.get("decoder") or "keyword"

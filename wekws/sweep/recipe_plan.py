@@ -118,11 +118,13 @@ class Length:
     """File or flag that set the epochs, or ``default``."""
     num_average: int
     """Epochs whose weights are averaged at the end."""
+    last_stage: int
+    """Epochs of the last stage; all of them without stages."""
 
     def with_at_most_half(self) -> "Length":
-        """Return the same length with no more than half of the epochs averaged."""
-        half = (self.epochs + 1) // 2
-        return dataclasses.replace(self, num_average=min(self.num_average, half))
+        """Return the same length, averaging at most half of the epochs, of the last stage only."""
+        most = min((self.epochs + 1) // 2, self.last_stage)
+        return dataclasses.replace(self, num_average=min(self.num_average, most))
 
     def __str__(self) -> str:
         """Return the length as the plan prints it."""
@@ -528,6 +530,9 @@ def _student_length(options: RecipeOptions, config: Path, overlays: Sequence[Pat
     student = _length("--student_epochs", epochs, average, config, overlays, overrides)
     if options.student_epochs is None or options.preset:
         student = student.with_at_most_half()
+    elif options.num_average is None and student.last_stage < student.epochs:
+        most = min(student.num_average, student.last_stage)
+        student = dataclasses.replace(student, num_average=most)
     _check_average(student, "student")
     return student
 
@@ -543,18 +548,26 @@ def _length(
     """Return how long a model trains; its whole configuration is checked on the way."""
     if epochs is not None:
         overrides = [*overrides, f"training_config.max_epoch={epochs}"]
-    num_epochs = load_train_config(config, overrides, overlays).training_config.max_epoch
+    checked = load_train_config(config, overrides, overlays)
+    num_epochs = checked.training_config.max_epoch
+    plan = checked.stage_plan
     source = load_config(config, overlays).origin("training_config", "max_epoch") or "default"
     if epochs is not None:
         source = flag
-    return Length(epochs=num_epochs, source=source, num_average=num_average)
+    return Length(
+        epochs=num_epochs,
+        source=source,
+        num_average=num_average,
+        last_stage=plan.epochs[-1] if plan is not None else num_epochs,
+    )
 
 
 def _check_average(length: Length, model: str) -> None:
-    if length.num_average > length.epochs:
+    if length.num_average > length.last_stage:
+        of = " of its last stage" if length.last_stage < length.epochs else ""
         raise ConfigError(
-            f"--num_average {length.num_average}: more than the {model}'s {length.epochs} epochs "
-            f"({length.source})"
+            f"--num_average {length.num_average}: more than the {model}'s {length.last_stage} "
+            f"epochs{of} ({length.source})"
         )
 
 

@@ -12,6 +12,7 @@ from wekws.score.scoring import score_list
 from wekws.score.summary import summarise
 from wekws.train.average import average_model
 from wekws.train.build import train_model
+from wekws.train.epoch_checkpoint import comparable_epochs
 from wekws.train.options import DeviceName, TrainOptions
 from wekws.train.train_config import load_train_config
 from wekws.yaml_files import read_yaml, write_yaml
@@ -91,7 +92,9 @@ def run_job(
             checkpoint = run_dir / job.checkpoint_name
             if not checkpoint.exists():
                 _train(run_dir, job, device, num_threads, num_workers)
-                average_model(run_dir, job.num_average, is_best=True, checkpoint=checkpoint)
+                # The last stage of a short run may have fewer epochs.
+                num = min(job.num_average, len(comparable_epochs(run_dir)))
+                average_model(run_dir, num, is_best=True, checkpoint=checkpoint)
             lists = Path(job.lists)
             score_on_dev_and_test(
                 checkpoint,

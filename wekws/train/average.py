@@ -10,7 +10,12 @@ from torch import Tensor
 from wekws.errors import DataError
 from wekws.files import require_not_input
 from wekws.model.checkpoint import load_weights, save_weights
-from wekws.train.epoch_checkpoint import epoch_numbers, read_epoch_info
+from wekws.train.epoch_checkpoint import (
+    best_first,
+    comparable_epochs,
+    epoch_numbers,
+    read_epoch_info,
+)
 from wekws.yaml_files import write_yaml
 
 logger = logging.getLogger(__name__)
@@ -19,22 +24,18 @@ logger = logging.getLogger(__name__)
 def choose_epochs(model_dir: Path, num: int, *, is_best: bool) -> list[int]:
     """Return the last ``num`` epochs, or the ``num`` best by cv_loss, ascending.
 
-    Those of a student that had yet to grow to its full depth do not count.
+    Those of earlier stages, and of a student that had yet to grow to its full depth, do not count.
     Raises: DataError if there are fewer, or ``num`` is below 1.
     """
-    there = epoch_numbers(model_dir)
-    epochs = [e for e in there if "num_layers" not in read_epoch_info(model_dir, e)]
+    there, epochs = epoch_numbers(model_dir), comparable_epochs(model_dir)
     if num < 1 or len(epochs) < num:
         early = len(there) - len(epochs)
-        growing = f", and {early} of a student that had yet to grow" if early else ""
+        others = f", and {early} of earlier stages or a smaller depth" if early else ""
         raise DataError(
-            f"{model_dir}: holds {len(epochs)} epoch checkpoints (N.pt with N.yaml){growing}; "
+            f"{model_dir}: holds {len(epochs)} epoch checkpoints (N.pt with N.yaml){others}; "
             f"asked to average {num}; train longer or ask for fewer"
         )
-    if is_best:
-        epochs.sort(key=lambda epoch: (read_epoch_info(model_dir, epoch)["cv_loss"], epoch))
-        return sorted(epochs[:num])
-    return epochs[-num:]
+    return sorted(best_first(model_dir)[:num]) if is_best else epochs[-num:]
 
 
 def average_states(states: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:

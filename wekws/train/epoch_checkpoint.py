@@ -36,10 +36,17 @@ def save_epoch(
 
 
 def save_final(model_dir: Path, epoch: int) -> None:
-    """Make ``final.pt`` (and ``final.yaml``) a copy of the last epoch's."""
+    """Make ``final.pt`` a copy of the last epoch's, ``best.pt`` one of that of lowest cv_loss."""
+    copy_epoch(model_dir, epoch, "final")
+    copy_epoch(model_dir, next(iter(best_first(model_dir)), epoch), "best")
+
+
+def copy_epoch(model_dir: Path, epoch: int, name: str) -> Path:
+    """Copy an epoch's weights and YAML to ``name.pt`` and ``name.yaml``; return the weights."""
     for suffix in (".pt", ".yaml"):
-        with atomic_path(model_dir / f"final{suffix}") as temporary:
+        with atomic_path(model_dir / f"{name}{suffix}") as temporary:
             shutil.copyfile(model_dir / f"{epoch}{suffix}", temporary)
+    return model_dir / f"{name}.pt"
 
 
 def read_state(model_dir: Path) -> dict[str, Any] | None:
@@ -115,6 +122,23 @@ def epoch_numbers(model_dir: Path) -> list[int]:
     """Return the epochs that have both weights and YAML, ascending."""
     names = [p.stem for p in model_dir.glob("*.yaml") if p.with_suffix(".pt").exists()]
     return sorted(int(name) for name in names if name.isdigit())
+
+
+def comparable_epochs(model_dir: Path) -> list[int]:
+    """Return the epochs of the last stage at full depth, ascending.
+
+    Epochs of other stages had another loss, those of a student that has yet to grow another
+    shape: neither is averaged with, or compared to, the last ones.
+    """
+    infos = {epoch: read_epoch_info(model_dir, epoch) for epoch in epoch_numbers(model_dir)}
+    grown = [epoch for epoch, info in infos.items() if "num_layers" not in info]
+    return [e for e in grown if infos[e].get("stage") == infos[grown[-1]].get("stage")]
+
+
+def best_first(model_dir: Path) -> list[int]:
+    """Return the comparable epochs by cv_loss, the lowest first, of equals the earlier."""
+    losses = {e: read_epoch_info(model_dir, e)["cv_loss"] for e in comparable_epochs(model_dir)}
+    return sorted(losses, key=lambda epoch: (losses[epoch], epoch))
 
 
 def read_epoch_info(model_dir: Path, epoch: int) -> dict[str, Any]:

@@ -67,8 +67,8 @@ def test_defaults(project):
     [
         (["preset=balanced"], 50, "conf/presets/balanced.yaml", 25),
         (["preset=balanced", "student_epochs=12"], 12, "--student_epochs", 6),
-        (["student_overlay=conf/overlays/stages_three.yaml"], 35, "stages_three.yaml", 18),
-        (["student_overlay=conf/overlays/ctc_tail.yaml"], 80, "conf/overlays/ctc_tail.yaml", 30),
+        (["student_overlay=conf/overlays/stages_three.yaml"], 35, "stages_three.yaml", 10),
+        (["student_overlay=conf/overlays/ctc_tail.yaml"], 80, "conf/overlays/ctc_tail.yaml", 10),
         (["student_epochs=40"], 40, "--student_epochs", 30),
         (["student_epochs=4", "num_average=4"], 4, "--student_epochs", 4),
         (["preset=quick", "num_average=2"], 3, "conf/presets/quick.yaml", 2),

@@ -4,6 +4,7 @@ import torch
 from wekws.bin import average_model
 from wekws.errors import ConfigError, DataError
 from wekws.train.average import average_states, choose_epochs
+from wekws.train.epoch_checkpoint import best_first, save_final
 from wekws.yaml_files import read_yaml, write_yaml
 
 
@@ -21,6 +22,28 @@ def model_dir(tmp_path):
 def test_last_and_best_epochs_single_digits_included(model_dir):
     assert choose_epochs(model_dir, 3, is_best=False) == [9, 10, 11]
     assert choose_epochs(model_dir, 3, is_best=True) == [8, 9, 10]
+
+
+def test_stages_and_depths_are_never_mixed(model_dir):
+    """The best two by cv loss, 9 and 10, were of a stage without distillation."""
+    for epoch, stage in ((8, "task"), (9, "task"), (10, "task"), (11, "distil"), (12, "distil")):
+        info = {"epoch": epoch, "cv_loss": 5.0 - epoch / 10 if epoch > 10 else 1.0, "stage": stage}
+        write_yaml(model_dir / f"{epoch}.yaml", info)
+    torch.save({"w": torch.tensor([1.0, 0.0]), "n": torch.tensor(1)}, model_dir / "12.pt")
+    assert choose_epochs(model_dir, 2, is_best=True) == [11, 12]
+    assert best_first(model_dir) == [12, 11]
+    with pytest.raises(DataError, match="holds 2 epoch .*, and 3 of earlier stages"):
+        choose_epochs(model_dir, 3, is_best=False)
+    write_yaml(model_dir / "11.yaml", {"epoch": 11, "cv_loss": 0.1, "stage": "distil",
+                                       "num_layers": 2})  # fmt: skip
+    assert choose_epochs(model_dir, 1, is_best=True) == [12]
+
+
+def test_best_is_a_copy_of_the_epoch_of_lowest_cv_loss(model_dir):
+    save_final(model_dir, 11)
+    assert read_yaml(model_dir / "best.yaml")["epoch"] == 9
+    assert torch.load(model_dir / "best.pt", weights_only=True)["w"].tolist() == [9.0, 0.0]
+    assert read_yaml(model_dir / "final.yaml")["epoch"] == 11
 
 
 @pytest.mark.parametrize("num", [0, 5])
