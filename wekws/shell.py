@@ -1,5 +1,6 @@
 """Seam between the shell scripts and Python: paths that users typed, variables for ``eval``."""
 
+import difflib
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,19 @@ class UserPaths:
         """
         found = self.place(path)
         if not found.exists():
-            raise ConfigError(f"{flag} {path}: no such file or folder, seen from {self._seen_from}")
+            raise ConfigError(
+                f"{flag} {path}: no such file or folder, seen from {self._seen_from}"
+                f"{self._suggestion(path)}"
+            )
         return found
+
+    def _suggestion(self, path: str) -> str:
+        """Return a file of the same folder with a similar name, as a question; empty: none."""
+        for folder in ((self.caller_dir / path).parent, Path(path).parent):
+            names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+            if close := difflib.get_close_matches(Path(path).name, names, 1):
+                return f"; did you mean '{Path(path).with_name(close[0])}'?"
+        return ""
 
     def find_all(self, paths: Iterable[str], flag: str) -> tuple[Path, ...]:
         """Return several existing files or folders, see ``find``."""

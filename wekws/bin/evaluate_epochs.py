@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     scores = review_epochs(args.model_dir, epochs, args.dataset, tag, budget)
     out_dir = args.model_dir / f"epochs_{args.dataset}{tag}"
     best_path = write_epoch_review(scores, args.model_dir, out_dir, budget)
-    rates = [(args.dataset, [score.frr for score in scores])]
+    rates: list[tuple[str, list[float | None]]] = [(args.dataset, [score.frr for score in scores])]
     if args.dataset != "dev":
         rates.append(("dev", [score.dev_frr for score in scores]))
     best = [score.epoch for score in best_epochs(scores)]

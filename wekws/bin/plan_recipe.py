@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wekws.log import run
 from wekws.shell import UserPaths, assignments
-from wekws.sweep.recipe_plan import RecipeOptions, RecipePlan, read_options, resolve
+from wekws.sweep.recipe_plan import RecipePlan, read_options, resolve
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,11 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = read_options(args.option)
     plan = resolve(options, UserPaths(args.caller_dir))
-    print(assignments(_variables(options, plan)))
+    print(assignments(_variables(plan)))
     return 0
 
 
-def _variables(options: RecipeOptions, plan: RecipePlan) -> dict[str, object]:
+def _variables(plan: RecipePlan) -> dict[str, object]:
     """Return the script's variables by name; those that end in ``_flags`` are arrays of flags."""
     return {
         "corpus": plan.corpus,
@@ -65,20 +65,18 @@ def _variables(options: RecipeOptions, plan: RecipePlan) -> dict[str, object]:
         "student_overlay_flags": _repeat("--overlay", plan.student_overlays),
         "feature_teacher": plan.feature_teacher,
         "more_teacher_flags": _repeat("--teacher_checkpoint", plan.more_teachers),
-        "base_epoch_flags": _epochs(options.base_epochs),
-        "teacher_epoch_flags": _epochs(options.teacher_epochs),
-        "student_epoch_flags": _epochs(options.student_epochs),
+        "base_epoch_flags": plan.base.flags,
+        "teacher_epoch_flags": plan.teacher.flags,
+        "student_epoch_flags": [
+            *_repeat("--override", plan.student_overrides),
+            *plan.student.flags,
+        ],
         "plan_summary": plan.summary(),
     }
 
 
 def _repeat(flag: str, values: Iterable[object]) -> list[str]:
     return [word for value in values for word in (flag, str(value))]
-
-
-def _epochs(epochs: int | None) -> list[str]:
-    """Return the flags that set the epochs; without the option, the configuration decides."""
-    return [] if epochs is None else ["--override", f"training_config.max_epoch={epochs}"]
 
 
 if __name__ == "__main__":

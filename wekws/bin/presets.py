@@ -19,6 +19,7 @@ from wekws.sweep.preset_info import (
     preset_info,
     preset_infos,
     preset_paths,
+    preset_purpose,
     preset_row,
     read_corpus,
 )
@@ -42,10 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"{name:<15}{value}" for name, value in preset_row(info).items()))
         return 0
     infos = preset_infos(args.preset_dir, context, device)
+    purposes = {name: preset_purpose(path) for name, path in paths.items()}
     if args.what == "list":
-        print(format_presets(infos))
+        print(format_presets(infos, purposes))
         return 0
-    _say(format_presets(infos) + "\n\n")
+    _say(format_presets(infos, purposes) + "\n\n")
     print(choose([info.name for info in infos], sys.stdin.readline, _say))
     return 0
 

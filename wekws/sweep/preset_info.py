@@ -1,5 +1,7 @@
 """The presets of ``conf/presets``, with their size, arithmetic and training time."""
 
+import difflib
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from typing import Any
 
 import torch
 
+from wekws.config import load_yaml_with_base
 from wekws.dataset.dataset_conf import FilterConfig
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
@@ -84,10 +87,41 @@ def preset_paths(folder: Path) -> dict[str, Path]:
 
     Raises: ConfigError if there are none.
     """
-    paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    paths = sorted(folder.glob("*.yaml"), key=lambda path: (_max_epoch(path), path.stem))
     if not paths:
         raise ConfigError(f"{folder}: no presets in it; expected NAME.yaml")
-    return paths
+    return {path.stem: path for path in paths}
+
+
+def _max_epoch(path: Path) -> int:
+    training: Mapping[str, Any] = load_yaml_with_base(path).get("training_config") or {}
+    return int(training.get("max_epoch") or 0)
+
+
+def find_preset(folder: Path, text: str) -> Path:
+    """Return the preset of a name, or of a number as ``--preset list`` shows it.
+
+    Raises: ConfigError for another text, with a suggestion.
+    """
+    known = preset_paths(folder)
+    names = list(known)
+    if text.isdigit() and 1 <= int(text) <= len(names):
+        text = names[int(text) - 1]
+    if text in known:
+        return known[text]
+    close = difflib.get_close_matches(text, names, 1)
+    advice = f"; did you mean '{close[0]}'?" if close else ""
+    raise ConfigError(
+        f"--preset {text}: expected one of {', '.join(names)}, their number 1 to {len(names)}, "
+        f"list, ask{advice}"
+    )
+
+
+def preset_purpose(path: Path) -> str:
+    """Return what a preset is for: the first sentence of the comment at its head."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.lstrip("# ") for line in head).partition(". ")[0].rstrip(".")
 
 
 def preset_info(name: str, path: Path, context: PresetContext, device: torch.device) -> PresetInfo:
@@ -169,8 +203,8 @@ def _shown(value: Scheduled) -> str:
     return f"{low:g}" if low == high else f"{schedule.shape} {low:g} to {high:g}"
 
 
-def format_presets(infos: Sequence[PresetInfo]) -> str:
-    """Return a table of the presets, with an explanation of its columns."""
+def format_presets(infos: Sequence[PresetInfo], purposes: Mapping[str, str]) -> str:
+    """Return a table of the presets, what each is for, and an explanation of the columns."""
     rows = [preset_row(info) for info in infos]
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     lines = [{key: key for key in widths}, *rows]
@@ -182,11 +216,18 @@ def format_presets(infos: Sequence[PresetInfo]) -> str:
         [
             *table,
             "",
+            *(
+                f"{number} {info.name}: {purposes[info.name]}"
+                + (" (recommended)" if info.name == DEFAULT else "")
+                for number, info in enumerate(infos, start=1)
+            ),
+            "",
             "alpha: weight of CTC (the labels); distillation has 1 - alpha. compression, fewer "
             f"MACs: relative to the teacher's {teacher['params']:,} parameters and "
             f"{teacher['macs_per_second'] / 1e6:.2f} M MACs/s.",
             f"time: {per}, estimated from a few steps on this machine; features, cv and averaging "
-            "are not counted.",
+            "are not counted, nor are base and teacher, which are trained first unless a teacher "
+            "is given (--teacher_checkpoint).",
         ]
     )
 

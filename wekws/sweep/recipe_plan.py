@@ -21,13 +21,14 @@ from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import language_of
 from wekws.dataset.vocabulary import Tokenizer, parse_keywords
 from wekws.decode.duration import max_duration_from_text
+from wekws.distill.methods import DistillConfig
 from wekws.errors import ConfigError
 from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside
 from wekws.score.det import budgets_from_text
 from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths
-from wekws.sweep.preset_info import preset_paths
+from wekws.sweep.preset_info import find_preset
 from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
 from wekws.train.distributed import choose_device
 from wekws.train.options import MAX_SEED
@@ -38,6 +39,8 @@ EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
 TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
 QUICK_TEXT_OVERLAY = Path("conf/overlays/from_text_quick.yaml")
 DEFAULT_NUM_AVERAGE = 30
+# Epochs of base and teacher for a preset that is short from nothing to report.
+SHORT_TEACHERS = {"quick": (2, 4)}
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "synth": ("conf/overlays/speed.yaml",),
     "kaldi": ("conf/overlays/small_corpus.yaml",),
@@ -121,6 +124,13 @@ class Length:
     last_stage: int
     """Epochs of the last stage; all of them without stages."""
 
+    @property
+    def flags(self) -> list[str]:
+        """Flags of the training command that set the epochs; none if the configuration does."""
+        if not self.source.startswith("--"):
+            return []
+        return ["--override", f"training_config.max_epoch={self.epochs}"]
+
     def with_at_most_half(self) -> "Length":
         """Return the same length, averaging at most half of the epochs, of the last stage only."""
         most = min((self.epochs + 1) // 2, self.last_stage)
@@ -187,6 +197,10 @@ class RecipePlan:
     """Name of the student's folder."""
     student: Length
     """Training of the student."""
+    student_overrides: tuple[str, ...]
+    """Settings of the student, as ``SECTION.KEY=VALUE``, that follow from the options."""
+    weighting: str
+    """What weighs labels and teacher, and who sets it."""
     baseline: Path | None
     """Run that the diagnosis compares the student with."""
     report_dir: Path
@@ -216,6 +230,7 @@ class RecipePlan:
             "base": base,
             "teacher": f"{teacher} -> {self.teacher_checkpoint}",
             "student": f"{self.student} -> {self.student_checkpoint}",
+            "weights": self.weighting,
             "report": str(self.report_dir / "report.html"),
         }
         if self.feature_teacher:
@@ -274,7 +289,10 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     keywords = parse_keywords(options.keywords)
     speech = _synthesis_options(options, paths)
     lists = Path("data") / _corpus_name(options, corpus, data_dir, keywords, speech)
-    exp = Path("exp") / lists.name
+    preset = _preset_path(options.preset)
+    short = _short_teacher(options, preset)
+    # A short teacher has a folder of its own, so that no longer run continues it.
+    exp = Path("exp") / (f"{lists.name}_{preset.stem}" if short and preset else lists.name)
     language = options.language
     if language == "auto":
         language = language_of(keywords)
@@ -286,14 +304,15 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     if options.feature_teacher:
         # Under those of the user, which may give the term another weight.
         overlays = (EMBEDDING_OVERLAY, *overlays)
-    preset = _preset_path(options.preset)
     student_overlays = paths.find_all(options.student_overlay, "--student_overlay")
     student_overlays = (*([preset] if preset else []), *student_overlays)
     student_name = options.student_name or "student" + (f"_{preset.stem}" if preset else "")
     suffix = "" if student_name == "student" else f"_{student_name.removeprefix('student_')}"
 
-    base, teacher = _teacher_lengths(options, teacher_config, overlays)
-    student = _student_length(options, student_config, (*overlays, *student_overlays))
+    base, teacher = _teacher_lengths(options, teacher_config, overlays, short)
+    layers = (*overlays, *student_overlays)
+    overrides, weighting = _weighting(options, student_config, layers)
+    student = _student_length(options, student_config, layers, overrides)
     load_dataset_config(teacher_config, overlays).check_folders()
     load_dataset_config(student_config, (*overlays, *student_overlays)).check_folders()
     trained = (exp / "base" / "final.pt", exp / "teacher" / f"avg_{teacher.num_average}.pt")
@@ -339,6 +358,8 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         feature_teacher=_feature_teacher(options.feature_teacher, paths),
         student_name=student_name,
         student=student,
+        student_overrides=tuple(overrides),
+        weighting=weighting,
         baseline=paths.find(options.baseline, "--baseline") if options.baseline else None,
         report_dir=exp / f"report{suffix}",
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
@@ -501,19 +522,33 @@ def _feature_teacher(name: str, paths: UserPaths) -> str:
 def _preset_path(preset: str) -> Path | None:
     if preset in ("", "list", "ask"):
         return None
-    known = preset_paths(PRESET_DIR)
-    if preset not in known:
-        raise ConfigError(f"--preset {preset}: expected one of {', '.join(known)}, list, ask")
-    return known[preset]
+    return find_preset(PRESET_DIR, preset)
+
+
+def _short_teacher(options: RecipeOptions, preset: Path | None) -> tuple[int, int] | None:
+    """Return the epochs of base and teacher of a short preset that trains them; else None."""
+    if preset is None or options.teacher_checkpoint or options.teacher_epochs is not None:
+        return None
+    return SHORT_TEACHERS.get(preset.stem)
 
 
 def _teacher_lengths(
-    options: RecipeOptions, config: Path, overlays: Sequence[Path]
+    options: RecipeOptions,
+    config: Path,
+    overlays: Sequence[Path],
+    short: tuple[int, int] | None,
 ) -> tuple[Length, Length]:
-    """Return how long base and teacher train."""
+    """Return how long base and teacher train; short: their epochs where a preset sets them."""
     average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
-    base = _length("--base_epochs", options.base_epochs, 1, config, overlays)
-    teacher = _length("--teacher_epochs", options.teacher_epochs, average, config, overlays)
+    flags, epochs = (
+        ["--base_epochs", "--teacher_epochs"],
+        [options.base_epochs, options.teacher_epochs],
+    )
+    for index, number in enumerate(short or ()):
+        if epochs[index] is None:
+            flags[index], epochs[index] = f"--preset {options.preset}", number
+    base = _length(flags[0], epochs[0], 1, config, overlays)
+    teacher = _length(flags[1], epochs[1], average, config, overlays)
     if options.teacher_epochs is None and options.num_average is None:
         teacher = teacher.with_at_most_half()
     if not options.teacher_checkpoint:
@@ -521,10 +556,40 @@ def _teacher_lengths(
     return base, teacher
 
 
-def _student_length(options: RecipeOptions, config: Path, overlays: Sequence[Path]) -> Length:
-    """Return how long the student trains."""
+def _weighting(
+    options: RecipeOptions, config: Path, overlays: Sequence[Path]
+) -> tuple[list[str], str]:
+    """Return overrides of the student, and what weighs labels and teacher.
+
+    Stages weigh them themselves. An alpha of a file below (a preset's) gives way to them.
+    Raises: ConfigError if the command line gives alpha besides.
+    """
+    loaded = load_config(config, overlays)
+    value = loaded.content.get("distill_conf", {}).get("alpha")
+    alpha = loaded.origin("distill_conf", "alpha") if value is not None else None
+    if not loaded.content.get("stages"):
+        value, source = (value, alpha) if alpha else (DistillConfig().alpha, "default")
+        if options.alpha:
+            value, source = options.alpha, "--alpha"
+        return [], f"alpha {value} for the labels, 1 - alpha for distillation ({source})"
+    stages = loaded.origin("stages")
+    if options.alpha:
+        raise ConfigError(
+            f"--alpha {options.alpha}: the student has stages ({stages}), which weigh labels and "
+            "teacher themselves; leave out --alpha or the stages"
+        )
+    usual = DistillConfig()
+    overrides = [f"distill_conf.{name}={getattr(usual, name)}" for name in ("alpha", "alpha_floor")]
+    instead = f"; they replace alpha of {alpha}" if alpha and alpha != stages else ""
+    return (overrides if instead else []), f"by stage ({stages}){instead}"
+
+
+def _student_length(
+    options: RecipeOptions, config: Path, overlays: Sequence[Path], more: Sequence[str]
+) -> Length:
+    """Return how long the student trains; more: further overrides of its configuration."""
     given = {"alpha": options.alpha, "temperature": options.temperature}
-    overrides = [f"distill_conf.{name}={value}" for name, value in given.items() if value]
+    overrides = [*more, *(f"distill_conf.{name}={value}" for name, value in given.items() if value)]
     average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
     epochs = options.student_epochs
     student = _length("--student_epochs", epochs, average, config, overlays, overrides)

@@ -17,9 +17,11 @@ from wekws.sweep.preset_info import (
     Corpus,
     PresetContext,
     choose,
+    find_preset,
     format_presets,
     preset_infos,
     preset_paths,
+    preset_purpose,
     preset_row,
     read_corpus,
 )
@@ -41,6 +43,9 @@ TABLE = {
     "aggressive": (80, 24, 8e-4, 5.0, 0.15, 3, 35, 24),
     "quality": (100, 16, 3e-4, 4.5, 0.2, 4, 55, 32),
 }
+
+
+PURPOSES = {"a": "for a test", "balanced": "for most"}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -81,7 +86,13 @@ def test_widths_are_the_stated_share_of_the_teachers(name):
 
 
 def test_the_shortest_training_is_quick_and_no_other_preset_is_there():
-    assert set(preset_paths(PRESETS)) == set(TABLE)
+    assert list(preset_paths(PRESETS)) == list(TABLE)  # the shortest first
+    assert find_preset(PRESETS, "3") == find_preset(PRESETS, "balanced")
+    with pytest.raises(ConfigError, match="--preset balence: .*did you mean 'balanced'"):
+        find_preset(PRESETS, "balence")
+    with pytest.raises(ConfigError, match="--preset 6: expected one of quick, .*1 to 5, list, ask"):
+        find_preset(PRESETS, "6")
+    assert preset_purpose(PRESETS / "balanced.yaml") == "Default choice"
     with pytest.raises(ConfigError, match="no presets"):
         preset_paths(CONF / "none")
 
@@ -140,11 +151,12 @@ def test_offers_are_measured_and_multiplied_by_the_corpus(small):
     assert (shown["utterances"], shown["data"]) == ("2", "100 %")
     # 3,208; 360; 160 + 12 + 200; 328; 45 of the teacher.
     assert shown["compression"] == f"{(3208 + 360 + 160 + 12 + 200 + 328 + 45) / 3481:.1f} x"
-    table = format_presets(infos)
+    table = format_presets(infos, PURPOSES)
     assert "of all training steps" in table and table.splitlines()[2].startswith("balanced")
+    assert "1 a: for a test\n2 balanced: for most (recommended)" in table
     alone = preset_infos(folder, context(None), CPU)[0]
     assert alone.training_s == pytest.approx(alone.step_s * 1000 * 4)
-    assert "every 1,000 utterances" in format_presets([alone])
+    assert "every 1,000 utterances" in format_presets([alone], PURPOSES)
 
 
 def test_a_corpus_is_read_as_training_would(tone_corpus, tmp_path):

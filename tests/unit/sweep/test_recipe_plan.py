@@ -114,7 +114,7 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["bf16=yes"], "--bf16: found 'yes' .text.; expected true or false"),
         (["decoder=beam"], r"--decoder: found 'beam'; expected keyword \| prefix_beam"),
         (["max_duration_s=2s"], "--max_duration_s: found '2s'; expected auto, seconds, or 0"),
-        (["preset=balance"], "expected one of aggressive, .*, quick, list, ask"),
+        (["preset=balance"], "expected one of quick, .*, quality, .* list, ask"),
         (["corpus=kaldi"], "--corpus kaldi: needs --data_dir"),
         (["data_dir=nowhere"], "--data_dir nowhere: no such file or folder"),
         (["lexicon=nowhere"], "--lexicon nowhere: no such file or folder"),
@@ -124,7 +124,10 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
             "--student_overlay conf/overlays/gates.yaml",
         ),
         (["alpha=cosine_grwoth"], "distill_conf.alpha: found 'cosine_grwoth'"),
-        (["preset=balanced", "student_overlay=conf/overlays/stages_three.yaml"], "stages: given"),
+        (["alpha=0.5", "student_overlay=conf/overlays/stages_three.yaml"], "leave out --alpha"),
+        (["more_teachers=nofile.pt"], "--more_teachers nofile.pt: no such file or folder"),
+        (["preset=balence"], "did you mean 'balanced'"),
+        (["student_overlay=conf/overlays/gat.yaml"], "did you mean 'conf/overlays/gate.yaml'"),
     ],
 )
 def test_a_wrong_option_is_refused_before_the_first_stage(project, options, message):
@@ -138,6 +141,31 @@ def test_a_folder_without_recordings_is_refused_before_the_first_stage(project, 
     Path("rooms.yaml").write_text(f"dataset_conf: {{augment_conf: {augmentation}}}")
     with pytest.raises(DataError, match="^data/rirs: no wav, flac or ogg file"):
         plan(f"{option}=rooms.yaml")
+
+
+def test_stages_replace_the_alpha_of_a_preset_and_the_plan_says_so(project):
+    resolved = plan("preset=3", "student_overlay=conf/overlays/stages_three.yaml")
+    assert (resolved.student.epochs, resolved.student.num_average) == (35, 10)
+    assert resolved.student_overlays[0] == Path("conf/presets/balanced.yaml")
+    assert resolved.student_overrides == ("distill_conf.alpha=0.5", "distill_conf.alpha_floor=0.05")
+    assert resolved.weighting == (
+        "by stage (conf/overlays/stages_three.yaml); they replace alpha of "
+        "conf/presets/balanced.yaml"
+    )
+    assert plan("preset=balanced").weighting.startswith("alpha 0.25 for the labels")
+    assert "(--alpha)" in plan("alpha=0.8").weighting
+
+
+def test_the_quick_preset_is_quick_from_nothing(project):
+    quick = plan("preset=quick", "name=mine")
+    assert (quick.base.epochs, quick.teacher.epochs, quick.student.epochs) == (2, 4, 3)
+    assert quick.teacher.num_average == 2 and quick.base.source == "--preset quick"
+    assert quick.base.flags == ["--override", "training_config.max_epoch=2"]
+    # Its short teacher is not where a longer run would go on from it.
+    assert quick.teacher_checkpoint == Path("exp/mine_quick/teacher/avg_2.pt")
+    (project / "A.pt").touch()
+    given = plan("preset=quick", "name=mine", "teacher_checkpoint=A.pt")
+    assert given.exp == Path("exp/mine") and given.student.flags == []
 
 
 def test_a_wake_word_from_its_text(project):
