@@ -11,6 +11,8 @@ import torch
 
 from wekws.dataset.features import expand_context, fbank
 from wekws.decode.keyword import KeywordScorer
+from wekws.errors import ConfigError
+from wekws.model.model import KwsModel
 from wekws.score.scoring import System, make_decoder
 
 
@@ -33,11 +35,14 @@ class Tracer:
         """Keep the system and its decoder.
 
         durations_s: longest duration by keyword; None: no limit.
-        Raises: ConfigError for a keyword with a token that the vocabulary lacks.
+        Raises: ConfigError for a keyword with a token that the vocabulary lacks, or an exported
+        file.
         """
         decoder = make_decoder("keyword", system, durations_s)
         assert isinstance(decoder, KeywordScorer)
-        self.system, self._decoder = system, decoder
+        if not isinstance(system.model, KwsModel):
+            raise ConfigError("an exported file has no traces; give the results of a checkpoint")
+        self.system, self._model, self._decoder = system, system.model, decoder
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> Trace:
@@ -48,7 +53,7 @@ class Tracer:
         front_end = self.system.dataset_config.front_end
         feats = fbank(samples, front_end)
         inputs, lengths = expand_context(feats[None], torch.tensor([len(feats)]), front_end)
-        log_probs = self.system.model(inputs, lengths).float().log_softmax(-1)
+        log_probs = self._model(inputs, lengths).float().log_softmax(-1)
         confidence, _ = self._decoder(log_probs, lengths)
         return Trace(
             fbank=feats.numpy(),

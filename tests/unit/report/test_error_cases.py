@@ -29,7 +29,8 @@ NO_STATS = Stats(thresholds=np.zeros(1), fa_per_hour=np.zeros(1), frr=np.zeros(1
 def result(folder, scores, threshold):
     """Scores of keyword COMPUTER: key -> confidence of the one event."""
     folder.mkdir()
-    info = {"data_list": str(folder.parent / "lists" / "data.list")}
+    data_list = str(folder.parent / "lists" / "data.list")
+    info = {"data_list": data_list, "keywords": ["COMPUTER"]}
     (folder / "score.json").write_text(json.dumps(info))
     rows = [f"{key}\tCOMPUTER\t{value}\t0.3\t0.9\n" for key, value in scores.items()]
     (folder / "events.tsv").write_text("utt\tkeyword\tconfidence\tstart_s\tend_s\n" + "".join(rows))
