@@ -38,12 +38,13 @@ class HiddenConfig(MethodConfig):
     over their channels, so that the scale of a layer does not matter; ``cosine``: 1 - cos."""
     rule: PairingRule = "ends"
     """Rule that pairs each block of the student with one of the teacher, see ``pair_blocks``."""
-    blocks: BlockChoice = "all"
-    """Blocks of the student that take part; odd and even count from 1."""
+    blocks: BlockChoice | tuple[int, ...] = "all"
+    """Blocks of the student that take part; odd and even count from 1. Or their numbers, from 0 as
+    in module paths, such as [1, 3]."""
     block_weights: tuple[float, ...] = ()
     """One weight per block that takes part, in order; empty: equal weights."""
     pairs: tuple[HiddenPair, ...] = ()
-    """Pairs by module path, instead of rule, blocks and block_weights."""
+    """Pairs by module path or block number, instead of rule, blocks and block_weights."""
     gate: GateConfig = field(default_factory=GateConfig)
     """A learnt weight on each distance."""
 

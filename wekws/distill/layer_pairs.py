@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from wekws.distill.taps import tap_widths
 from wekws.errors import ConfigError
+from wekws.model.fsmn import block_path
 from wekws.model.model import KwsModel
 
-PairingRule = Literal["ends", "even", "skip", "groups"]
+PairingRule = Literal["ends", "even", "spread", "skip", "groups"]
 BlockChoice = Literal["all", "first_half", "second_half", "odd", "even"]
 
 
@@ -22,26 +23,52 @@ BlockChoice = Literal["all", "first_half", "second_half", "odd", "even"]
 class HiddenPair:
     """One item of ``distill_conf.hidden.pairs``."""
 
-    student: str
-    """Module path, such as ``backbone.fsmn.0.2``, the output of a block."""
-    teacher: str | tuple[str, ...]
-    """Module path, or several of one width, whose mean is the target."""
+    student: str | int
+    """Module path, such as ``backbone.fsmn.0.2``, the output of a block, or the block's number,
+    from 0."""
+    teacher: str | int | tuple[str, ...]
+    """Module path or number of a block; or several paths of one width, whose mean is the target."""
     weight: float = 1.0
     """Weight relative to the other pairs, above 0."""
 
     def __post_init__(self) -> None:
         """Refuse pairs without a target or weight."""
-        if not self.weight > 0.0 or not self.teacher:
+        if not self.weight > 0.0 or self.teacher in ("", ()):
             raise ConfigError("expected a weight above 0 and at least one teacher module")
+        if any(isinstance(layer, int) and layer < 0 for layer in (self.student, self.teacher)):
+            raise ConfigError(
+                f"student {self.student}, teacher {self.teacher}: blocks are numbered from 0"
+            )
+
+    @property
+    def student_path(self) -> str:
+        """The student's module path."""
+        return block_path(self.student) if isinstance(self.student, int) else self.student
 
     @property
     def teachers(self) -> tuple[str, ...]:
         """The teacher's paths, one or several."""
+        if isinstance(self.teacher, int):
+            return (block_path(self.teacher),)
         return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
+    def __str__(self) -> str:
+        """Return the pair as the log shows it."""
+        return f"{self.student_path} - {' + '.join(self.teachers)}"
 
-def choose_blocks(blocks: BlockChoice, num: int) -> list[int]:
-    """Return the indices, from 0, of the chosen ones of ``num`` blocks."""
+
+def choose_blocks(blocks: BlockChoice | tuple[int, ...], num: int) -> list[int]:
+    """Return the indices, from 0, of the chosen ones of ``num`` blocks.
+
+    Raises: ConfigError for a number of a block that does not exist, or one that repeats.
+    """
+    if not isinstance(blocks, str):
+        if len(set(blocks)) < len(blocks) or not all(0 <= block < num for block in blocks):
+            raise ConfigError(
+                f"hidden.blocks: found {list(blocks)}; expected distinct numbers from 0 to "
+                f"{num - 1}, the blocks of the student"
+            )
+        return sorted(blocks)
     indices = list(range(num))
     half = (num + 1) // 2
     choices = {
@@ -58,8 +85,9 @@ def pair_blocks(rule: PairingRule, num_student: int, num_teacher: int) -> list[t
     """Return for each block of the student the blocks of the teacher it imitates, from 0.
 
     rule: ``ends`` counts the first half from the first block on and the second half from the last
-    one back; ``even`` spreads evenly, first to first and last to last; ``skip`` takes every k-th
-    block, evenly strided; ``groups`` takes the mean of neighbours, so that all are used.
+    one back; ``even`` spreads evenly, first to first and last to last, rounded to the nearest
+    (4 over 12: 0, 4, 7, 11); ``spread`` likewise with equal steps (0, 4, 8, 11); ``skip`` takes
+    every k-th block, evenly strided; ``groups`` takes the mean of neighbours, so that all are used.
 
     Raises: ConfigError if the teacher has fewer blocks.
     """
@@ -76,6 +104,10 @@ def pair_blocks(rule: PairingRule, num_student: int, num_teacher: int) -> list[t
     if rule == "even":
         nearest = (2 * i * last_teacher + last_student for i in range(num_student))
         return [(place // (2 * last_student),) for place in nearest]
+    if rule == "spread":
+        step = num_teacher // last_student
+        places = [min(i * step, last_teacher) for i in range(num_student)]
+        return [(place,) for place in [*places[:-1], last_teacher]]
     if rule == "skip":
         return [(edge - 1,) for edge in edges[1:]]
     return [tuple(range(*pair)) for pair in zip(edges, edges[1:], strict=False)]
@@ -109,13 +141,13 @@ class LayerPairs(nn.Module):
         """
         super().__init__()
         self.pairs = tuple(pairs)
-        self.student_paths = tuple(dict.fromkeys(pair.student for pair in pairs))
+        self.student_paths = tuple(dict.fromkeys(pair.student_path for pair in pairs))
         self.teacher_paths = tuple(dict.fromkeys(p for pair in pairs for p in pair.teachers))
         student_widths = tap_widths(student, self.student_paths, "student")
         teacher_widths = tap_widths(teacher, self.teacher_paths, "teacher")
         self.widths = tuple(_one_width(pair, teacher_widths) for pair in pairs)
         self.adapters = nn.ModuleList(
-            _adapter(student_widths[pair.student], width)
+            _adapter(student_widths[pair.student_path], width)
             for pair, width in zip(pairs, self.widths, strict=True)
         )
 
@@ -129,7 +161,9 @@ class LayerPairs(nn.Module):
         result = []
         for pair, adapter in zip(self.pairs, self.adapters, strict=True):
             target = torch.stack([teacher[path].float() for path in pair.teachers]).mean(dim=0)
-            result.append(AlignedPair(pair.weight, adapter(student[pair.student].float()), target))
+            result.append(
+                AlignedPair(pair.weight, adapter(student[pair.student_path].float()), target)
+            )
         return result
 
 

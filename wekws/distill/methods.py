@@ -4,6 +4,7 @@ A new loss is one file with a ``MethodConfig``, and one line here: a field of ``
 """
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +33,8 @@ from wekws.distill.weighting import AlphaWeighting, BesideTask, Weighting
 from wekws.errors import ConfigError
 from wekws.model.model import KwsModel
 from wekws.runlog.health import HealthRule
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +217,14 @@ def build_objective(
             built[name] = method
     groups = {term.group for method in built.values() for term in method.terms}
     needs_pairs = any(method.needs_layer_pairs for method in built.values())
+    if needs_pairs:
+        pairs = ", ".join(map(str, context.layer_pairs.pairs))
+        logger.info("paired layers, student - teacher: %s", pairs)
+    if context.is_distilling and plan is None:
+        logger.info(
+            "alpha %s weighs CTC (the labels), 1 - alpha weighs distillation; sums over frames",
+            config.alpha,
+        )
     return Objective(
         built,
         _weighting(config, plan, groups, is_distilling=context.is_distilling),

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from wekws.distill.hidden import HiddenConfig
 from wekws.distill.layer_pairs import HiddenPair, LayerPairs, choose_blocks, pair_blocks
 from wekws.distill.taps import forward_tapped
 from wekws.errors import ConfigError
+from wekws.train.train_config import load_train_config
 
 
 @pytest.mark.parametrize(
@@ -14,6 +17,7 @@ from wekws.errors import ConfigError
     [
         ("ends", [(0,), (1,), (3,)], [(0,), (5,)]),
         ("even", [(0,), (2,), (3,)], [(0,), (5,)]),
+        ("spread", [(0,), (2,), (3,)], [(0,), (5,)]),
         ("skip", [(0,), (1,), (3,)], [(2,), (5,)]),
         ("groups", [(0,), (1,), (2, 3)], [(0, 1, 2), (3, 4, 5)]),
     ],
@@ -25,6 +29,28 @@ def test_blocks_are_paired_by_rule(rule, expected_3_of_4, expected_2_of_6):
     assert len(pair_blocks(rule, 1, 4)) == 1
     with pytest.raises(ConfigError, match="name pairs"):
         pair_blocks(rule, 4, 3)
+
+
+def test_four_blocks_over_twelve():
+    assert pair_blocks("spread", 4, 12) == [(0,), (4,), (8,), (11,)]
+    assert pair_blocks("even", 4, 12) == [(0,), (4,), (7,), (11,)]
+
+
+def test_blocks_and_pairs_by_number():
+    assert choose_blocks((3, 1), 4) == [1, 3]
+    with pytest.raises(ConfigError, match="distinct numbers from 0 to 2"):
+        choose_blocks((1, 3), 3)
+    student = Path(__file__).parents[3] / "conf/fsmn_ctc_student_mini.yaml"
+    one = "distill_conf.hidden={weight: 1.0, blocks: [0, 2]}"
+    config = load_train_config(student, [one]).distill_conf.hidden
+    assert [str(pair) for pair in config.pairs_for(3, 4)] == [
+        "backbone.fsmn.0.2 - backbone.fsmn.0.2", "backbone.fsmn.2.2 - backbone.fsmn.3.2",
+    ]  # fmt: skip
+    named = "distill_conf.hidden={weight: 1.0, pairs: [{student: 1, teacher: 2}]}"
+    (pair,) = load_train_config(student, [named]).distill_conf.hidden.pairs_for(3, 4)
+    assert str(pair) == "backbone.fsmn.1.2 - backbone.fsmn.2.2"
+    with pytest.raises(ConfigError, match="numbered from 0"):
+        HiddenPair(student=0, teacher=-1)
 
 
 def test_which_blocks_take_part():

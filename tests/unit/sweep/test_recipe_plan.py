@@ -163,7 +163,8 @@ def test_the_quick_preset_is_quick_from_nothing(project):
     assert quick.base.flags == ["--override", "training_config.max_epoch=2"]
     # Its short teacher is not where a longer run would go on from it.
     assert quick.teacher_checkpoint == Path("exp/mine_quick/teacher/avg_2.pt")
-    (project / "A.pt").touch()
+    for name in ("A.pt", "config.yaml"):
+        (project / name).touch()
     given = plan("preset=quick", "name=mine", "teacher_checkpoint=A.pt")
     assert given.exp == Path("exp/mine") and given.student.flags == []
 
