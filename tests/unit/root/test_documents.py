@@ -106,3 +106,10 @@ def test_links_lead_somewhere(name):
             if anchor not in anchors:
                 broken.append(link)
     assert broken == []
+
+
+def test_the_page_for_users_of_wekws_names_commands_that_exist():
+    text = (ROOT / "examples/FROM_WEKWS.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"wekws\.bin\.(\w+)", text))
+    assert len(names) > 10
+    assert [n for n in sorted(names) if not (ROOT / f"wekws/bin/{n}.py").is_file()] == []
