@@ -165,6 +165,6 @@ def score_on_dev_and_test(
 
 def _drop_epochs(run_dir: Path) -> None:
     """Delete the single epochs that the average was made of, and what only a resume needs."""
-    for path in [*run_dir.glob("[0-9]*.pt"), run_dir / "train_state.pt"]:
+    for path in [*run_dir.glob("[0-9]*.pt"), run_dir / "best.pt", run_dir / "train_state.pt"]:
         path.unlink(missing_ok=True)
     shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
