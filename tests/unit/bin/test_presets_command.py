@@ -49,7 +49,7 @@ def test_show_is_of_one(flags, capsys):
     assert main(["show", "--preset", "a", *flags]) == 0
     shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:2])
     assert shown == {"preset": "a", "epochs": "9"}
-    with pytest.raises(ConfigError, match="--preset c: expected one of a, b"):
+    with pytest.raises(ConfigError, match="--preset c: expected one of b, a"):
         main(["show", "--preset", "c", *flags])
 
 
@@ -63,7 +63,7 @@ def test_ask_answers_on_standard_output_alone(flags, capsys, monkeypatch):
 
 def test_ask_without_a_terminal_says_to_name_one(flags, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a\ny\n"))
-    with pytest.raises(ConfigError, match="no terminal to ask on; name one of a, b"):
+    with pytest.raises(ConfigError, match="no terminal to ask on; name one of b, a"):
         main(["ask", *flags])
 
 
