@@ -1,12 +1,12 @@
 """Errors, groups and suspected labels of made-up scores; the page in a real browser."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from browser import find_chromium
 
 from wekws.bin.review_errors import main
 from wekws.config import to_mapping
@@ -171,16 +171,9 @@ def test_the_page_holds_its_data_and_its_audio_lies_beside_it(project, capsys):
         assert drawn == list(word)
 
 
-def chromium():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    return found
-
-
 def test_in_a_browser_it_plays_filters_and_fits_a_phone(project, capsys):
     api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    path = chromium()
+    path = find_chromium()
     page_path = write_page(project, capsys)
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(

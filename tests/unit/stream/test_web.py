@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from browser import find_chromium
 from conftest import detector
 
 from wekws.errors import ConfigError, DataError
@@ -137,7 +138,9 @@ def test_the_page_in_chromium(model, audio, tmp_path):
 
     wav = tmp_path / "microphone.wav"
     soundfile.write(wav, audio, 16000, subtype="PCM_16")
+    path = find_chromium()
     flags = [
+        "--no-sandbox",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={wav}",
@@ -145,10 +148,7 @@ def test_the_page_in_chromium(model, audio, tmp_path):
 
     async def main():
         async with TestServer(make_app(model)) as server, playwright.async_playwright() as tool:
-            try:
-                browser = await tool.chromium.launch(args=flags)
-            except playwright.Error as error:
-                pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+            browser = await tool.chromium.launch(executable_path=path, args=flags)
             page = await browser.new_page()
             await page.goto(str(server.make_url("/")))
             await page.click("#button")
