@@ -146,10 +146,14 @@ def test_the_page_in_chromium(model, audio, tmp_path):
         f"--use-file-for-fake-audio-capture={wav}",
     ]
 
+    problems = []
+
     async def main():
         async with TestServer(make_app(model)) as server, playwright.async_playwright() as tool:
             browser = await tool.chromium.launch(executable_path=path, args=flags)
             page = await browser.new_page()
+            page.on("console", lambda message: problems.append(message.text))
+            page.on("pageerror", lambda error: problems.append(str(error)))
             await page.goto(str(server.make_url("/")))
             await page.click("#button")
             await page.wait_for_selector("#rows tr", timeout=20_000)
@@ -158,4 +162,5 @@ def test_the_page_in_chromium(model, audio, tmp_path):
             return found
 
     rows, flash = asyncio.run(main())
+    assert problems == []
     assert flash in {"嗨小", "问问小"} and flash in rows
