@@ -135,6 +135,8 @@ def checked_schedule(name: str, value: Scheduled, low: float, high: float = math
     lowest, highest = schedule.extremes
     if not (low <= lowest and highest <= high):
         span = f"{lowest:g}" if lowest == highest else f"{lowest:g} to {highest:g}"
+        if isinstance(value, str):
+            span = f"{value}, that is {span}"
         limits = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
         raise ConfigError(f"{name}: found {span}; expected {limits}")
     return schedule

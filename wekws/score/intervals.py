@@ -1,7 +1,6 @@
 """95 % intervals of error rates: Wilson's for shares, exact Poisson for counts per time."""
 
 import numpy as np
-from scipy.special import gammaincinv
 
 Z_95 = 1.959963984540054  # standard normal quantile of 0.975
 TAIL = 0.025
@@ -44,8 +43,8 @@ def poisson_exact(
     low, high = (
         bound[position].reshape(counts.shape) / hours
         for bound in (
-            np.where(unique == 0, 0.0, gammaincinv(np.maximum(unique, 1.0), TAIL)),
-            gammaincinv(unique + 1.0, 1.0 - TAIL),
+            np.where(unique == 0, 0.0, _gamma_quantile(np.maximum(unique, 1.0), TAIL)),
+            _gamma_quantile(unique + 1.0, 1.0 - TAIL),
         )
     )
     return (float(low), float(high)) if low.ndim == 0 else (low, high)
@@ -86,5 +85,13 @@ def weighted_poisson_upper(
         raise ValueError("weighted_poisson_upper: expected a weight > 0 and 0 < confidence < 1")
     mean = np.asarray(rate, dtype=float) + largest_weight
     scale = (np.asarray(variance, dtype=float) + largest_weight**2) / mean
-    high = np.asarray(gammaincinv(mean / scale, confidence) * scale)
+    high = np.asarray(_gamma_quantile(mean / scale, confidence) * scale)
     return float(high) if high.ndim == 0 else high
+
+
+def _gamma_quantile(shape: float | np.ndarray, share: float) -> np.ndarray:
+    """Return the quantiles of gamma distributions of scale 1."""
+    # Imported here: a detector reads thresholds, and runs without scipy.
+    from scipy.special import gammaincinv
+
+    return np.asarray(gammaincinv(shape, share))

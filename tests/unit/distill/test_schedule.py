@@ -103,7 +103,7 @@ def test_numbers_names_and_sections_in_yaml():
         ("alpha: {shape: linear, strat: 1, end: 0}", "alpha.strat: unknown key.*'start'"),
         ("alpha: {shape: linear, start: 1.5, end: 0}", "alpha: found 0 to 1.5; expected 0 to 1"),
         ("alpha: 0.01", "below alpha_floor 0.05"),
-        ("temperature: cosine_descent", "temperature: found cosine_descent; expected above 0"),
+        ("temperature: cosine_descent", "found cosine_descent, that is 0 to 1; expected 0.01 to"),
         ("kd: {weight: -1}", "weight: found -1; expected at least 0"),
         ("alpha: linear", "linear: expected start and end"),
     ],
