@@ -136,12 +136,15 @@ function draw(canvas, c) {
   top += heights.fbank;
   for (const trace of c.traces) {
     top = heading(pen, top, trace.model + ": posteriors of tokens", width);
-    let at = width;
-    trace.tokens.forEach((token, i) => {
-      const colour = token.of_keyword ? COLOURS[i % COLOURS.length] : "#aaa";
-      curve(pen, token.values.map((v) => v / 100), trace, x, top, heights.row, colour);
-      if (token.of_keyword) at = legend(pen, at, top - 6, token.token, colour);
-    });
+    const colours = trace.tokens.map((token, i) =>
+      token.of_keyword ? COLOURS[i % COLOURS.length] : "#aaa");
+    trace.tokens.forEach((token, i) =>
+      curve(pen, token.values.map((v) => v / 100), trace, x, top, heights.row, colours[i]));
+    let right = width;
+    for (let i = trace.tokens.length - 1; i >= 0; i--) {
+      const token = trace.tokens[i];
+      if (token.of_keyword) right = legend(pen, right, top - 6, token.token, colours[i]);
+    }
     top += heights.row;
     const isStudent = trace === c.traces[0];
     const threshold = isStudent ? c.threshold : c.teacher_threshold;
