@@ -159,7 +159,9 @@ def test_report_compares_both_models_and_says_what_next(finished):
     folder = finished.recipe.folder / EXP / "report"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert len(re.findall('src="data:image/png;base64,', page)) == 4
-    assert not re.search(r'(src|href)="(?!data:|#|errors.html")', page)
+    links = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
+    assert links == {"errors.html", "diagnosis/diagnosis.html"}
+    assert all((folder / link).is_file() for link in links)
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "teacher" in report and "student" in report and "BA A" in report
     assert finished.said.endswith(f"report: {folder / 'report.html'}\n")
