@@ -16,7 +16,7 @@ import numpy as np
 
 from wekws.dataset.audio import probe
 from wekws.dataset.pcm_stream import read_pcm
-from wekws.dataset.vocabulary import parse_keywords
+from wekws.dataset.vocabulary import lexicon_beside, parse_keywords
 from wekws.errors import ConfigError, DataError
 from wekws.log import run
 from wekws.score.results import thresholds_beside
@@ -67,10 +67,7 @@ def prepare_model(args: argparse.Namespace) -> SpotterModel:
     path = args.checkpoint or args.model
     model = load_model(path)
     if args.keywords:
-        lexicon = args.lexicon
-        beside = path.parent / "lexicon.txt"
-        if lexicon is None and args.checkpoint and beside.is_file():
-            lexicon = beside
+        lexicon = args.lexicon or lexicon_beside(path)
         model = model.with_keywords(parse_keywords(args.keywords), lexicon)
     if args.threshold is not None:
         return model.with_thresholds(args.threshold)
@@ -101,8 +98,6 @@ def spot_live(model: SpotterModel, pieces: Iterable[np.ndarray]) -> Iterator[Det
 
 def spot_pipe(model: SpotterModel, args: argparse.Namespace) -> Iterator[Detection]:
     """Yield the detections of standard input."""
-    if args.plot:
-        raise ConfigError("--plot: draws a file; save the stream to one")
     rate_hz = model.front_end.sample_rate_hz
     return spot_live(model, read_pcm(sys.stdin.buffer, rate_hz, args.sample_rate_hz or rate_hz))
 
@@ -197,7 +192,7 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--web", action="store_true", help="serve a page that takes the browser's microphone")
     add("--port", type=int, default=8765, help="port of the page [%(default)s]")
     add("--keywords", help="other keywords than the model's own, such as 'JARVIS,SMART MIRROR'")
-    add("--lexicon", type=Path, help="pronunciations of --keywords [lexicon.txt beside checkpoint]")
+    add("--lexicon", type=Path, help="pronunciations of --keywords [lexicon.txt beside the model]")
     add(
         "--threshold", type=float,
         help="threshold for all keywords, 0 to 1 [those chosen for the model, or from its results]",
@@ -208,6 +203,15 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if [bool(args.inputs), args.mic, args.web].count(True) != 1:
         parser.error("give files, folders or - as input, or --mic, or --web")
+    is_live = args.mic or args.web or args.inputs == [PIPE]
+    if args.plot and is_live:
+        parser.error("--plot: draws a file; save the stream to one")
+    if args.json and args.web:
+        parser.error("--json: the page shows the detections; leave out --json or --web")
+    if args.sample_rate_hz is not None and args.inputs != [PIPE]:
+        parser.error("--sample_rate_hz: is the rate of raw PCM on standard input (-)")
+    if args.lexicon and not args.keywords:
+        parser.error("--lexicon: gives pronunciations of --keywords; add them")
     if args.plot and args.plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         parser.error(f"--plot {args.plot}: expected a name that ends in .png, .pdf or .svg")
     if PIPE in args.inputs and len(args.inputs) > 1:

@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.vocabulary import FILLER, Tokenizer, Vocabulary, read_keywords
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
+from wekws.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +80,17 @@ class LabelSet:
                 "make the dictionary with this keyword"
             )
         return [ids[token] for token in tokens]
+
+
+def require_trained_vocabulary(folder: Path, label_set: LabelSet) -> None:
+    """Compare the dictionary beside a checkpoint with the one that the run was trained with.
+
+    Raises: DataError if it has other tokens, or the same in another order.
+    """
+    path = folder / "run.json"
+    trained = read_json(path).get("vocabulary") if path.is_file() else None
+    if trained not in (None, label_set.fingerprint):
+        raise DataError(
+            f"{folder / 'dict.txt'}: fingerprint {label_set.fingerprint}, but the model was "
+            f"trained with {trained} ({path}); restore the file, or give the right one with --dict"
+        )

@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from wekws.dataset.manifest import KaldiRow, Utterance, kaldi_rows
 from wekws.errors import ConfigError, DataError
@@ -267,6 +268,12 @@ def write_keywords(path: str | os.PathLike[str], keywords: Iterable[str]) -> Non
     """Write a keywords file with one keyword per line."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         stream.writelines(f"{keyword}\n" for keyword in keywords)
+
+
+def lexicon_beside(model_path: str | os.PathLike[str]) -> Path | None:
+    """Return the lexicon in the folder of a model file; None if it was trained without one."""
+    path = Path(model_path).with_name("lexicon.txt")
+    return path if path.is_file() else None
 
 
 def keyword_id(keyword: str) -> str:

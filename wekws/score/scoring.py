@@ -14,17 +14,17 @@ import torch
 
 from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_dataset_config
 from wekws.dataset.features import ContextExpansionConfig, FbankConfig, expand_context
-from wekws.dataset.label_set import LabelSet
+from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
 from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.dataset.order import longest_first
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, read_keywords
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside, read_keywords
 from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
 from wekws.decode.event_rule import Event
 from wekws.decode.keyword import KeywordScorer
 from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
-from wekws.files import file_sha256, read_json, write_json
+from wekws.files import file_sha256, write_json
 from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cost import num_parameters
@@ -219,45 +219,30 @@ def load_system(
     if checkpoint.suffix == ONNX_SUFFIX:
         return _load_exported(checkpoint, dict_path, lexicon, keywords_file)
     config = config or config_beside(checkpoint)
-    beside_lexicon = folder / "lexicon.txt"
     model = load_model(checkpoint, config)
     system = System(
         model=model,
         dataset_config=load_dataset_config(config),
         label_set=LabelSet.load(
             dict_path or _beside(folder / "dict.txt", "--dict"),
-            lexicon=lexicon or (beside_lexicon if beside_lexicon.exists() else None),
+            lexicon=lexicon or lexicon_beside(checkpoint),
             keywords_file=keywords_file or _beside(folder / "keywords.txt", "--keywords_file"),
         ),
     )
     system.label_set.vocabulary.check_output_dim(model.config.output_dim)
     if dict_path is None:
-        _require_trained_vocabulary(folder, system.label_set)
+        require_trained_vocabulary(folder, system.label_set)
     return system
-
-
-def _require_trained_vocabulary(folder: Path, label_set: LabelSet) -> None:
-    """Compare the dictionary beside a checkpoint with the one that the run was trained with.
-
-    Raises: DataError if it has other tokens, or the same in another order.
-    """
-    path = folder / "run.json"
-    trained = read_json(path).get("vocabulary") if path.is_file() else None
-    if trained not in (None, label_set.fingerprint):
-        raise DataError(
-            f"{folder / 'dict.txt'}: fingerprint {label_set.fingerprint}, but the model was "
-            f"trained with {trained} ({path}); restore the file, or give the right one with --dict"
-        )
 
 
 def _load_exported(
     path: Path, dict_path: StrPath | None, lexicon: StrPath | None, keywords_file: StrPath | None
 ) -> System:
     network = OnnxNetwork(path)
-    description, beside = network.description, path.parent / "lexicon.txt"
+    description = network.description
     labels = LabelSet(
         vocabulary=Vocabulary(description.tokens),
-        tokenizer=Tokenizer(lexicon or (beside if beside.exists() else None)),
+        tokenizer=Tokenizer(lexicon or lexicon_beside(path)),
         keywords=tuple(
             read_keywords(keywords_file)
             if keywords_file

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from wekws.dataset.dataset_conf import load_dataset_config
-from wekws.dataset.label_set import LabelSet
+from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
+from wekws.dataset.vocabulary import lexicon_beside
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
@@ -115,9 +116,11 @@ def load_checkpoint(
     config = config or config_beside(checkpoint)
     labels = LabelSet.load(
         dict_path or checkpoint.parent / "dict.txt",
-        lexicon=lexicon or beside_lexicon(checkpoint),
+        lexicon=lexicon or lexicon_beside(checkpoint),
         keywords_file=keywords_file or checkpoint.parent / "keywords.txt",
     )
+    if dict_path is None:
+        require_trained_vocabulary(checkpoint.parent, labels)
     front_end = load_dataset_config(config).front_end
     model = SpotterModel(
         network=TorchNetwork(load_model(checkpoint, config), front_end),
@@ -127,9 +130,3 @@ def load_checkpoint(
     )
     chosen = read_thresholds(checkpoint)
     return model.with_thresholds({text: chosen[text] for text in labels.keywords if text in chosen})
-
-
-def beside_lexicon(checkpoint: StrPath) -> Path | None:
-    """Return the lexicon beside a checkpoint, None if there is none."""
-    path = Path(checkpoint).parent / "lexicon.txt"
-    return path if path.is_file() else None

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tones import SMALL_CONFIG, TONES_HZ
 
 from wekws.bin import spot
+from wekws.dataset.label_set import LabelSet
 from wekws.dataset.pcm_stream import read_pcm
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json
@@ -356,3 +357,35 @@ def test_fuzzed_files_end_in_a_message_or_a_result(folder, model, place, data, k
         list(spot.spot_recording(model, path))
     except DataError as error:
         assert str(path) in str(error) or "samples" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--plot", "a.png", "-"), "--plot: draws a file"),
+        (("--plot", "a.png", "--mic"), "--plot: draws a file"),
+        (("--json", "--web"), "--json: the page shows"),
+        (("--sample_rate_hz", "8000", "a.wav"), "--sample_rate_hz: is the rate of raw PCM"),
+        (("--lexicon", "lexicon.txt", "a.wav"), "--lexicon: gives pronunciations of --keywords"),
+    ],
+)
+def test_options_without_effect_are_refused(options, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        spot.main([str(a) for a in (*options, *arguments)])
+    assert message in capsys.readouterr().err
+
+
+def test_a_dictionary_in_another_order_is_refused(folder, tmp_path):
+    """The outputs would be taken for other tokens."""
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    labels = LabelSet.load(copy / "dict.txt")
+    (copy / "run.json").write_text(json.dumps({"vocabulary": labels.fingerprint}))
+    load_model(copy / "avg_2.pt")
+    rows = [line.split() for line in (copy / "dict.txt").read_text("utf-8").splitlines()]
+    tokens, ids = zip(*rows, strict=True)
+    swapped = [*tokens[:2], tokens[3], tokens[2], *tokens[4:]]
+    text = "".join(f"{token} {i}\n" for token, i in zip(swapped, ids, strict=True))
+    (copy / "dict.txt").write_text(text, "utf-8")
+    with pytest.raises(DataError, match="but the model was trained with"):
+        load_model(copy / "avg_2.pt")
