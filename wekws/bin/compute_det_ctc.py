@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-import typing
 from pathlib import Path
 
+from wekws.bin.threshold_flags import add_threshold_flags
 from wekws.dataset.vocabulary import read_keywords
 from wekws.log import run
 from wekws.score.det import budgets_from_text
 from wekws.score.summary import summarise, summary_to_markdown
-from wekws.score.thresholds import ThresholdRule, category_hours_from_text
+from wekws.score.thresholds import category_hours_from_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,16 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         help="false alarms per hour, separated by commas [%(default)s]; "
         "one false alarm in all is always added",
     )  # fmt: skip
-    add(
-        "--threshold_rule", choices=typing.get_args(ThresholdRule), default="upper",
-        help="what must be within the budget on dev: the 95%% upper limit of the false alarms per "
-        "hour (upper) or their count (count) [%(default)s]",
-    )  # fmt: skip
-    add(
-        "--category_hours", default="",
-        help="hours of use per category of negatives, such as speech=2,music=1, that weight those "
-        "of dev [the hours of dev as they are]",
-    )  # fmt: skip
+    add_threshold_flags(parser)
     return parser
 
 

@@ -5,9 +5,9 @@ evaluate.sh --epochs calls it.
 
 import argparse
 import sys
-import typing
 from pathlib import Path
 
+from wekws.bin.threshold_flags import add_threshold_flags
 from wekws.decode.duration import max_duration_from_text
 from wekws.log import run
 from wekws.plot.epochs import plot_epochs
@@ -24,7 +24,7 @@ from wekws.score.evaluation_plan import plan_evaluation
 from wekws.score.results import headline_budget, read_result
 from wekws.score.scoring import DECODERS, score_list
 from wekws.score.summary import summarise
-from wekws.score.thresholds import ThresholdRule, category_hours_from_text
+from wekws.score.thresholds import category_hours_from_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,11 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lists", type=Path, help="folder of dev/ and test/ [that of the run's training list]")
     add("--cache_dir", type=Path, help="folder of cached features [beside each list]")
     add("--budgets", default="0.5,1", help="false alarms per hour [%(default)s]")
-    add(
-        "--threshold_rule", choices=typing.get_args(ThresholdRule), default="upper",
-        help="what must be within the budget on dev [%(default)s]",
-    )  # fmt: skip
-    add("--category_hours", default="", help="hours of use per category of negatives [as in dev]")
+    add_threshold_flags(parser)
     add("--decoder", choices=DECODERS, default="keyword", help="decoder [%(default)s]")
     add(
         "--max_duration_s", default="auto",

@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-import typing
 from pathlib import Path
 
+from wekws.bin.threshold_flags import add_threshold_flags
 from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.evaluation_plan import plan_evaluation
-from wekws.score.thresholds import ThresholdRule, category_hours_from_text
+from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths, assignments
 
 
@@ -60,11 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lists", help="folder of dev/ and test/ [that of the run's training list]")
     add("--cache_dir", help="folder of cached features [cache in --lists]")
     add("--budgets", default="0.5,1", help="false alarms per hour [%(default)s]")
-    add(
-        "--threshold_rule", choices=typing.get_args(ThresholdRule), default="upper",
-        help="what must be within the budget on dev [%(default)s]",
-    )  # fmt: skip
-    add("--category_hours", default="", help="hours of use per category of negatives [as in dev]")
+    add_threshold_flags(parser)
     add(
         "--decoder", choices=("keyword", "prefix_beam"), default="keyword",
         help="decoder of the posteriors [%(default)s]",

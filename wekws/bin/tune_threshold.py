@@ -6,13 +6,13 @@ python -m wekws.bin.tune_threshold --dev_result_dir exp/X/student/dev_avg_30 --b
 import argparse
 import logging
 import sys
-import typing
 from pathlib import Path
 
+from wekws.bin.threshold_flags import add_threshold_flags
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.det import budgets_from_text
-from wekws.score.thresholds import ThresholdRule, category_hours_from_text
+from wekws.score.thresholds import category_hours_from_text
 from wekws.score.tuning import tune_thresholds
 
 logger = logging.getLogger(__name__)
@@ -52,16 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder that score_ctc wrote for dev; its model gets the thresholds",
     )  # fmt: skip
     add("--budget", default="0.5", help="false alarms per hour that are allowed [%(default)s]")
-    add(
-        "--threshold_rule", choices=typing.get_args(ThresholdRule), default="upper",
-        help="what must be within the budget on dev: the 95%% upper limit of the false alarms per "
-        "hour (upper) or their count (count) [%(default)s]",
-    )  # fmt: skip
-    add(
-        "--category_hours", default="",
-        help="hours of use per category of negatives, such as speech=2,music=1, that weight those "
-        "of dev [the hours of dev as they are]",
-    )  # fmt: skip
+    add_threshold_flags(parser)
     add("--checkpoint", type=Path, help="the scored model [the file that the scores name]")
     return parser
 
