@@ -8,7 +8,6 @@ places of the windows are divided by the speed: time is the only thing that augm
 Axes: B batch, K embeddings, D values per embedding.
 """
 
-import collections
 import functools
 import hashlib
 import json
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wekws.dataset.audio import probe, read_audio
+from wekws.dataset.audio import read_audio
 from wekws.dataset.batch import Embeddings
 from wekws.dataset.cache import (
     CacheContent,
@@ -28,7 +27,7 @@ from wekws.dataset.cache import (
     cache_path,
     open_or_build,
 )
-from wekws.dataset.extract import ExtractedFeatures
+from wekws.dataset.extract import ExtractedFeatures, extract_each
 from wekws.dataset.feature_teacher import FeatureTeacher, load_feature_teacher
 from wekws.dataset.manifest import Utterance, audio_lines
 from wekws.errors import DataError
@@ -143,26 +142,15 @@ class EmbeddingExtractor:
 
         copy: without effect, the audio is not augmented.
         """
-        arrays: list[np.ndarray] = []
-        failures: dict[str, str] = {}
-        conversions: collections.Counter[str] = collections.Counter()
-        rate_hz = self._teacher.sample_rate_hz
-        for index in indices:
-            try:
-                conversion = probe(self._wavs[index]).conversion(rate_hz)
-                arrays.append(self._teacher.embed(read_audio(self._wavs[index], rate_hz)))
-            except DataError as error:
-                failures[self._keys[index]] = str(error)
-                arrays.append(np.empty((0, self._teacher.num_values), np.float32))
-                continue
-            if conversion:
-                conversions[conversion] += 1
-        return ExtractedFeatures(
-            feats=np.concatenate(arrays),
-            num_frames=[len(array) for array in arrays],
-            failures=failures,
-            conversions=conversions,
+        return extract_each(
+            {self._keys[index]: self._wavs[index] for index in indices},
+            [functools.partial(self._embed, self._wavs[index]) for index in indices],
+            num_values=self._teacher.num_values,
+            sample_rate_hz=self._teacher.sample_rate_hz,
         )
+
+    def _embed(self, wav: str) -> np.ndarray:
+        return self._teacher.embed(read_audio(wav, self._teacher.sample_rate_hz))
 
 
 def open_embeddings(

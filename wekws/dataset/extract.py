@@ -8,7 +8,7 @@ import hashlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from wekws.dataset.audio import AudioError, probe, read_audio
+from wekws.dataset.audio import AUDIO_SUFFIXES, AudioError, probe, read_audio
 from wekws.dataset.augment import AugmentConfig, augment, draw_speed, speed_ratio
 from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
@@ -43,7 +43,6 @@ _LATER_SETTINGS = (
     "opus_kbps",
 )
 _NUM_BABBLE_VOICES = (3, 6)
-_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +115,8 @@ class ExtractedFeatures:
     """Cause by key of every utterance that failed."""
     conversions: collections.Counter[str]
     """Number of utterances that were resampled or mixed down, by kind of conversion."""
-    audio: bytes = b""
-    """Checksums of the files, end to end; empty where nothing records them."""
+    audio: bytes
+    """Checksums of the files, end to end."""
 
 
 class ChunkExtractor(Protocol):
@@ -175,28 +174,15 @@ class Extractor:
 
     def extract_many(self, indices: Sequence[int], copy: int) -> ExtractedFeatures:
         """Return the features of several utterances; failures are recorded, not raised."""
-        arrays: list[np.ndarray] = []
-        failures: dict[str, str] = {}
-        conversions: collections.Counter[str] = collections.Counter()
-        audio = []
-        for index in indices:
-            try:
-                audio.append(_file_sha1(self.wavs[index]))
-                conversion = probe(self.wavs[index]).conversion(self.view.front_end.sample_rate_hz)
-                arrays.append(self.extract(index, copy).numpy())
-            except DataError as error:
-                failures[self.keys[index]] = str(error)
-                arrays.append(np.empty((0, self.view.front_end.num_mel_bins), np.float32))
-                continue
-            if conversion:
-                conversions[conversion] += 1
-        return ExtractedFeatures(
-            feats=np.concatenate(arrays),
-            num_frames=[len(array) for array in arrays],
-            failures=failures,
-            conversions=conversions,
-            audio=b"".join(audio),
+        return extract_each(
+            {self.keys[index]: self.wavs[index] for index in indices},
+            [functools.partial(self._values, index, copy) for index in indices],
+            num_values=self.view.front_end.num_mel_bins,
+            sample_rate_hz=self.view.front_end.sample_rate_hz,
         )
+
+    def _values(self, index: int, copy: int) -> np.ndarray:
+        return self.extract(index, copy).numpy()
 
     def _babble(self, own: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Sum several other utterances, all at the same power, each from a random start."""
@@ -226,6 +212,42 @@ class Extractor:
         return _read_recording(str(path), self.view.front_end.sample_rate_hz)
 
 
+def extract_each(
+    wavs: Mapping[str, str],
+    computations: Iterable[Callable[[], np.ndarray]],
+    *,
+    num_values: int,
+    sample_rate_hz: int,
+) -> ExtractedFeatures:
+    """Run the computation of each utterance; those that raise a DataError have no frames.
+
+    wavs: audio file by key. computations: one for each, returning (T, num_values).
+    sample_rate_hz: rate that the audio is converted to.
+    """
+    arrays: list[np.ndarray] = []
+    failures: dict[str, str] = {}
+    conversions: collections.Counter[str] = collections.Counter()
+    audio = []
+    for (key, wav), compute in zip(wavs.items(), computations, strict=True):
+        try:
+            audio.append(_file_sha1(wav))
+            conversion = probe(wav).conversion(sample_rate_hz)
+            arrays.append(compute())
+        except DataError as error:
+            failures[key] = str(error)
+            arrays.append(np.empty((0, num_values), np.float32))
+            continue
+        if conversion:
+            conversions[conversion] += 1
+    return ExtractedFeatures(
+        feats=np.concatenate(arrays),
+        num_frames=[len(array) for array in arrays],
+        failures=failures,
+        conversions=conversions,
+        audio=b"".join(audio),
+    )
+
+
 def _file_sha1(path: str) -> bytes:
     """Return the checksum of a file's bytes; empty if it cannot be read, which is found later."""
     try:
@@ -246,10 +268,10 @@ def audio_files(folder: str) -> list[Path]:
 
     Raises: DataError if there is none.
     """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _AUDIO_SUFFIXES)
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     if not paths:
         raise DataError(
-            f"{folder}: no wav, flac or ogg file; expected recordings of noise or rooms"
+            f"{folder}: no {', '.join(AUDIO_SUFFIXES)} file; expected recordings of noise or rooms"
         )
     return paths
 

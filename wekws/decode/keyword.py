@@ -56,6 +56,7 @@ from wekws.decode.path_code import (
     UNREACHED,
     check_keywords,
     has_repeats,
+    padded_keywords,
 )
 
 # Sizes of the search with a limit; they change its speed, not its results.
@@ -83,8 +84,7 @@ class KeywordScorer:
         self.keyword_ids = [list(ids) for ids in keyword_ids]
         self.blank = blank
         self.max_frames = None if max_frames is None else list(max_frames)
-        longest = max(len(ids) for ids in keyword_ids)
-        padded = [ids + [blank] * (longest - len(ids)) for ids in self.keyword_ids]
+        padded = padded_keywords(keyword_ids, blank)
         self._tokens = torch.tensor(padded).T.contiguous()  # (N, K)
         self._num_tokens = torch.tensor([len(ids) for ids in keyword_ids])
         self._on: dict[torch.device, KeywordTable] = {}

@@ -38,6 +38,12 @@ def check_keywords(
         )
 
 
+def padded_keywords(keyword_ids: Sequence[Sequence[int]], blank: int) -> list[list[int]]:
+    """Return the keywords with blanks at their ends, all as long as the longest."""
+    longest = max(len(ids) for ids in keyword_ids)
+    return [[*ids, *[blank] * (longest - len(ids))] for ids in keyword_ids]
+
+
 def has_repeats(keyword_ids: Sequence[Sequence[int]]) -> bool:
     """Return whether a keyword has two equal tokens in a row, which need a blank between them."""
     return any(a == b for ids in keyword_ids for a, b in zip(ids, ids[1:], strict=False))

@@ -21,6 +21,7 @@ from wekws.decode.path_code import (
     UNREACHED,
     check_keywords,
     has_repeats,
+    padded_keywords,
 )
 
 
@@ -41,8 +42,7 @@ class StreamSearch:
     ) -> None:
         """Arrange the keywords in one padded table and start before the first frame."""
         check_keywords(keyword_ids, blank, max_frames)
-        longest = max(len(ids) for ids in keyword_ids)
-        padded = np.array([[*ids, *[blank] * (longest - len(ids))] for ids in keyword_ids])
+        padded = np.array(padded_keywords(keyword_ids, blank))
         self._blank = blank
         self._tokens = np.ascontiguousarray(padded.T)  # (N, K)
         self._num_tokens = np.array([len(ids) for ids in keyword_ids])

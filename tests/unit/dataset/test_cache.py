@@ -142,7 +142,7 @@ def test_noise_recordings_are_part_of_the_fingerprint(tmp_path, utterances):
     noise_dir.mkdir()
     augmentation = AugmentConfig(noise_prob=1.0, noise_kinds=(), noise_dir=str(noise_dir))
     view = dataclasses.replace(PLAIN, augment=augmentation)
-    with pytest.raises(DataError, match="no wav, flac or ogg"):
+    with pytest.raises(DataError, match="no .wav, .flac, .ogg, .opus, .mp3 file"):
         open_cache(tmp_path / "cache", utterances, view)
     soundfile.write(noise_dir / "a.wav", np.random.default_rng(0).uniform(-1, 1, 900), RATE)
     first = cache_fingerprint(utterances, view)

@@ -91,5 +91,5 @@ def test_folders_are_checked_where_they_are_used(tmp_path):
     off = DatasetConfig(augment_conf=AugmentConfig(rir_dir=missing, noise_dir=missing))
     off.check_folders()
     for used in ({"reverb_prob": 0.1, "rir_dir": missing}, {"noise_prob": 1, "noise_dir": missing}):
-        with pytest.raises(DataError, match=f"{missing}: no wav"):
+        with pytest.raises(DataError, match=f"{missing}: no .wav"):
             DatasetConfig(augment_conf=AugmentConfig(**used)).check_folders()

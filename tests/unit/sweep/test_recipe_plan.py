@@ -139,7 +139,7 @@ def test_a_wrong_option_is_refused_before_the_first_stage(project, options, mess
 def test_a_folder_without_recordings_is_refused_before_the_first_stage(project, option):
     augmentation = "{reverb_prob: 0.5, rir_dir: data/rirs}"
     Path("rooms.yaml").write_text(f"dataset_conf: {{augment_conf: {augmentation}}}")
-    with pytest.raises(DataError, match="^data/rirs: no wav, flac or ogg file"):
+    with pytest.raises(DataError, match="^data/rirs: no .wav, .flac, .ogg, .opus, .mp3 file"):
         plan(f"{option}=rooms.yaml")
 
 
