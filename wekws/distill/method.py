@@ -118,7 +118,7 @@ class MethodContext:
     label_set: LabelSet | None = None
     """Vocabulary and keywords of the run; None where only the models are known."""
     embedding_space: EmbeddingSpace | None = None
-    """What the outputs of the run's feature teacher are like; None without one."""
+    """Frame rate, mean and deviation of the feature teacher's outputs; None without one."""
     hop_ms: float = 30.0
     """Time from one model frame to the next."""
 

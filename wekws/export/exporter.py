@@ -36,8 +36,7 @@ float32 has no more digits after the sums of a network."""
 LOWEST_LOG_PROB = -80.0
 """Smaller ones are compared as this."""
 MAX_MEAN_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.005, "int8": 0.03}
-"""Of the probability that differs most, mean over frames. Seen on real recordings: float16
-0.00003, int8 0.002 to 0.006."""
+"""Of the probability that differs most, mean over frames; `wekws.bin.export_onnx` prints it."""
 _NUM_COMPARED = 20  # recordings
 
 

@@ -3,8 +3,7 @@
 int8: static quantisation after training. Weights are signed, with a scale per output channel;
 activations are unsigned, with a scale and zero point per tensor from the smallest and largest
 value on calibration recordings. Weights use 7 of their 8 bits: with all 8, processors without
-VNNI (AVX2) overflow in silence. On the public-size network (4 blocks of 128, six English
-keywords) the 7 bits cost nothing: the mean change of a confidence is 0.004 with 7 and with 8.
+VNNI (AVX2) overflow in silence.
 """
 
 import contextlib

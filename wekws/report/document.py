@@ -107,7 +107,7 @@ class Link:
     """A paragraph that links another page."""
 
     text: str
-    """What the other page shows."""
+    """Title of the other page."""
     target: str
     """Its address, relative to this document."""
 

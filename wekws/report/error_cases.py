@@ -76,7 +76,7 @@ class ErrorGroup:
     attribute: str
     """``speaker``, ``condition`` or ``near miss of``."""
     value: str
-    """What the utterances have in common."""
+    """Value of the attribute that the utterances share, such as the name of a speaker."""
     errors: int
     """Errors of the group."""
     all_errors: int

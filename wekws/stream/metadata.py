@@ -35,7 +35,7 @@ MAX_FRONT_END = 1_000_000  # of any number; the front end has a range for each
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What an exported file says about itself."""
+    """Description of a detector inside an exported file."""
 
     precision: str
     """Format of the weights: fp32, fp16 or int8."""

@@ -1,4 +1,4 @@
-"""What a detector is made of: a network that runs on a stream, its keywords and their thresholds.
+"""The parts of a detector: a network that runs on a stream, its keywords and their thresholds.
 
 Axes: T frames, D input features, V vocabulary.
 """

@@ -40,7 +40,7 @@ class OnnxNetwork:
             raise DataError(f"{self.path}: {error}") from None
 
     description: Description
-    """What the file says about itself."""
+    """Description of the detector inside the file."""
     num_tokens: int
     """Number of outputs, V."""
 

@@ -11,7 +11,8 @@ from wekws.errors import DataError
 from wekws.stream.spotter import Detection, KeywordSpotter
 
 FILE_FRAMES_PER_STEP = 10
-"""Input frames at a time for recordings, where no one waits: a third of the CPU time of 1."""
+"""Input frames at a time for recordings, where no one waits. ``benchmarks/detector_cost.py``
+compares its CPU time with that of 1."""
 
 
 def spot_pieces(

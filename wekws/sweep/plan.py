@@ -129,7 +129,7 @@ class Variant:
     num_average: int
     """Epochs in the average."""
     num_teachers: int
-    """How many of the given teachers it is distilled from."""
+    """Number of the given teachers that it is distilled from."""
 
     @property
     def needs_feature_teacher(self) -> bool:

@@ -200,7 +200,7 @@ class RecipePlan:
     student_overrides: tuple[str, ...]
     """Settings of the student, as ``SECTION.KEY=VALUE``, that follow from the options."""
     weighting: str
-    """What weighs labels and teacher, and who sets it."""
+    """Weights of labels and teacher, and the option or file that sets them."""
     baseline: Path | None
     """Run that the diagnosis compares the student with."""
     report_dir: Path

@@ -51,7 +51,7 @@ class NearMiss:
     text: str
     """The phrase: upper-case words, or characters."""
     kind: Kind
-    """How it was found."""
+    """Way in which it was found."""
     distance: float
     """Weighted edit distance of its phonemes to the keyword's, see phonetics.py."""
     phonemes: str

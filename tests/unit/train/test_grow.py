@@ -120,9 +120,7 @@ def test_blocks_of_the_teacher_and_averages_of_full_depth(distill, tmp_path, tea
     for flags in ((), ("--val_best",)):
         assert average(tmp_path / "run", 1, *flags) == 0
         assert same(torch.load(tmp_path / "run" / "avg.pt", weights_only=True), ended)
-        with pytest.raises(
-            DataError, match="holds 1 epoch.* 1 of earlier stages or"
-        ):
+        with pytest.raises(DataError, match="holds 1 epoch.* 1 of earlier stages or"):
             average(tmp_path / "run", 2, *flags)
 
 
