@@ -163,6 +163,6 @@ def test_a_folder_without_recordings_is_refused_before_the_first_run(place, tmp_
     plan = yaml.safe_load((place / "plan.yaml").read_text())
     plan["axes"] = {"noise": {"options": {"none": {}, "hum": {"settings": settings}}}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    with pytest.raises(DataError, match="hum: no wav"):
+    with pytest.raises(DataError, match="hum: no .wav"):
         run(place, "--plan", str(tmp_path / "plan.yaml"), "--out_dir", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
