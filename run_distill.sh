@@ -68,6 +68,8 @@ base_checkpoint=        # large-vocabulary model with config.yaml beside it: no 
 base_dict=              # dictionary of --base_checkpoint [dict.txt beside it]
 teacher_checkpoint=     # teacher with config.yaml beside it: neither base nor teacher is trained
 more_teachers=          # checkpoints of further teachers, separated by commas
+num_teachers=1          # teachers to train, which differ in the seed; the student is distilled from all
+                        # that dev cannot tell from the best
 feature_teacher=        # frozen model of speech that base, teacher and student imitate besides: a YAML
                         # of conf/feature_teachers or a bundle of torchaudio.pipelines
 init_from_teacher=true  # fit the student's first weights to the teacher, see `transplant`
@@ -102,7 +104,7 @@ if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 . tools/parse_options.sh
 
 # What make_plan sets, beside options of the same name whose paths it resolves.
-declare lists negative_dirs negative_flags synthesis_dir synthesis_flags exp front_end base_given \
+declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir synthesis_flags exp front_end base_given \
   teacher_given teacher_dir teacher_average student_dir student_checkpoint student_average \
   report_dir plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
@@ -274,6 +276,14 @@ if begin_stage 1 "lists, validation, CMVN"; then
 fi
 release
 
+# evaluate SET CHECKPOINT: score dev and SET, thresholds from dev, error rates on SET.
+evaluate() {
+  bash evaluate.sh --checkpoint "$2" --lists "$lists" --cache_dir "$cache" \
+    --dataset "$1" --budgets "$budgets" --threshold_rule "$threshold_rule" \
+    --category_hours "$category_hours" --decoder "$decoder" \
+    --max_duration_s "$max_duration_s" --device "$device"
+}
+
 # Stage 2: the base is trained on all tokens; output surgery keeps those of the small dictionary;
 # the teacher is trained from there.
 if begin_stage 2 "base, surgery, teacher"; then
@@ -289,13 +299,31 @@ if begin_stage 2 "base, surgery, teacher"; then
     python -m wekws.bin.surgery --checkpoint "$base_checkpoint" --source_dict "$base_dict" \
       --dict "$lists/dict/dict.txt" --text "$lists/train/text" "${lexicon_flags[@]}" \
       --out_dir "$exp/teacher_init"
-    "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_flags[@]}" \
-      --train_data "$lists/train/data.list" --model_dir "$teacher_dir" \
-      --dict "$lists/dict/dict.txt" --checkpoint "$exp/teacher_init/init.pt" \
-      "${teacher_epoch_flags[@]}"
-    python -m wekws.bin.average_model --src_path "$teacher_dir" --dst_model "$teacher_checkpoint" \
-      --num "$teacher_average" "${average_flags[@]}"
+    for number in "${!teacher_checkpoints[@]}"; do
+      checkpoint=${teacher_checkpoints[number]}
+      "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_flags[@]}" \
+        --seed $((seed + number)) --train_data "$lists/train/data.list" \
+        --model_dir "$(dirname "$checkpoint")" --dict "$lists/dict/dict.txt" \
+        --checkpoint "$exp/teacher_init/init.pt" "${teacher_epoch_flags[@]}"
+      python -m wekws.bin.average_model --src_path "$(dirname "$checkpoint")" \
+        --dst_model "$checkpoint" --num "$teacher_average" "${average_flags[@]}"
+    done
+    if [ "$num_teachers" -gt 1 ]; then
+      for checkpoint in "${teacher_checkpoints[@]}"; do evaluate dev "$checkpoint"; done
+      python -m wekws.bin.choose_teachers --checkpoints "${teacher_checkpoints[@]}" \
+        --budget "${budgets%%,*}" --out "$exp/teachers.txt"
+    fi
   fi
+fi
+
+# Of several teachers those that dev has chosen, the best first: it stands for them in the report.
+if [ "$num_teachers" -gt 1 ] && [ "$stop_stage" -gt 2 ]; then
+  mapfile -t chosen <"$exp/teachers.txt"
+  teacher_checkpoint=${chosen[0]}
+  teacher_dir=$(dirname "$teacher_checkpoint")
+  for checkpoint in "${chosen[@]:1}"; do
+    more_teacher_flags+=(--teacher_checkpoint "$checkpoint")
+  done
 fi
 
 # Stage 3: the student is trained with CTC on the labels and distilled from the averaged teacher.
@@ -321,14 +349,6 @@ write_report() {
   echo "report: $PWD/$report_dir/report.html"
 }
 
-# evaluate CHECKPOINT: score dev and test, thresholds from dev, error rates on test.
-evaluate() {
-  bash evaluate.sh --checkpoint "$1" --lists "$lists" --cache_dir "$cache" \
-    --dataset test --budgets "$budgets" --threshold_rule "$threshold_rule" \
-    --category_hours "$category_hours" --decoder "$decoder" \
-    --max_duration_s "$max_duration_s" --device "$device"
-}
-
 # Stage 4: teacher and student, last epoch and average; thresholds from dev, error rates on test.
 if begin_stage 4 "evaluation"; then
   checkpoints=("$teacher_checkpoint" "$student_dir/final.pt" "$student_checkpoint")
@@ -336,7 +356,7 @@ if begin_stage 4 "evaluation"; then
   if [ -f "$last_teacher" ] && [ "$last_teacher" != "$teacher_checkpoint" ]; then
     checkpoints=("$last_teacher" "${checkpoints[@]}")
   fi
-  for checkpoint in "${checkpoints[@]}"; do evaluate "$checkpoint"; done
+  for checkpoint in "${checkpoints[@]}"; do evaluate test "$checkpoint"; done
 fi
 
 # Stage 5: one page with sizes, error rates and what to do next; it links a page with the misses and
@@ -367,7 +387,7 @@ if begin_stage 6 "export"; then
     fi
     python -m wekws.bin.export_onnx --checkpoint "$student_checkpoint" --precision fp32 int8 \
       --data_list "$lists/dev/data.list"
-    evaluate "${student_checkpoint%.pt}.int8.onnx"
+    evaluate test "${student_checkpoint%.pt}.int8.onnx"
     python benchmarks/detector_cost.py --no_peers --duration_s 10 \
       --models "teacher=$teacher_checkpoint" "$student_name=$student_checkpoint" \
       "$student_name, ONNX fp32=${student_checkpoint%.pt}.onnx" \

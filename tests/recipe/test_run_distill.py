@@ -189,6 +189,24 @@ def test_training_goes_on_after_its_last_epoch(finished):
     assert cv_epochs(recipe, "going_on") == [-1, 0, 1, 2]
 
 
+def test_of_several_teachers_dev_chooses_those_of_the_student(finished):
+    recipe = finished.recipe
+    options = ("--num_teachers", 2, "--stage", 2, "--stop_stage", 3, "--student_name", "of_two")
+    said = recipe.run("run_distill.sh", *finished.options, *options, "--student_epochs", 2)
+    assert "and 1 of other seeds; dev chooses" in said
+    chosen = (recipe.folder / EXP / "teachers.txt").read_text().splitlines()
+    names = {f"{EXP}/{folder}/avg_2.pt" for folder in ("teacher", "teacher_2")}
+    assert chosen and set(chosen) <= names
+    seeds = [
+        read_json(recipe.folder / EXP / f / "run.json")["seed"] for f in ("teacher", "teacher_2")
+    ]
+    assert seeds[1] == seeds[0] + 1
+    record = read_json(recipe.folder / EXP / "of_two" / "run.json")
+    assert [path.split("/")[-2:] for path in record["teachers"]] == [
+        c.split("/")[-2:] for c in chosen
+    ]
+
+
 def test_a_preset_shapes_the_student_and_names_its_folder(finished):
     recipe = finished.recipe
     options = ("--preset", "quick", "--stage", 3, "--init_from_teacher", "false")

@@ -53,6 +53,7 @@ def _variables(plan: RecipePlan) -> dict[str, object]:
         "teacher_given": plan.teacher_given,
         "teacher_dir": plan.teacher_checkpoint.parent,
         "teacher_checkpoint": plan.teacher_checkpoint,
+        "teacher_checkpoints": plan.teacher_checkpoints,
         "teacher_average": plan.teacher.num_average,
         "student_name": plan.student_name,
         "student_dir": plan.student_checkpoint.parent,

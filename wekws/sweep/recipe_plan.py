@@ -39,6 +39,7 @@ EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
 TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
 QUICK_TEXT_OVERLAY = Path("conf/overlays/from_text_quick.yaml")
 DEFAULT_NUM_AVERAGE = 30
+CHOSEN_TEACHERS = "teachers.txt"
 # Epochs of base and teacher for a preset that is short from nothing to report.
 SHORT_TEACHERS = {"quick": (2, 4)}
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
@@ -85,6 +86,7 @@ class RecipeOptions:
     base_dict: str
     teacher_checkpoint: str
     more_teachers: tuple[str, ...]
+    num_teachers: int
     feature_teacher: str
     init_from_teacher: bool
     alpha: str
@@ -191,6 +193,8 @@ class RecipePlan:
     """Training of the teacher."""
     more_teachers: tuple[Path, ...]
     """Further teachers of the student."""
+    num_teachers: int
+    """Teachers to train, which differ in the seed."""
     feature_teacher: str
     """Frozen model whose outputs are targets of base, teacher and student; empty: none."""
     student_name: str
@@ -213,6 +217,14 @@ class RecipePlan:
         """The averaged student."""
         return self.exp / self.student_name / f"avg_{self.student.num_average}.pt"
 
+    @property
+    def teacher_checkpoints(self) -> tuple[Path, ...]:
+        """The averaged teachers, in the order of their seeds."""
+        first = self.teacher_checkpoint
+        numbers = range(2, self.num_teachers + 1)
+        more = (first.parent.with_name(f"teacher_{n}") / first.name for n in numbers)
+        return (first, *more)
+
     def summary(self) -> str:
         """Return the plan in a few lines: models, epochs and who set them, where results go."""
         teacher = "given, not trained" if self.teacher_given else str(self.teacher)
@@ -233,6 +245,8 @@ class RecipePlan:
             "weights": self.weighting,
             "report": str(self.report_dir / "report.html"),
         }
+        if self.num_teachers > 1:
+            rows["teacher"] += f", and {self.num_teachers - 1} of other seeds; dev chooses"
         if self.feature_teacher:
             rows["features"] = f"towards {self.feature_teacher}"
         return "\n".join(f"   {name:<10}{value}" for name, value in rows.items())
@@ -355,6 +369,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         teacher_given=bool(options.teacher_checkpoint),
         teacher=teacher,
         more_teachers=paths.find_all(options.more_teachers, "--more_teachers"),
+        num_teachers=options.num_teachers,
         feature_teacher=_feature_teacher(options.feature_teacher, paths),
         student_name=student_name,
         student=student,
@@ -380,7 +395,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
 def _check_numbers(options: RecipeOptions) -> None:
     least = {"base_epochs": 1, "teacher_epochs": 1, "student_epochs": 1, "num_average": 1}
     least |= {"num_workers": 0, "num_threads": 0, "num_processes": 1, "synth_positives": 0}
-    least |= {"seed": 0, "corpus_seed": 0}
+    least |= {"seed": 0, "corpus_seed": 0, "num_teachers": 1}
     values = {name: getattr(options, name) for name in least}
     problems = [
         f"--{name} {value}: expected at least {least[name]}"
@@ -392,6 +407,11 @@ def _check_numbers(options: RecipeOptions) -> None:
         for name in ("seed", "corpus_seed")
         if getattr(options, name) >= MAX_SEED
     ]
+    if options.num_teachers > 1 and options.teacher_checkpoint:
+        problems.append(
+            f"--num_teachers {options.num_teachers}: none is trained with --teacher_checkpoint; "
+            "leave out one of the two, or give further teachers with --more_teachers"
+        )
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -427,11 +447,12 @@ def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
 
     Raises: ConfigError naming the file that is missing and the stage that writes it.
     """
+    several = plan.num_teachers > 1
     written = {
         -1: [plan.lists / "train" / "text"],
         0: [plan.lists / "dict" / "dict.txt"],
         1: [plan.lists / split / "data.list" for split in SPLITS] + [plan.lists / "global_cmvn"],
-        2: [plan.teacher_checkpoint],
+        2: [*plan.teacher_checkpoints, *([plan.exp / CHOSEN_TEACHERS] if several else [])],
         3: [plan.student_checkpoint],
     }
     for stage, paths in written.items():

@@ -109,6 +109,11 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["student_epochs=4"], "--num_average 30: more than the student's 4 epochs"),
         (["teacher_epochs=4"], "--num_average 30: more than the teacher's 4 epochs"),
         (["num_average=90"], "--num_average 90: more than the teacher's 80 epochs"),
+        (["num_teachers=0"], "--num_teachers 0: expected at least 1"),
+        (
+            ["num_teachers=2", "teacher_checkpoint=exp/no.pt"],
+            "--num_teachers 2: none is trained with --teacher_checkpoint",
+        ),
         (["num_average=0"], "--num_average 0: expected at least 1"),
         (["num_average=many"], "--num_average: found 'many' .text.; expected an integer$"),
         (["bf16=yes"], "--bf16: found 'yes' .text.; expected true or false"),
