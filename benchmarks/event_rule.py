@@ -1,73 +1,105 @@
-"""Detections of a stream as a ratio to the offline events, at several thresholds.
+"""False alarms by the rule of a stream as a ratio to those of events chosen with the future known.
 
-Offline events are chosen with the future known (`wekws.decode.events`); a stream follows
-`wekws.decode.event_rule`. Both get the confidences of the same recordings.
+Scores follow `wekws.decode.event_rule`: of two peaks within the refractory time, the first that
+reaches the threshold counts. The other choice, of which only prefix beams are left, takes the
+highest first. Both get the confidences of the same recordings. A recording is missed by both or
+by neither: each detects it where its highest peak reaches the threshold.
 
-python benchmarks/event_rule.py --model exp/X/student/avg_5.pt --list data/X/test/data.list
+python benchmarks/event_rule.py --checkpoint exp/X/student/avg_5.pt --list data/X/test/data.list
 """
 
 import argparse
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from wekws.dataset.audio import read_audio
+from wekws.dataset.loader import open_dataset
 from wekws.dataset.manifest import read_data_list
-from wekws.decode.event_rule import EventRule
+from wekws.decode.event_rule import Event
 from wekws.decode.events import find_events
-from wekws.stream import KeywordSpotter, SpotterModel, load_model
+from wekws.decode.keyword import KeywordScorer
+from wekws.decode.prefix_beam import highest_apart
+from wekws.score.scores import SCORES_NAME, ScoredUtterance, read_scores, write_scores
+from wekws.score.scoring import keyword_durations_s, load_system, make_decoder, score_dataset
+from wekws.score.sets import KeywordSet, split_by_keyword
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+REFRACTORY_S = 1.0
 
 
-def curve(model: SpotterModel, samples: np.ndarray) -> np.ndarray:
-    """Return the confidence of each keyword at each frame, (T, K)."""
-    frames = []
-    spotter = KeywordSpotter(model.with_thresholds(1.0), frames_per_step=10, observer=frames.append)
-    spotter.accept(samples)
-    spotter.flush()
-    return np.concatenate([part.confidence for part in frames])
+class BothChoices:
+    """The keyword decoder; keeps the events of the other choice as well."""
+
+    def __init__(self, decoder: KeywordScorer) -> None:
+        self._decoder = decoder
+        self.highest_first: list[list[list[Event]]] = []
+
+    def events(
+        self, log_probs: torch.Tensor, lengths: torch.Tensor, refractory_frames: int
+    ) -> list[list[list[Event]]]:
+        confidence, start = self._decoder(log_probs, lengths)
+        every_peak = find_events(confidence, start, 0)
+        self.highest_first += [
+            [highest_apart(peaks, refractory_frames) for peaks in row] for row in every_peak
+        ]
+        return find_events(confidence, start, refractory_frames)
 
 
-def count(confidence: np.ndarray, refractory_frames: int) -> np.ndarray:
-    """Return (thresholds, 2): offline events and detections of a stream, of all keywords."""
-    starts = np.zeros(confidence.shape, np.int64)
-    curves = torch.from_numpy(confidence.T.copy())[None]
-    events = find_events(curves, torch.zeros(curves.shape, dtype=torch.long), refractory_frames)[0]
-    scores = np.array([float(f"{event.score:.6g}") for row in events for event in row])
-    counts = np.zeros((len(THRESHOLDS), 2), np.int64)
-    for i, threshold in enumerate(THRESHOLDS):
-        rule = EventRule([threshold] * confidence.shape[1], refractory_frames)
-        detections = rule(confidence, starts) + rule.flush()
-        counts[i] = (scores >= threshold).sum(), len(detections)
-    return counts
+def score(args: argparse.Namespace) -> tuple[list[KeywordSet], list[KeywordSet]]:
+    """Return the scores by the rule of a stream, and with the highest events first."""
+    system = load_system(args.checkpoint)
+    keywords = list(system.label_set.keywords)
+    decoder = make_decoder("keyword", system, keyword_durations_s(system, "auto"))
+    assert isinstance(decoder, KeywordScorer)
+    both = BothChoices(decoder)
+    dataset = open_dataset(
+        args.list, system.dataset_config, system.label_set,
+        cache_dir=args.cache_dir or args.list.parent / "cache", is_training=False,
+        use_filters=False,
+    )  # fmt: skip
+    causal = list(score_dataset(system, dataset, both, refractory_s=REFRACTORY_S, batch_size=256))
+    other = [
+        ScoredUtterance(scored.key, dict(zip(keywords, events, strict=True)))
+        for scored, events in zip(causal, both.highest_first, strict=True)
+    ]
+    utterances = read_data_list(args.list)
+    sets = []
+    for scores in (causal, other):
+        with tempfile.TemporaryDirectory() as folder:
+            write_scores(folder, scores, system.hop_s)
+            table = read_scores(Path(folder) / SCORES_NAME)
+        sets.append(list(split_by_keyword(table, utterances, keywords).keywords))
+    return sets[0], sets[1]
+
+
+def errors(sets: Sequence[KeywordSet], threshold: float) -> tuple[float, int]:
+    """Return the mean FRR and the false alarms of all keywords."""
+    rates = [np.mean(s.positives < threshold) for s in sets if len(s.positives)]
+    return float(np.mean(rates)), sum(int((s.negatives >= threshold).sum()) for s in sets)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint or exported model")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint or .onnx")
     parser.add_argument("--list", type=Path, required=True, help="data.list of recordings")
-    parser.add_argument("--every", type=int, default=1, help="take one recording of so many [1]")
+    parser.add_argument("--cache_dir", type=Path, help="feature cache [cache beside the list]")
     args = parser.parse_args()
-    model = load_model(args.model)
-    front_end = model.front_end
-    refractory_frames = round(model.refractory_s / front_end.hop_s)
-    seconds, counts, detected = 0.0, 0, 0
-    for utterance in list(read_data_list(args.list))[:: args.every]:
-        samples = read_audio(utterance.wav, front_end.sample_rate_hz)
-        if front_end.num_frames(len(samples)):
-            found = count(curve(model, samples), refractory_frames)
-            seconds, counts, detected = (
-                seconds + utterance.duration, counts + found, detected + (found > 0)
-            )  # fmt: skip
-    print(f"{seconds / 3600:.2f} h, {len(model.keywords)} keywords")
-    print("threshold  offline events  detections  ratio  recordings: offline  stream")
-    for row in zip(THRESHOLDS, counts, detected, strict=True):
-        threshold, (offline, stream), (by_events, by_stream) = row
-        ratio = stream / max(offline, 1)
-        counts_text = f"{offline:14d}  {stream:10d}  {ratio:5.2f}  {by_events:19d}  {by_stream:6d}"
-        print(f"{threshold:9.1f}  {counts_text}")
+    causal, other = score(args)
+    hours = causal[0].negative_hours
+    print(f"{len(causal)} keywords, {hours:.2f} h without any")
+    print(
+        "| threshold | FRR in %, highest first | of a stream | false alarms | of a stream | ratio |"
+    )
+    print("|---|---|---|---|---|---|")
+    for threshold in THRESHOLDS:
+        (old_frr, old), (frr, alarms) = errors(other, threshold), errors(causal, threshold)
+        ratio = f"{alarms / old:.3f}" if old else ""
+        print(
+            f"| {threshold} | {100 * old_frr:.1f} | {100 * frr:.1f} | {old} | {alarms} | {ratio} |"
+        )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ from wekws.dataset.features import expand_context, fbank
 from wekws.dataset.manifest import Utterance, read_data_list, read_kaldi_table, write_kaldi_table
 from wekws.dataset.prepare import make_data_list
 from wekws.dataset.vocabulary import parse_keywords
-from wekws.decode.events import Event, suppress
+from wekws.decode.event_rule import Event
+from wekws.decode.events import counting_events
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, file_sha256, read_json, write_json
 from wekws.log import run
@@ -334,14 +335,14 @@ def _by_keyword(
     duration_s: float,
     silence_s: float,
 ) -> dict[str, list[Event]]:
-    """Return the events of each keyword, no two within the refractory time; the highest stay."""
+    """Return the events of each keyword, by the rule of a stream."""
     found: dict[str, list[Event]] = {keyword: [] for keyword in keywords}
     last = max(0, round(duration_s / HOP_S) - 1)
     for keyword, confidence, end_s in events:
         end = min(max(0, round((end_s - silence_s) / HOP_S) - 1), last)
         found[keywords[keyword]].append(Event(confidence, end, end))
     frames = round(REFRACTORY_S / HOP_S)
-    return {keyword: suppress(items, frames) for keyword, items in found.items()}
+    return {keyword: counting_events(items, frames) for keyword, items in found.items()}
 
 
 def rows_of(

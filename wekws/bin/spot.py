@@ -9,7 +9,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from wekws.log import run
 from wekws.score.results import thresholds_beside
 from wekws.stream import Detection, KeywordSpotter, SpotterModel, load_model
 from wekws.stream.microphone import read_microphone
+from wekws.stream.onnx_network import ONNX_SUFFIX
 from wekws.stream.spot_files import FILE_FRAMES_PER_STEP, recordings_in, spot_file, spot_pieces
 from wekws.stream.web import serve
 
@@ -35,7 +36,12 @@ PIPE = "-"
 def main(argv: list[str] | None = None) -> int:
     """Print the detections of every input."""
     args = _parse_arguments(argv)
-    model = prepare_model(args)
+    model = prepare_model(
+        args.checkpoint or args.model,
+        keywords=parse_keywords(args.keywords) if args.keywords else None,
+        lexicon=args.lexicon,
+        threshold=args.threshold,
+    )
     show = show_json if args.json else show_text
     if args.web:
         serve(model, args.port, lambda address: print(f"open {address}", flush=True))
@@ -62,17 +68,21 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def prepare_model(args: argparse.Namespace) -> SpotterModel:
-    """Load the model, choose its keywords, and complete their thresholds."""
-    path = args.checkpoint or args.model
+def prepare_model(
+    path: Path,
+    *,
+    keywords: Sequence[str] | None = None,
+    lexicon: Path | None = None,
+    threshold: float | None = None,
+) -> SpotterModel:
+    """Load a model, choose its keywords (None: its own), and complete their thresholds."""
     model = load_model(path)
-    if args.keywords:
-        lexicon = args.lexicon or lexicon_beside(path)
-        model = model.with_keywords(parse_keywords(args.keywords), lexicon)
-    if args.threshold is not None:
-        return model.with_thresholds(args.threshold)
+    if keywords is not None:
+        model = model.with_keywords(keywords, lexicon or lexicon_beside(path))
+    if threshold is not None:
+        return model.with_thresholds(threshold)
     missing = [keyword.text for keyword in model.keywords if keyword.threshold is None]
-    if missing and args.checkpoint and (scored := thresholds_beside(path)):
+    if missing and path.suffix != ONNX_SUFFIX and (scored := thresholds_beside(path)):
         found = {text: scored.by_keyword[text] for text in missing if text in scored.by_keyword}
         model = model.with_thresholds(found)
         missing = [text for text in missing if text not in found]

@@ -11,10 +11,7 @@ frame after; before and after the recording it is 0. For each keyword alone:
 2. So a peak is decided one frame after it, and a decision is never taken back. What follows within
    the refractory time is ignored, higher or not, and does not make that time longer.
 
-Offline events (`wekws.decode.events`) are chosen from the same peaks with the highest first. At any
-threshold, both detect the same recordings: those with a peak that reaches it. Where several peaks
-reach it, this rule takes the first of them. It reports as many detections as can lie a refractory
-time apart, so at least as many as there are offline events, and at most twice as many.
+Scores of whole recordings follow the same rule: `wekws.decode.events`.
 """
 
 from collections.abc import Sequence

@@ -1,11 +1,19 @@
-"""Events: the peaks of a confidence curve, no two closer than the refractory time.
+"""Events: the peaks of a confidence curve that count as detections, for every threshold at once.
 
-The events do not depend on a threshold: the detections at a threshold are the events whose score
-reaches it, so the errors at every threshold can be counted from one list. A device has a threshold
-and does not know the future: `wekws.decode.event_rule` says which of the peaks it reports, and how
-the two differ.
+At any threshold, as many events reach it as a stream has detections (`wekws.decode.event_rule`).
+So errors are counted from one list of scores, and are those of a device.
+
+Why one list is enough: the rule takes each peak that it can, the earliest first. No other choice of
+peaks a refractory time apart has more (interval scheduling: earliest end first). With one more
+peak, which is what a slightly lower threshold adds, the largest choice stays or grows by one. The
+peaks that make it grow, from the highest peak down, are the events. A recording is therefore
+detected where its highest peak reaches the threshold.
+
+An event has the score and the frames of its peak. The detections at a threshold may be other peaks:
+the first ones that reach it.
 """
 
+import bisect
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +25,7 @@ from wekws.decode.event_rule import Event
 def find_events(
     confidence: torch.Tensor, start: torch.Tensor, refractory_frames: int
 ) -> list[list[list[Event]]]:
-    """Return the events of each curve of (B, K, T): a list over B of lists over K.
+    """Return the events of each curve of (B, K, T): a list over B of lists over K, in time order.
 
     Frames past an utterance's length hold 0 and are never peaks. A curve that is 0 throughout
     has one event of score 0 at frame 0: every utterance and keyword has a score.
@@ -28,49 +36,51 @@ def find_events(
     before = np.pad(curves, ((0, 0), (1, 0)))[:, :num_frames]
     after = np.pad(curves, ((0, 0), (0, 1)))[:, 1:]
     rows, ends = np.nonzero((curves > before) & (curves >= after))
-    scores = curves[rows, ends]
-    first_frames = starts[rows, ends]
-    events: list[list[Event]] = [[] for _ in range(len(curves))]
-    for i in _keep(rows, scores, ends, len(curves), num_frames, refractory_frames):
-        events[rows[i]].append(Event(float(scores[i]), int(first_frames[i]), int(ends[i])))
-    events = [row or [Event(0.0, 0, 0)] for row in events]
+    scores, first_frames = curves[rows, ends], starts[rows, ends]
+    borders = np.searchsorted(rows, np.arange(len(curves) + 1))
+    events = []
+    for begin, end in zip(borders, borders[1:], strict=False):
+        kept = begin + _counting(scores[begin:end], ends[begin:end], refractory_frames)
+        found = zip(scores[kept], first_frames[kept], ends[kept], strict=True)
+        events.append(
+            [Event(float(score), int(first), int(last)) for score, first, last in found]
+            or [Event(0.0, 0, 0)]
+        )
     return [events[b * num_keywords : (b + 1) * num_keywords] for b in range(batch_size)]
 
 
-def suppress(events: Sequence[Event], refractory_frames: int) -> list[Event]:
-    """Return the events that remain, in time order, when each removes lower ones close to it."""
-    if not events:
-        return []
-    scores = np.array([event.score for event in events])
-    ends = np.array([event.end for event in events])
-    rows = np.zeros(len(events), dtype=np.int64)
-    kept = _keep(rows, scores, ends, 1, int(ends.max()) + 1, refractory_frames)
-    return [events[i] for i in kept]
+def counting_events(peaks: Sequence[Event], refractory_frames: int) -> list[Event]:
+    """Return the peaks that count, in time order; peaks: in any order, several may end together."""
+    scores = np.array([peak.score for peak in peaks])
+    ends = np.array([peak.end for peak in peaks], np.int64)
+    return [peaks[i] for i in _counting(scores, ends, refractory_frames)]
 
 
-def _keep(
-    rows: np.ndarray,
-    scores: np.ndarray,
-    ends: np.ndarray,
-    num_rows: int,
-    num_frames: int,
-    refractory_frames: int,
-) -> list[int]:
-    """Return the indices of the candidates that survive greedy suppression, by row and time.
-
-    The highest is taken first, of two equal ones the earlier; a candidate that is kept blocks its
-    neighbourhood.
-    """
+def _counting(scores: np.ndarray, ends: np.ndarray, refractory_frames: int) -> np.ndarray:
+    """Return the indices of the peaks that raise the number of detections, in time order."""
     reach = max(refractory_frames, 1)
-    width = num_frames + 2 * reach
-    blocked = bytearray(num_rows * width)
-    neighbourhood = bytes(b"\x01" * (2 * reach - 1))
-    places = rows * width + ends + reach
-    kept = []
-    order = np.lexsort((places, -scores))
-    for i, place in zip(order.tolist(), places[order].tolist(), strict=True):
-        if not blocked[place]:
-            blocked[place - reach + 1 : place + reach] = neighbourhood
-            kept.append(i)
-    kept.sort(key=places.__getitem__)
-    return kept
+    peaks: list[int] = []  # ends of the peaks so far, sorted
+    detections: list[int] = []  # those that the rule takes, sorted
+    counting = []
+    order = np.lexsort((ends, -scores))
+    for i, end in zip(order.tolist(), ends[order].tolist(), strict=True):
+        bisect.insort(peaks, end)
+        first = bisect.bisect_left(detections, end)
+        if detections[first : first + 1] == [end] or (
+            first > 0 and end < detections[first - 1] + reach
+        ):
+            continue
+        # This peak is taken; then the next one that is outside its refractory time, and so on,
+        # until one that was taken before: from there on nothing changes.
+        taken, last = [end], first
+        while (place := bisect.bisect_left(peaks, taken[-1] + reach)) < len(peaks):
+            last = bisect.bisect_left(detections, peaks[place], last)
+            if detections[last : last + 1] == [peaks[place]]:
+                break
+            taken.append(peaks[place])
+        else:
+            last = len(detections)
+        if len(taken) > last - first:
+            counting.append(i)
+        detections[first:last] = taken
+    return np.array(sorted(counting, key=lambda i: (ends[i], i)), np.int64)

@@ -6,6 +6,9 @@ length. Unlike `wekws.decode.keyword` it finds nothing where the beam pruned the
 WeKWS only the keywords' own tokens and the blank are searched, so other speech between two tokens
 of a keyword does not separate them.
 
+The hypotheses are known at the end of a recording only, so no stream can follow this decoder, and
+its events are not those of `wekws.decode.event_rule`: the highest are taken first.
+
 Source of the search: Hannun et al. 2014, arXiv:1408.2873, algorithm 1 (without a language model).
 """
 
@@ -15,7 +18,6 @@ from typing import NamedTuple, Optional
 import torch
 
 from wekws.decode.event_rule import Event
-from wekws.decode.events import suppress
 
 
 class _Peak(NamedTuple):
@@ -173,9 +175,18 @@ class PrefixBeamDecoder:
                         span = (peaks[i].frame, peaks[i + len(ids) - 1].frame)
                         hits[span] = max(score, hits.get(span, 0.0))
         return [
-            suppress([Event(score, *span) for span, score in hits.items()], refractory_frames)
+            highest_apart([Event(score, *span) for span, score in hits.items()], refractory_frames)
             for hits in found
         ]
+
+
+def highest_apart(events: Sequence[Event], refractory_frames: int) -> list[Event]:
+    """Return the events that remain, in time order, when each removes lower ones close to it."""
+    kept: list[Event] = []
+    for event in sorted(events, key=lambda event: (-event.score, event.end)):
+        if all(abs(event.end - other.end) >= max(refractory_frames, 1) for other in kept):
+            kept.append(event)
+    return sorted(kept, key=lambda event: event.end)
 
 
 def _raised(peaks: _Peak | None, prob: float, frame: int) -> _Peak | None:

@@ -1,12 +1,10 @@
-"""The causal rule of detections, step by step and against the offline events."""
+"""The causal rule of detections, step by step; test_events.py compares it with scores."""
 
 import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wekws.decode.event_rule import Event, EventRule
-from wekws.decode.events import find_events
 
 
 def detections(values, threshold, refractory_frames, sizes=(), **options):
@@ -80,16 +78,3 @@ curves = st.lists(st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), max_size=60)
 def test_pieces_change_nothing(values, threshold, refractory_frames, sizes):
     whole = detections(values, threshold, refractory_frames)
     assert detections(values, threshold, refractory_frames, sizes) == whole
-
-
-@given(curves, st.sampled_from([0.1, 0.4, 0.7]), st.integers(0, 9))
-@settings(max_examples=300, deadline=None, derandomize=True)
-def test_against_offline_events(values, threshold, refractory_frames):
-    """As many recordings are detected; as many detections as there are events, to twice as many."""
-    found = ends(values, threshold, refractory_frames)
-    curve = torch.tensor(values, dtype=torch.float32)
-    starts = torch.zeros(len(values), dtype=torch.long)
-    events = find_events(curve[None, None], starts[None, None], refractory_frames)[0][0]
-    offline = [event for event in events if event.score >= threshold]
-    assert len(offline) <= len(found) <= 2 * len(offline)
-    assert all(b - a >= refractory_frames for a, b in zip(found, found[1:], strict=False))

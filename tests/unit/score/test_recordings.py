@@ -1,0 +1,120 @@
+"""Counting of detections against reference events; values worked out by hand."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from wekws.bin import score_recordings as command
+from wekws.dataset.references import Reference, write_references
+from wekws.score.det import Budget
+from wekws.score.recordings import (
+    Matching,
+    ScoredRecording,
+    count_at,
+    detections_at,
+    operating_points,
+    points_table,
+    threshold_for,
+)
+from wekws.stream.spotter import Detection
+
+MATCHING = Matching(refractory_s=1.0, tolerance_s=0.5)
+
+
+def peak(end_s, confidence, keyword="A"):
+    return Detection(
+        keyword=keyword, confidence=confidence, start_s=end_s - 0.5, end_s=end_s,
+        decided_s=end_s + 0.25,
+    )  # fmt: skip
+
+
+def reference(start_s, end_s, keyword="A"):
+    return Reference(keyword=keyword, start_s=start_s, end_s=end_s)
+
+
+def recording(*peaks, hours=0.5):
+    references = [reference(10, 11), reference(20, 21), reference(30, 31, "B")]
+    ordered = sorted(peaks, key=lambda found: found.end_s)
+    return ScoredRecording(hours=hours, references=references, peaks=ordered)
+
+
+def test_the_first_peak_silences_what_follows():
+    peaks = [peak(1.0, 0.5), peak(1.9, 0.9), peak(2.0, 0.5), peak(2.5, 0.4)]
+    assert [d.end_s for d in detections_at(peaks, 0.5, 1.0)] == [1.0, 2.0]
+    assert [d.end_s for d in detections_at(peaks, 0.6, 1.0)] == [1.9]
+    assert detections_at(peaks, 0.4999999, 1.0) == detections_at(peaks, 0.5, 1.0)
+
+
+def test_hits_misses_alarms_confusions_and_latency():
+    scored = recording(
+        peak(10.9, 0.8),  # hit, decided 0.15 s after the end of the keyword
+        peak(20.0, 0.8),  # hit, decided 0.75 s before its end
+        peak(21.4, 0.8),  # the second at one reference: false alarm
+        peak(5.0, 0.8),  # false alarm
+        peak(31.5, 0.8),  # at a keyword B: confusion
+        peak(31.0, 0.8, "B"),
+    )
+    counts = count_at([scored], "A", 0.5, MATCHING)
+    assert (counts.num_references, counts.hits) == (2, 2)
+    assert (counts.false_alarms, counts.confusions, counts.hours) == (2, 1, 0.5)
+    assert counts.latencies_s == pytest.approx((0.15, -0.75))
+    content = counts.to_json()
+    assert content["false_alarms"]["per_hour"] == 4.0
+    assert content["latency_s"] == {"p50": -0.3, "p95": 0.105}
+    # Poisson 95 % of a count of 2: 0.242 to 7.225
+    assert content["false_alarms"]["low"] == pytest.approx(0.484, abs=1e-3)
+    assert content["false_alarms"]["high"] == pytest.approx(14.449, abs=1e-3)
+
+
+def test_tolerance_is_a_limit_on_both_sides():
+    for end_s, hits in ((9.4, 0), (9.5, 1), (11.5, 1), (11.6, 0)):
+        assert count_at([recording(peak(end_s, 0.8))], "A", 0.5, MATCHING).hits == hits
+
+
+def test_threshold_of_a_budget():
+    scored = recording(peak(5, 0.9), peak(10.5, 0.7), peak(15, 0.6), peak(20.5, 0.5))
+    # in half an hour: 0.9 and 0.6 are false alarms
+    for per_hour, expected in ((0.0, 1.0), (2.0, 0.7), (4.0, 0.5)):
+        assert threshold_for([scored], "A", Budget(per_hour), MATCHING) == expected
+
+
+def test_points_of_all_keywords_together():
+    scored = recording(peak(10.5, 0.7), peak(30.5, 0.6, "B"), peak(50, 0.6, "B"))
+    points = operating_points([scored], {"A": 0.5, "B": 0.5}, [Budget(0.0)], MATCHING)
+    given, own = points
+    assert given["mean_frr"] == 0.25 and given["all"]["misses"]["count"] == 1
+    # one false alarm in 0.5 h of two keywords
+    assert given["all"]["false_alarms"]["per_hour"] == 1.0
+    assert own["point"] == "0/h of its own curve" and own["all"]["false_alarms"]["count"] == 0
+    table = points_table({"x": points})
+    assert "| x | its thresholds | 2 | 33.3 (6.1 to 79.2), 1 of 3 | 25.0 | 1 | 1.00" in table
+    assert len(operating_points([scored], {"A": None}, [], MATCHING)) == 0
+
+
+def test_the_command_scores_a_recording(tone_corpus, tmp_path, capsys, monkeypatch):
+    import torch
+
+    from wekws.model.checkpoint import read_model_config, save_weights
+    from wekws.model.model import KwsModel
+
+    for name, source in (
+        ("config.yaml", tone_corpus.config_path),
+        ("dict.txt", tone_corpus.dict_path),
+        ("keywords.txt", tone_corpus.keywords_path),
+    ):
+        (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    torch.manual_seed(0)
+    config = read_model_config(tmp_path / "config.yaml")
+    save_weights(KwsModel(config).state_dict(), tmp_path / "final.pt")
+    rng = np.random.default_rng(0)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, 0.1 * rng.standard_normal(32000), 16000)
+    events = [Reference(keyword="嗨小问", start_s=0.5, end_s=1.0)]
+    write_references(tmp_path / "r.tsv", "a.wav", events)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--checkpoint", "final.pt", "--references", "r.tsv", "b.wav", "--threshold", "0.99"]
+    assert command.main([*flags, "--out", "scored.json"]) == 0
+    printed = capsys.readouterr().out
+    assert "| final.pt | its thresholds | 1 |" in printed
+    assert "嗨小问: threshold 0.99, missed 1 of 1, 0 false alarms" in printed
+    assert (tmp_path / "scored.json").is_file()

@@ -1,0 +1,81 @@
+"""Score long recordings with the streaming detector against reference events.
+
+python -m wekws.bin.score_recordings --model student.onnx --references exp/mixed/references.tsv
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wekws.bin.spot import Progress, prepare_model
+from wekws.dataset.references import Reference, read_references
+from wekws.files import write_json
+from wekws.log import run
+from wekws.score.det import budgets_from_text
+from wekws.score.recordings import Matching, operating_points, points_table, score_recording
+from wekws.stream.spot_files import recordings_in
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the error rates and write them."""
+    args = _parser().parse_args(argv)
+    budgets = budgets_from_text(args.budgets)
+    references: dict[Path, list[Reference]] = dict(read_references(args.references))
+    for name in args.inputs:
+        for path in recordings_in(name):
+            references.setdefault(path, [])
+    model = prepare_model(args.checkpoint or args.model, threshold=args.threshold)
+    hop_s = model.front_end.hop_s
+    matching = Matching(
+        refractory_s=round(model.refractory_s / hop_s) * hop_s, tolerance_s=args.tolerance_s
+    )
+    recordings = []
+    for path, events in references.items():
+        with Progress(path, model.front_end.sample_rate_hz) as progress:
+            recordings.append(score_recording(model, path, events, on_piece=progress.advance))
+    thresholds = {keyword.text: keyword.threshold for keyword in model.keywords}
+    points = operating_points(recordings, thresholds, budgets, matching)
+    print(points_table({(args.checkpoint or args.model).name: points}))
+    for point in points:
+        print(f"\n{point['point']}")
+        for keyword, counts in point["keywords"].items():
+            misses, alarms = counts["misses"], counts["false_alarms"]
+            print(
+                f"{keyword}: threshold {counts['threshold']:.6g}, missed {misses['count']} of "
+                f"{counts['references']}, {alarms['count']} false alarms, "
+                f"{counts['confusions']} confusions"
+            )
+    if args.out is not None:
+        write_json(args.out, {"references": str(args.references), "points": points})
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    models = parser.add_mutually_exclusive_group(required=True)
+    models.add_argument("--checkpoint", type=Path, help="trained model, N.pt or avg_N.pt")
+    models.add_argument("--model", type=Path, help="exported model, .onnx")
+    add(
+        "--references", type=Path, required=True,
+        help="tab-separated file: recording, keyword, start, end (in seconds)",
+    )  # fmt: skip
+    add("inputs", nargs="*", help="further recordings or folders of them, without any keyword")
+    add(
+        "--threshold", type=float,
+        help="threshold for all keywords, 0 to 1 [those chosen for the model, or from its results]",
+    )  # fmt: skip
+    add(
+        "--tolerance_s", type=float, default=1.0,
+        help="a detection of a reference ends at most so long before or after it [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--budgets", default="0.5,1",
+        help="false alarms per hour and keyword, for the points of the own curve [%(default)s]",
+    )  # fmt: skip
+    add("--out", type=Path, help="JSON to write")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
