@@ -144,7 +144,7 @@ def network_cost(model: SpotterModel) -> dict:
             "state_bytes": 4 * network.state_size,
         }
     assert isinstance(network, TorchNetwork)
-    cost = model_cost(network.model, model.front_end)
+    cost = model_cost(network.model.config, model.front_end)
     return {name: cost[name] for name in ("params", "macs_per_second", "state_bytes")}
 
 

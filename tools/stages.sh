@@ -16,16 +16,23 @@ begin_stage() {
 
 # is_done STAMP SETTINGS [OPTION...]: true if the stamp was made with the same SETTINGS and inputs,
 # and all of stage_outputs are there. The options name the inputs, see wekws.bin.stage_inputs.
+# Else the stamp is removed: outputs that are half replaced must not count as those of before.
 stage_outputs=()
 stage_inputs=
 is_done() {
-  local stamp=$1 settings=$2 output
+  local stamp=$1 settings=$2 output is_same=false
   shift 2
   stage_inputs=$(python -m wekws.bin.stage_inputs --settings "$settings" "$@") || exit 2
-  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$stage_inputs" ] || return 1
-  for output in "${stage_outputs[@]}"; do
-    if [ ! -s "$output" ]; then return 1; fi
-  done
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$stage_inputs" ]; then
+    is_same=true
+    for output in "${stage_outputs[@]}"; do
+      if [ ! -s "$output" ]; then is_same=false; fi
+    done
+  fi
+  if ! $is_same; then
+    rm -f "$stamp"
+    return 1
+  fi
   echo "   done already"
 }
 

@@ -1,10 +1,11 @@
 """Faults, what each of them ends in, and the table of all of them.
 
-python tests/faults/fault_cases.py [--all] [--seed 0]
+python tests/faults/fault_cases.py [--all] [--seed 0] [--only TEXT]
 
 A fault is a file of a run folder that is damaged, a disk that is full or read-only at the n-th file
-that a command writes, or a signal at a random moment or at the n-th file. What follows must be the
-weights of a run without faults, or one line that says what to do. Without --all a sample is drawn.
+that a command writes, or a signal at a random moment or at the n-th file. What follows must be what
+a run without faults leaves, or one line that says what to do. Without --all a sample is drawn.
+The shell stages, evaluate.sh and ablations are in recipe_faults.py.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,18 +33,143 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from tones import ToneCorpus, make_tone_corpus  # noqa: E402
+from tones import ToneCorpus, make_tone_corpus, write_split  # noqa: E402
 
 from wekws.log import run  # noqa: E402
 
-# What a command writes that must be the same after a fault, below the folder of the run.
-PRODUCTS = {
-    "average_model": "avg.pt",
-    "score_ctc": "dev/score.txt",
-    "compute_det_ctc": "dev/stats.嗨小问.txt",
-    "compute_cmvn": "new_cmvn",
-}
 STUDENT = ("model.backbone.linear_dim=16", "model.backbone.proj_dim=8")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that reads or writes the folder of a run."""
+
+    flags: str
+    """Its command line; names in braces are places, ``{run}`` is the folder."""
+    reads: str = ""
+    """Files in the folder that it reads; each is damaged in every way."""
+    makes: str = ""
+    """Files in the folder that it writes, in the same bytes each time."""
+    leaves: str = ""
+    """Files that it writes and that hold times or the name of the folder."""
+
+
+_SCORED = "test_final/score.txt test_final/score.json"
+_RESULTS = "test_final/summary.json test_final/stats.嗨小问.txt"
+_DESCRIBED = "config.yaml run.json metrics.jsonl"
+_MODEL = "final.pt config.yaml dict.txt keywords.txt"
+# In the order in which a run without faults calls them.
+COMMANDS = {
+    "average_model": Command(
+        "--src_path {run} --num 2 --dst_model {run}/avg.pt", "0.pt 1.pt 1.yaml", "avg.pt avg.yaml"
+    ),
+    "score_ctc": Command(
+        "--checkpoint {run}/final.pt --test_data {dev}/data.list --cache_dir {root}/cache "
+        "--result_dir {run}/test_final --device cpu --num_workers 0",
+        f"{_MODEL} run.json",
+        "test_final/score.txt test_final/events.tsv",
+    ),
+    "compute_det_ctc": Command("--result_dir {run}/test_final", _SCORED, _RESULTS.split()[1]),
+    "compute_cmvn": Command(
+        "--config {run}/config.yaml --data_list {train}/data.list --cache_dir {run}/cache "
+        "--cmvn_file {run}/new_cmvn --num_workers 0",
+        "config.yaml",
+        "new_cmvn",
+    ),
+    "model_info": Command("--config {run}/config.yaml", "config.yaml"),
+    "tune_threshold": Command(
+        "--dev_result_dir {run}/test_final --checkpoint {run}/final.pt --budget 1000",
+        f"{_SCORED} final.pt",
+        leaves="final.thresholds.json",
+    ),
+    "export_onnx": Command(
+        "--checkpoint {run}/final.pt --precision fp32 int8 --data_list {dev}/data.list",
+        f"{_MODEL} final.thresholds.json",
+        leaves="final.onnx final.int8.onnx",
+    ),
+    "fold_head": Command(
+        "--checkpoint {run}/final.pt --out_dir {run}/folded",
+        f"{_MODEL} run.json",
+        "folded/final.pt folded/config.yaml",
+    ),
+    "surgery": Command(
+        "--checkpoint {run}/final.pt --source_dict {run}/dict.txt --dict {dict} "
+        "--out_dir {run}/init",
+        "final.pt config.yaml dict.txt",
+        "init/init.pt init/config.yaml init/dict.txt",
+    ),
+    "evaluate_epochs": Command(
+        "--model_dir {run} --dataset dev --lists {root} --cache_dir {root}/cache --num_workers 1",
+        "0.pt 0.yaml 1.yaml config.yaml dict.txt",
+        "best_frr.pt",
+        "epochs_dev/epochs.md epochs_dev/epochs.png dev_0/score.json dev_1/score.json",
+    ),
+    "measure_speed": Command(
+        "--teacher_checkpoint {teacher}/final.pt --checkpoint {run}/final.pt --duration_s 1",
+        "final.pt config.yaml",
+        leaves="speed.json",
+    ),
+    "review_errors": Command(
+        "--student_dir {run} --out_dir {run}/report",
+        f"{_SCORED} {_RESULTS} test_final/events.tsv {_DESCRIBED} final.pt",
+        leaves="report/errors.html",
+    ),
+    "diagnose": Command(
+        "{run} --out_dir {run}/diagnosis",
+        f"{_RESULTS} {_DESCRIBED}",
+        leaves="diagnosis/diagnosis.md diagnosis/diagnosis.html",
+    ),
+    "report": Command(
+        "--student_dir {run} --out_dir {run}/report",
+        f"{_RESULTS} test_final/score.json {_DESCRIBED} speed.json",
+        leaves="report/report.md report/report.html report/det.png",
+    ),
+    "compare_runs": Command(
+        "--groups A={run} B={student} --result test_final", f"{_SCORED} {_RESULTS} metrics.jsonl"
+    ),
+    "plot_curves": Command(
+        "--model_dirs A={run} --out {run}/curves.png", "metrics.jsonl", leaves="curves.png"
+    ),
+    "plot_det": Command(
+        "--result_dirs A={run}/test_final --out {run}/det.png", _RESULTS, leaves="det.png"
+    ),
+    "plot_confidence": Command(
+        "--result_dirs A={run}/test_final --out {run}/confidence.png",
+        _RESULTS,
+        leaves="confidence.png",
+    ),
+    "spot": Command(
+        "--checkpoint {run}/final.pt {root}/dev0.wav", f"{_MODEL} {_RESULTS} final.thresholds.json"
+    ),
+    "prepare_kaldi": Command(
+        "--data_dir {kaldi} --out_dir {run}/lists",
+        makes="lists/train/wav.scp lists/dev/text lists/test/utt2spk",
+    ),
+    "make_dict": Command(
+        "--text {run}/lists/train/text --keywords AB --dict {run}/lists/dict.txt "
+        "--keywords_file {run}/lists/keywords.txt",
+        "lists/train/text",
+        "lists/dict.txt lists/keywords.txt",
+    ),
+    "validate_data": Command(
+        "--data_dir {run}/lists --keywords_file {run}/lists/keywords.txt "
+        "--dict {run}/lists/dict.txt --config {run}/config.yaml --out_dir {run}/lists/validation "
+        "--num_workers 1",
+        "config.yaml lists/dict.txt lists/keywords.txt lists/dev/wav.scp lists/dev/text",
+        leaves="lists/validation/validation.json lists/validation/validation.md",
+    ),
+    "make_list": Command(
+        "--wav_scp {run}/lists/dev/wav.scp --text {run}/lists/dev/text "
+        "--data_list {run}/lists/dev/data.list --num_workers 1",
+        "lists/dev/wav.scp lists/dev/text",
+        "lists/dev/data.list",
+    ),
+    "plot_durations": Command(
+        "--validation {run}/lists/validation/validation.json --out {run}/durations.png",
+        "lists/validation/validation.json",
+        leaves="durations.png",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -105,47 +231,103 @@ def in_child(
 
 
 @dataclass(frozen=True)
+class Course:
+    """What a command does that runs without a fault."""
+
+    opened: int
+    """Files that it opens for writing."""
+    finished: int
+    """Files that it renames to their final name."""
+    seconds: float
+    """How long it takes."""
+
+
+def counting(mark: int) -> Callable[[], None]:
+    """Return what reports each file that is opened for writing, and each that is finished.
+
+    mark: pipe that takes ``o`` and ``r``.
+    """
+
+    def install() -> None:
+        def opened(path: object) -> None:
+            os.write(mark, b"o")
+
+        on_opening(opened)
+        real = os.replace
+
+        def replace(source, target, **options):  # type: ignore[no-untyped-def]
+            os.write(mark, b"r")
+            real(source, target, **options)
+
+        os.replace = replace  # type: ignore[assignment]
+
+    return install
+
+
+def on_opening(act: Callable[[object], object]) -> None:
+    """Call ``act`` with each file that is opened for writing; what it returns is opened instead."""
+    real = builtins.open
+
+    def opening(file, mode="r", *arguments, **options):  # type: ignore[no-untyped-def]
+        if any(letter in mode for letter in "wax+") and not str(file).startswith("/dev/"):
+            instead = act(file)
+            if instead is not None:
+                return real(instead, "wb" if "b" in mode else "w")
+        return real(file, mode, *arguments, **options)
+
+    builtins.open = io.open = opening  # type: ignore[assignment]
+
+
+def observe(words: list[str]) -> Course:
+    """Run a command without a fault."""
+    reader, writer = os.pipe()
+    begin = time.monotonic()
+    ended = in_child(words, counting(writer))
+    seconds = time.monotonic() - begin
+    os.close(writer)
+    assert ended.status == 0, ended.text
+    with open(reader, "rb") as stream:
+        marks = stream.read()
+    return Course(marks.count(b"o"), marks.count(b"r"), seconds)
+
+
+@dataclass(frozen=True)
 class World:
     """A corpus, a teacher, and a student of two epochs that another epoch can be added to."""
 
     root: Path
     corpus: ToneCorpus
+    courses: dict[str, Course]
+    """Of each command in use; that of ``train_distill`` has all three epochs."""
 
     @classmethod
-    def make(cls, root: Path) -> "World":
-        """Train the teacher, the student of two epochs, and the same student of three."""
-        world = cls(root, make_tone_corpus(root))
-        commands = [
-            world.train(root / "teacher", 1, "train"),
-            world.train(root / "student", 2),
-            world.train(root / "whole", 3),
-            *(world.command(name, root / "student") for name in PRODUCTS),
-        ]
-        for words in commands:
-            ended = in_child(words)
-            assert ended.status == 0, ended.text
+    def make(cls, root: Path, commands: Iterable[str] = tuple(COMMANDS)) -> "World":
+        """Train the teacher, the student of two epochs, and the same student of three.
+
+        commands: those of ``COMMANDS`` to run on the student of two epochs.
+        """
+        world = cls(root, make_tone_corpus(root), {})
+        for split, seed in (("train", 1), ("dev", 2), ("test", 3)):
+            write_split(root / "kaldi", split, ["AB", "BA A", "CAB", "C BC"] * 2, seed=seed)
+        observe(world.train(root / "teacher", 1, "train"))
+        observe(world.train(root / "student", 2))
+        training = world.train(root / "whole", 3, cache="whole/cache")
+        world.courses["train_distill"] = observe(training)
+        for name in commands:
+            world.courses[name] = observe(world.command(name, root / "student"))
         return world
 
     def command(self, name: str, folder: Path) -> list[str]:
-        """Return a command that reads a run's folder; ``train_distill`` adds an epoch to it."""
+        """Return a command on a run's folder; ``train_distill`` adds an epoch to it."""
         if name == "train_distill":
             return self.train(folder, 3)
-        words = {
-            "average_model": ["--src_path", folder, "--num", "2", "--dst_model", folder / "avg.pt"],
-            "score_ctc": [
-                *("--checkpoint", folder / "final.pt", "--test_data", self.corpus.dev_list),
-                *("--cache_dir", self.root / "cache", "--result_dir", folder / "dev"),
-                *("--device", "cpu", "--num_workers", "0"),
-            ],
-            "compute_det_ctc": ["--result_dir", folder / "dev"],
-            "compute_cmvn": [
-                *("--config", folder / "config.yaml", "--data_list", self.corpus.train_list),
-                *("--cache_dir", folder / "cache", "--cmvn_file", folder / "new_cmvn"),
-                *("--num_workers", "0"),
-            ],
-            "model_info": ["--config", folder / "config.yaml"],
-        }[name]
-        return [name, *map(str, words)]
+        places = {
+            **{"root": self.root, "run": folder, "kaldi": self.root / "kaldi"},
+            **{"train": self.corpus.train_list.parent, "dev": self.corpus.dev_list.parent},
+            **{"teacher": self.root / "teacher", "student": self.root / "student"},
+            "dict": self.corpus.dict_path,
+        }
+        return [name, *(word.format(**places) for word in COMMANDS[name].flags.split())]
 
     def train(
         self, model_dir: Path, epochs: int, command: str = "train_distill", cache: str = "cache"
@@ -173,16 +355,33 @@ class World:
     def copy(self) -> Path:
         """Return a fresh copy of the student of two epochs."""
         folder = Path(tempfile.mkdtemp(dir=self.root)) / "run"
-        made = shutil.ignore_patterns("cache", "avg.*", "new_cmvn")
-        shutil.copytree(self.root / "student", folder, ignore=made)
+        shutil.copytree(self.root / "student", folder, ignore=shutil.ignore_patterns("cache"))
         return folder
+
+    def without_products(self, name: str) -> Path:
+        """Return a copy of the student in which a command has not run yet."""
+        folder = self.copy()
+        for product in self.products(name):
+            (folder / product).unlink()
+        return folder
+
+    @staticmethod
+    def products(name: str) -> list[str]:
+        """Return the files that a command writes into the folder of a run."""
+        command = COMMANDS.get(name, Command(""))
+        return [*command.makes.split(), *command.leaves.split()]
 
     def is_as_without_fault(self, name: str, folder: Path) -> bool:
         """Return whether a command has left what it leaves where nothing goes wrong."""
         if name == "train_distill":
             return self._is_whole(folder)
-        product = PRODUCTS.get(name, "config.yaml")
-        return (folder / product).read_bytes() == (self.root / "student" / product).read_bytes()
+        if not all((folder / product).is_file() for product in self.products(name)):
+            return False
+        # Other commands may write the same file again, so that only its first writer is compared.
+        return all(
+            (folder / product).read_bytes() == (self.root / "student" / product).read_bytes()
+            for product in COMMANDS[name].makes.split()
+        )
 
     def _is_whole(self, model_dir: Path) -> bool:
         first, second = (
@@ -251,27 +450,20 @@ RUN_FILES = (
     *("train_state.pt", "1.pt", "1.yaml", "0.pt", "run.json", "config.yaml", "metrics.jsonl"),
     *("dict.txt", "keywords.txt", "global_cmvn", "global_cmvn.kaldi", "final.pt", "final.yaml"),
 )
-READERS = {
-    "average_model": ("0.pt", "1.pt", "1.yaml"),
-    "compute_cmvn": ("config.yaml",),
-    "score_ctc": ("final.pt", "config.yaml", "dict.txt", "keywords.txt", "run.json"),
-    "compute_det_ctc": ("dev/score.txt", "dev/score.json"),
-    "model_info": ("config.yaml",),
-}
 
 
 def damage_cases(world: World) -> Iterator[Case]:
     """Every file of a run folder, damaged in every way, before it is resumed or read."""
-    files = {"train_distill": RUN_FILES, **READERS}
-    for command, names in files.items():
-        for name in names:
+    for command in world.courses:
+        files = COMMANDS[command].reads.split() if command in COMMANDS else RUN_FILES
+        for name in files:
             for damage in DAMAGES:
                 check = partial(_check_damaged, world, command, name, damage)
                 yield Case(f"{command}: {name} {damage}", check)
 
 
 def _check_damaged(world: World, command: str, name: str, damage: str) -> tuple[bool, str]:
-    folder = world.copy()
+    folder = world.without_products(command)
     marker = folder / "executed"
     DAMAGES[damage](folder / name, marker)
     words = world.command(command, folder)
@@ -293,33 +485,26 @@ def fail_at(number: int, code: int) -> Callable[[], None]:
     """
 
     def install() -> None:
-        real, opened = builtins.open, 0
+        opened = 0
 
-        def failing(file, mode="r", *arguments, **options):  # type: ignore[no-untyped-def]
+        def fail(file: object) -> str | None:
             nonlocal opened
-            if any(letter in mode for letter in "wax+") and not str(file).startswith("/dev/"):
-                opened += 1
-                if opened > number:
-                    if code != errno.ENOSPC:
-                        raise OSError(code, os.strerror(code), str(file))
-                    return real("/dev/full", "wb" if "b" in mode else "w")
-            return real(file, mode, *arguments, **options)
+            opened += 1
+            if opened <= number:
+                return None
+            if code != errno.ENOSPC:
+                raise OSError(code, os.strerror(code), str(file))
+            return "/dev/full"
 
-        builtins.open = io.open = failing  # type: ignore[assignment]
+        on_opening(fail)
 
     return install
 
 
-WRITERS = {
-    **{"train_distill": 22, "score_ctc": 4, "average_model": 2, "compute_det_ctc": 4},
-    "compute_cmvn": 5,
-}
-
-
 def disk_cases(world: World) -> Iterator[Case]:
     """A disk that is full, or read-only, from the n-th file on."""
-    for command, num_files in WRITERS.items():
-        for number in range(num_files):
+    for command, course in world.courses.items():
+        for number in range(course.opened):
             for name, code in (("full", errno.ENOSPC), ("read-only", errno.EROFS)):
                 check = partial(_check_interrupted, world, command, fault=fail_at(number, code))
                 yield Case(f"{command}: disk {name} from file {number}", check)
@@ -327,7 +512,7 @@ def disk_cases(world: World) -> Iterator[Case]:
 
 def _check_interrupted(world: World, command: str, **fault) -> tuple[bool, str]:  # type: ignore[no-untyped-def]
     """Run a command with a fault, then without; the second run must end as if it were the first."""
-    folder = world.copy()
+    folder = world.without_products(command)
     words = world.command(command, folder)
     if command == "train_distill":
         shutil.rmtree(folder)
@@ -367,26 +552,19 @@ def kill_at(number: int, is_after: bool) -> Callable[[], None]:
     return install
 
 
-# Files that a command finishes by renaming them.
-NUM_FINISHED = {
-    **{"train_distill": 17, "score_ctc": 3, "average_model": 2, "compute_det_ctc": 3},
-    "compute_cmvn": 1,
-}
-
-
 def signal_cases(world: World, rng: random.Random, num_random: int) -> Iterator[Case]:
     """SIGKILL around every file that is finished; SIGKILL and SIGINT at random moments."""
-    for command, num_files in NUM_FINISHED.items():
-        for number in range(1, num_files + 1):
+    for command, course in world.courses.items():
+        for number in range(1, course.finished + 1):
             for is_after in (False, True):
                 place = f"SIGKILL {'after' if is_after else 'before'} file {number}"
                 fault = kill_at(number, is_after)
                 check = partial(_check_interrupted, world, command, fault=fault)
                 yield Case(f"{command}: {place}", check)
-    for command in NUM_FINISHED:
+    for command, course in world.courses.items():
         for sent in (signal.SIGKILL, signal.SIGINT):
             for _ in range(num_random if command == "train_distill" else num_random // 4):
-                after_s = rng.uniform(0.0, 2.0 if command == "train_distill" else 0.3)
+                after_s = rng.uniform(0.0, course.seconds)
                 check = partial(_check_interrupted, world, command, kill_after_s=after_s, sent=sent)
                 yield Case(f"{command}: {sent.name} after {after_s:.2f} s", check)
 
@@ -404,28 +582,48 @@ def cases(world: World, seed: int = 0, num_random: int = 8) -> dict[str, list[Ca
     }
 
 
-def main() -> int:
-    """Print the table; the status is 1 if a case ends badly."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def print_table(kinds: dict[str, list[Case]], chosen_by: Callable[[list[Case]], list[Case]]) -> int:
+    """Cause the chosen faults of each kind, print a row per case, return the bad ends."""
+    bad = 0
+    for kind, found in kinds.items():
+        chosen = chosen_by(found)
+        head = f"{kind} ({len(chosen)} of {len(found)})"
+        print(f"\n| {head} | good | what happens |\n|---|---|---|")
+        for case in chosen:
+            is_good, end = case.check()
+            bad += not is_good
+            line = " ".join(end.replace("|", "/").split())
+            print(f"| {case.name} | {'yes' if is_good else 'NO'} | {line} |", flush=True)
+    print(f"\n{bad} bad ends")
+    return bad
+
+
+def table_flags() -> argparse.ArgumentParser:
+    """Return the flags of a command that prints a table of cases."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--all", action="store_true", help="every case instead of a sample")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of random moments")
-    args = parser.parse_args()
+    parser.add_argument("--only", default="", help="cases whose name contains this text")
+    return parser
+
+
+def choice(args: argparse.Namespace) -> Callable[[list[Case]], list[Case]]:
+    """Return what chooses among the cases of a kind, by the flags."""
+
+    def choose(found: list[Case]) -> list[Case]:
+        found = [case for case in found if args.only in case.name]
+        return found if args.all else random.Random(args.seed).sample(found, min(8, len(found)))
+
+    return choose
+
+
+def main() -> int:
+    """Print the table; the status is 1 if a case ends badly."""
+    args = table_flags().parse_args()
     torch.set_num_threads(1)
-    bad = 0
     with tempfile.TemporaryDirectory() as folder:
         world = World.make(Path(folder))
-        for kind, found in cases(world, args.seed).items():
-            chosen = found if args.all else random.Random(args.seed).sample(found, 8)
-            print(
-                f"\n| {kind} ({len(chosen)} of {len(found)}) | good | what happens |\n|---|---|---|"
-            )
-            for case in chosen:
-                is_good, end = case.check()
-                bad += not is_good
-                line = " ".join(end.replace("|", "/").split())
-                print(f"| {case.name} | {'yes' if is_good else 'NO'} | {line} |", flush=True)
-    print(f"\n{bad} bad ends")
-    return 1 if bad else 0
+        return 1 if print_table(cases(world, args.seed), choice(args)) else 0
 
 
 if __name__ == "__main__":

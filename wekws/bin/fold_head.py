@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from wekws.log import run
-from wekws.model.cost import num_parameters
 from wekws.model.fold import fold_checkpoint
+from wekws.model.model import num_parameters
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from wekws.errors import ConfigError
 from wekws.files import write_json
 from wekws.log import run
 from wekws.model.checkpoint import config_beside, load_model
-from wekws.model.cost import num_parameters
+from wekws.model.model import num_parameters
 from wekws.model.speed import forward_ms
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.output_surgery import cut_outputs, token_coverage
 from wekws.log import run
-from wekws.model.cost import num_parameters
+from wekws.model.model import num_parameters
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

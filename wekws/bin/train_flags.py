@@ -7,8 +7,7 @@ from typing import Any
 
 from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside, read_model_config
-from wekws.model.cost import num_parameters
-from wekws.model.model import skeleton
+from wekws.model.model import num_parameters, skeleton
 from wekws.train.options import TrainOptions
 from wekws.train.train_config import load_train_config
 

@@ -6,8 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from wekws.dataset.manifest import Utterance
 from wekws.dataset.rooms import aligned_impulse_response
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd
+from wekws.machine import follow_parent
 
 # Increased when the same settings give different features, so that old caches are rebuilt.
 _VERSION = 1
@@ -299,15 +298,7 @@ def _start_worker(make_extractor: Callable[[], ChunkExtractor]) -> None:
     global _extractor
     torch.set_num_threads(1)
     _extractor = make_extractor()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker if its parent is killed; otherwise it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    follow_parent()
 
 
 def _work(indices: Sequence[int], copy: int) -> ExtractedFeatures:

@@ -17,6 +17,7 @@ from wekws.dataset.manifest import (
 )
 from wekws.errors import DataError
 from wekws.files import require_not_input
+from wekws.machine import follow_parent
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def _durations(wavs: Mapping[str, str], num_workers: int) -> dict[str, float]:
     if num_workers <= 1:
         probed = [_probe(wav) for wav in wavs.values()]
     else:
-        with ProcessPoolExecutor(num_workers) as pool:
+        with ProcessPoolExecutor(num_workers, initializer=follow_parent) as pool:
             probed = list(pool.map(_probe, wavs.values(), chunksize=64))
     problems = [result for result in probed if isinstance(result, str)]
     if problems:

@@ -21,6 +21,7 @@ from wekws.dataset.problems import SplitReport, ValidationReport
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd
+from wekws.machine import follow_parent
 
 # -80 dBFS: three steps of a 16-bit converter.
 _SILENT_PEAK = 1e-4
@@ -151,7 +152,7 @@ def _scan_all(paths: set[str], num_workers: int) -> dict[str, _Scan]:
     progress = functools.partial(tqdm, total=len(ordered), desc="audio", unit="file", disable=None)
     if num_workers <= 1 or len(ordered) < _MIN_PARALLEL:
         return dict(zip(ordered, progress(map(_scan, ordered)), strict=True))
-    with ProcessPoolExecutor(num_workers) as pool:
+    with ProcessPoolExecutor(num_workers, initializer=follow_parent) as pool:
         return dict(zip(ordered, progress(pool.map(_scan, ordered, chunksize=32)), strict=True))
 
 

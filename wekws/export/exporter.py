@@ -18,8 +18,8 @@ from wekws.export.layouts import ExportLayout, StreamLayout, WekwsLayout, torch_
 from wekws.export.precision import to_fp16, to_int8
 from wekws.files import atomic_path, file_sha256
 from wekws.front_end import FrontEnd
-from wekws.model.cost import model_cost, num_parameters
-from wekws.model.model import KwsModel
+from wekws.model.cost import model_cost
+from wekws.model.model import KwsModel, num_parameters
 from wekws.stream.metadata import Description
 from wekws.stream.network import Keyword
 from wekws.stream.onnx_network import ONNX_SUFFIX
@@ -148,7 +148,7 @@ def export_checkpoint(
         keywords=spotter.keywords,
         refractory_s=spotter.refractory_s,
         num_parameters=num_parameters(model),
-        macs_per_second=model_cost(model, front_end)["macs_per_second"],
+        macs_per_second=model_cost(model.config, front_end)["macs_per_second"],
         fingerprints={
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": file_sha256(checkpoint),

@@ -1,12 +1,11 @@
 """Computational cost of a model: parameters, arithmetic, bytes, context and look-ahead."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypedDict
 
-from torch import Tensor, nn
-
 from wekws.front_end import FrontEnd
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig, skeleton
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 
 
 class ModelCost(TypedDict):
@@ -33,42 +32,70 @@ class ModelCost(TypedDict):
     CMVN stay float32."""
 
 
-def model_cost(model: KwsModel | ModelConfig, front_end: FrontEnd) -> ModelCost:
+@dataclass(frozen=True)
+class _Matrix:
+    """A weight matrix, or the taps of a memory, with its bias."""
+
+    part: str
+    """Layer that it belongs to."""
+    num_rows: int
+    """Output channels."""
+    num_columns: int
+    """Inputs, or taps, of each output channel."""
+    has_bias: bool = True
+    """Whether each output channel has a bias."""
+
+    @property
+    def num_weights(self) -> int:
+        return self.num_rows * self.num_columns
+
+    @property
+    def num_biases(self) -> int:
+        return self.num_rows if self.has_bias else 0
+
+
+def _matrices(config: ModelConfig) -> Iterator[_Matrix]:
+    """Yield what a network of these sizes consists of, in its order."""
+    sizes = config.backbone
+    yield _Matrix("in_linear1", sizes.input_affine_dim, config.input_dim)
+    yield _Matrix("in_linear2", sizes.linear_dim, sizes.input_affine_dim)
+    for block in range(sizes.num_layers):
+        part = f"fsmn.{block}"
+        yield _Matrix(part, sizes.proj_dim, sizes.linear_dim, has_bias=False)
+        for order in (sizes.left_order, sizes.right_order):
+            if order > 0:
+                yield _Matrix(part, sizes.proj_dim, order, has_bias=False)
+        yield _Matrix(part, sizes.linear_dim, sizes.proj_dim)
+    if not sizes.is_head_merged:
+        yield _Matrix("out_linear1", sizes.output_affine_dim, sizes.linear_dim)
+    yield _Matrix("out_linear2", config.output_dim, sizes.output_affine_dim or sizes.linear_dim)
+
+
+def model_cost(config: ModelConfig, front_end: FrontEnd) -> ModelCost:
     """Return the cost of a model whose frames come from ``front_end``."""
-    if isinstance(model, ModelConfig):
-        model = skeleton(model)
-    by_part = params_by_part(model)
+    by_part = params_by_part(config)
     return {
         "params": sum(by_part.values()),
         "params_by_part": by_part,
-        "macs_per_second": round(macs_per_frame(model) * 1000 / front_end.hop_ms),
-        "receptive_field_ms": receptive_field_ms(model.config.backbone, front_end),
-        "lookahead_ms": lookahead_ms(model.config.backbone, front_end),
-        "state_bytes": 4 * state_size(model.config.backbone),
-        "size_bytes": size_bytes(model),
+        "macs_per_second": round(macs_per_frame(config) * 1000 / front_end.hop_ms),
+        "receptive_field_ms": receptive_field_ms(config.backbone, front_end),
+        "lookahead_ms": lookahead_ms(config.backbone, front_end),
+        "state_bytes": 4 * state_size(config.backbone),
+        "size_bytes": size_bytes(config),
     }
 
 
-def num_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def params_by_part(model: KwsModel) -> dict[str, int]:
+def params_by_part(config: ModelConfig) -> dict[str, int]:
     """Return the trainable parameters of each layer, in the order of the network."""
     parts: dict[str, int] = {}
-    for name, parameter in model.backbone.named_parameters():
-        names = name.split(".")
-        part = ".".join(names[:2]) if names[0] == "fsmn" else names[0]
-        parts[part] = parts.get(part, 0) + parameter.numel()
-    order = ["in_linear1", "in_linear2", *(p for p in parts if p.startswith("fsmn."))]
-    order += ["out_linear1", "out_linear2"]
-    return {part: parts[part] for part in order if part in parts}
+    for matrix in _matrices(config):
+        parts[matrix.part] = parts.get(matrix.part, 0) + matrix.num_weights + matrix.num_biases
+    return parts
 
 
-def macs_per_frame(model: KwsModel) -> int:
+def macs_per_frame(config: ModelConfig) -> int:
     """Return the multiply-accumulates per frame: every weight is used once."""
-    return sum(weight.numel() for weight in _weights(model))
+    return sum(matrix.num_weights for matrix in _matrices(config))
 
 
 def receptive_field_ms(config: FSMNConfig, front_end: FrontEnd) -> float:
@@ -95,19 +122,16 @@ def state_size(config: FSMNConfig) -> int:
     return config.num_layers * (kept * config.proj_dim + config.right_reach)
 
 
-def size_bytes(model: KwsModel) -> dict[str, int]:
+def size_bytes(config: ModelConfig) -> dict[str, int]:
     """Return the bytes of a model's tensors per number format, CMVN included."""
-    num_params = sum(parameter.numel() for parameter in model.parameters())
-    num_cmvn = 2 * model.config.input_dim
-    num_weights = sum(weight.numel() for weight in _weights(model))
-    num_scales = sum(weight.shape[0] for weight in _weights(model))
-    num_floats = num_params - num_weights + num_scales + num_cmvn
+    matrices = tuple(_matrices(config))
+    num_cmvn = 2 * config.input_dim
+    num_weights = sum(matrix.num_weights for matrix in matrices)
+    num_biases = sum(matrix.num_biases for matrix in matrices)
+    num_scales = sum(matrix.num_rows for matrix in matrices)
+    num_all = num_weights + num_biases + num_cmvn
     return {
-        "fp32": 4 * (num_params + num_cmvn),
-        "fp16": 2 * (num_params + num_cmvn),
-        "int8": num_weights + 4 * num_floats,
+        "fp32": 4 * num_all,
+        "fp16": 2 * num_all,
+        "int8": num_weights + 4 * (num_scales + num_biases + num_cmvn),
     }
-
-
-def _weights(model: KwsModel) -> list[Tensor]:
-    return [m.weight for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]

@@ -11,16 +11,13 @@ time axis with zeros between utterances, at least as many as its longest tap rea
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wekws.errors import ConfigError
-
-# Far above any wake-word model; a larger number is a slip that would take all memory.
-_MAX_SIZE, _MAX_LAYERS = 65_536, 1_000
+from wekws.model.model_conf import FSMNConfig as FSMNConfig
 
 # Layer names in the state dict of a ``KwsModel``: those of WeKWS's checkpoints. An affine has
 # ``.weight`` and ``.bias`` below its name. A merged head is OUT_LINEAR2 alone.
@@ -54,70 +51,6 @@ def expansion_name(block: int) -> str:
 def block_path(block: int) -> str:
     """Return the module path whose output, rectified in place, is that of a block."""
     return f"{BLOCKS}.{block}.2"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FSMNConfig:
-    """Section ``model.backbone``: sizes of an FSMN."""
-
-    type: Literal["fsmn"] = "fsmn"
-    """The only backbone there is."""
-    input_affine_dim: int
-    """Width between the two input affines, >= 1."""
-    num_layers: int
-    """Number of blocks, >= 1."""
-    linear_dim: int
-    """Channels between blocks, >= 1."""
-    proj_dim: int
-    """Channels of the memory, >= 1."""
-    left_order: int
-    """Taps on the present and past frames, >= 1."""
-    right_order: int
-    """Taps on future frames, >= 0."""
-    left_stride: int = 1
-    """Frames from one tap on the past to the next, >= 1."""
-    right_stride: int = 1
-    """Frames from one tap on the future to the next, >= 1."""
-    output_affine_dim: int
-    """Width between the two output affines; 0: a merged head, one affine from linear_dim to the
-    tokens."""
-
-    def __post_init__(self) -> None:
-        """Check the sizes."""
-        for name in (
-            "input_affine_dim",
-            "num_layers",
-            "linear_dim",
-            "proj_dim",
-            "left_order",
-            "left_stride",
-            "right_stride",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: found {getattr(self, name)}; expected at least 1")
-        for name in ("right_order", "output_affine_dim"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: found {getattr(self, name)}; expected at least 0")
-        for field in dataclasses.fields(self):
-            most = _MAX_LAYERS if field.name == "num_layers" else _MAX_SIZE
-            value = getattr(self, field.name)
-            if isinstance(value, int) and value > most:
-                raise ConfigError(f"{field.name}: found {value}; expected at most {most}")
-
-    @property
-    def is_head_merged(self) -> bool:
-        """Whether the head is one affine instead of two."""
-        return self.output_affine_dim == 0
-
-    @property
-    def left_reach(self) -> int:
-        """Past frames that one memory depends on."""
-        return (self.left_order - 1) * self.left_stride
-
-    @property
-    def right_reach(self) -> int:
-        """Future frames that one memory depends on."""
-        return self.right_order * self.right_stride
 
 
 @dataclass(frozen=True)

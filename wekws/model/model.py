@@ -1,99 +1,16 @@
 """The acoustic model: CMVN followed by the FSMN."""
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from wekws.errors import ConfigError, DataError
+from wekws.errors import DataError
 from wekws.model.cmvn import GlobalCMVN
-from wekws.model.fsmn import FSMN, FSMNBlock, FSMNConfig
-
-# Far above any vocabulary; a larger number is a slip that would take all memory.
-_MAX_SIZE = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class CMVNConfig:
-    """Section ``model.cmvn``."""
-
-    cmvn_file: str | None = None
-    """Statistics for a new model; a checkpoint contains its own."""
-    norm_var: bool = True
-    """Whether to divide by the standard deviation as well."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessingConfig:
-    """Section ``model.preprocessing`` of WeKWS; an FSMN has no preprocessing layer."""
-
-    type: Literal["none"] = "none"
-    """The only value accepted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    """Section ``model.classifier`` of WeKWS; an FSMN contains its own classifier."""
-
-    type: Literal["identity"] = "identity"
-    """The only value accepted."""
-    dropout: float = 0.1
-    """Without effect."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActivationConfig:
-    """Section ``model.activation`` of WeKWS; CTC needs plain logits."""
-
-    type: Literal["identity"] = "identity"
-    """The only value accepted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Section ``model``."""
-
-    input_dim: int = 400
-    """Features per frame after context expansion, >= 1."""
-    output_dim: int = 0
-    """Tokens of the vocabulary; 0 until the vocabulary is known, as in WeKWS's files."""
-    cmvn: CMVNConfig = field(default_factory=CMVNConfig)
-    """Feature normalisation."""
-    backbone: FSMNConfig
-    """Sizes of the network."""
-    hidden_dim: int = 128
-    """Without effect; WeKWS's files have it."""
-    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
-    """Without effect; WeKWS's files have it."""
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    """Without effect; WeKWS's files have it."""
-    activation: ActivationConfig = field(default_factory=ActivationConfig)
-    """Without effect; WeKWS's files have it."""
-
-    def __post_init__(self) -> None:
-        """Check the sizes."""
-        if self.input_dim < 1 or self.output_dim < 0:
-            raise ConfigError(
-                f"input_dim {self.input_dim}, output_dim {self.output_dim}; expected at least 1 "
-                "and 0"
-            )
-        if max(self.input_dim, self.output_dim) > _MAX_SIZE:
-            raise ConfigError(
-                f"input_dim {self.input_dim}, output_dim {self.output_dim}; expected at most "
-                f"{_MAX_SIZE}"
-            )
-
-    def with_output_dim(self, output_dim: int) -> "ModelConfig":
-        """Return the same model for a vocabulary of another size."""
-        return dataclasses.replace(self, output_dim=output_dim)
-
-    def with_num_layers(self, num_layers: int) -> "ModelConfig":
-        """Return the same model with another number of blocks."""
-        backbone = dataclasses.replace(self.backbone, num_layers=num_layers)
-        return dataclasses.replace(self, backbone=backbone)
+from wekws.model.fsmn import FSMN, FSMNBlock
+from wekws.model.model_conf import CMVNConfig as CMVNConfig
+from wekws.model.model_conf import ModelConfig as ModelConfig
+from wekws.model.model_conf import ignored_keys as ignored_keys
 
 
 class KwsModel(nn.Module):
@@ -150,16 +67,12 @@ class KwsModel(nn.Module):
         self.load_state_dict(state)
 
 
-def ignored_keys(config: ModelConfig) -> list[str]:
-    """Return the keys that were set to something else than their default and have no effect."""
-    defaults = ClassifierConfig()
-    ignored = [] if config.hidden_dim == ModelConfig.hidden_dim else ["hidden_dim"]
-    if config.classifier.dropout != defaults.dropout:
-        ignored.append("classifier.dropout")
-    return ignored
-
-
 def skeleton(config: ModelConfig) -> KwsModel:
     """Return the model on the meta device: shapes and names, no memory for the weights."""
     with torch.device("meta"):
         return KwsModel(config)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wekws.config import parse_section
+from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.distill.distill_rules import ALL_RULES
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 from wekws.files import read_json
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
@@ -21,7 +21,6 @@ from wekws.runlog.fields import BEFORE_FIRST_STEP, METRICS_NAME, Row
 from wekws.runlog.health import HealthProblem, problem_history
 from wekws.runlog.metrics_reader import read_cv_rows, read_metrics
 from wekws.score.results import Result, read_result
-from wekws.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +103,8 @@ def read_model(
     """Read a model's folder and its results.
 
     result_dirs: result folders; None: all that match ``exp_dir/DATASET_*``.
-    Raises: DataError if there are no results and they are needed, or a file is damaged.
+    Raises: DataError or ConfigError if there are no results and they are needed, or a file is
+    damaged.
     """
     if result_dirs is None:
         result_dirs = [p.parent for p in exp_dir.glob(f"{dataset}_*/summary.json")]
@@ -114,10 +114,14 @@ def read_model(
         )
     results = [read_result(name, path) for path in result_dirs]
     metrics_path, config_path = exp_dir / METRICS_NAME, exp_dir / "config.yaml"
-    config = read_yaml(config_path) if config_path.exists() else {}
+    config = load_yaml_with_base(config_path) if config_path.exists() else {}
     for path in (metrics_path, config_path, exp_dir / "run.json"):
         if not path.exists():
             logger.warning("%s: missing; the report leaves out what depends on it", path)
+    for section in ("model", "dataset_conf", "training_config"):
+        found = config.get(section)
+        if not isinstance(found or {}, Mapping):
+            raise ConfigError(f"{config_path}: {section}: expected a mapping, found {found!r}")
     model = _model_config(config, config_path)
     run_path, speed_path = exp_dir / "run.json", exp_dir / "speed.json"
     cost_path = exp_dir / "detector_cost.json"

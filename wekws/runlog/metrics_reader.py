@@ -15,12 +15,15 @@ def read_metrics(model_dir: str | os.PathLike[str]) -> list[Row]:
 
     An incomplete last line (the run was killed or is still going) is left out, and so is a field
     that is null.
-    Raises: DataError for any other line that is not a JSON object.
+    Raises: DataError for any other line that is not a JSON object, or whose epoch is no number.
     """
     path = Path(model_dir) / METRICS_NAME
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text: {error}; expected the log of a training run") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -29,8 +32,11 @@ def read_metrics(model_dir: str | os.PathLike[str]) -> list[Row]:
             if number == len(lines):
                 break
             raise DataError(f"{path}:{number}: not readable as JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: found {line}; expected a JSON object")
+        if not isinstance(row, dict) or not isinstance(row.get("epoch", -1), int):
+            raise DataError(
+                f"{path}:{number}: found {line[:60]}; expected a JSON object whose epoch is a "
+                "whole number"
+            )
         rows.append({name: value for name, value in row.items() if value is not None})
     return rows
 
@@ -41,7 +47,8 @@ def read_cv_rows(model_dir: str | os.PathLike[str]) -> list[Row]:
     Of an epoch that was run again after a resume the last row counts.
     Raises: DataError if there is no cv row at all, and as ``read_metrics`` does.
     """
-    rows = {int(row["epoch"]): row for row in read_metrics(model_dir) if row.get("kind") == "cv"}
+    found_rows = [row for row in read_metrics(model_dir) if row.get("kind") == "cv"]
+    rows = {int(row["epoch"]): row for row in found_rows if "epoch" in row}
     if not rows:
         path = Path(model_dir) / METRICS_NAME
         found = "no cv row yet" if path.exists() else "no such file"

@@ -12,6 +12,7 @@ from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import Budget, budgets_from_text
+from wekws.score.summary import validate_summary
 from wekws.score.thresholds import ThresholdRule
 
 PLOTS = ("det.png", "confidence.png")
@@ -122,7 +123,11 @@ def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: str) -> bool:
         return False
     if not all(_is_newer(result_dir / plot, summary_path) for plot in PLOTS):
         return False
-    summary = read_json(summary_path)
+    try:
+        summary = read_json(summary_path)
+        validate_summary(summary)
+    except DataError:
+        return False
     wanted = [budget.label for budget in (*budgets_from_text(budgets), Budget(None))]
     counted = [
         [point.get("budget") for point in entry.get("operating_points", [])]

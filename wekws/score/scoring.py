@@ -27,8 +27,7 @@ from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json
 from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
-from wekws.model.cost import num_parameters
-from wekws.model.model import KwsModel
+from wekws.model.model import KwsModel, num_parameters
 from wekws.score.scores import SCORE_INFO_NAME, ScoredUtterance, write_scores
 from wekws.stream.onnx_network import ONNX_SUFFIX, OnnxNetwork
 

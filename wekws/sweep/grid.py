@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import torch
@@ -126,6 +127,7 @@ def run_all(runs: Sequence[PlannedRun], devices: Sequence[RunDevice]) -> Iterato
     """Do the runs that are not done, one per device at a time; yield each when it has ended.
 
     Every run is a process of its own, which calls ``run_job`` and writes its log into its folder.
+    The processes end with the caller's loop, however it ends (Ctrl-C), and no further run begins.
     Raises: DataError at the end, naming the runs that failed and their logs; the others are done
     all the same.
     """
@@ -133,19 +135,52 @@ def run_all(runs: Sequence[PlannedRun], devices: Sequence[RunDevice]) -> Iterato
     for device in devices:
         free.put(device)
     failed = []
+    processes = _Processes()
     with ThreadPoolExecutor(len(devices)) as pool:
-        ends = [(run, pool.submit(_run_one, run, free)) for run in runs if not run.is_done]
-        for run, end in ends:
-            if end.result():
-                yield run
-            else:
-                failed.append(run)
+        ends = [
+            (run, pool.submit(_run_one, run, free, processes)) for run in runs if not run.is_done
+        ]
+        try:
+            for run, end in ends:
+                if end.result():
+                    yield run
+                else:
+                    failed.append(run)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
     if failed:
         logs = "\n  ".join(f"{run.job.variant}: {run.run_dir / LOG_NAME}" for run in failed)
         raise DataError(f"{len(failed)} of {len(runs)} runs failed; their logs:\n  {logs}")
 
 
-def _run_one(run: PlannedRun, free: "queue.SimpleQueue[RunDevice]") -> bool:
+class _Processes:
+    """The processes of runs, each of which a thread waits for."""
+
+    def __init__(self) -> None:
+        self._running: set[SpawnProcess] = set()
+        self._is_over = False
+
+    def run(self, process: SpawnProcess) -> int | None:
+        """Start a process and wait for its end; return its exit status."""
+        process.start()
+        self._running.add(process)
+        if self._is_over:
+            process.terminate()
+        process.join()
+        self._running.remove(process)
+        return process.exitcode
+
+    def end(self) -> None:
+        """End those that run now, and any that starts later."""
+        self._is_over = True
+        for process in tuple(self._running):
+            process.terminate()
+
+
+def _run_one(
+    run: PlannedRun, free: "queue.SimpleQueue[RunDevice]", processes: _Processes
+) -> bool:
     run.run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(run.run_dir / CONFIG_NAME, to_mapping(run.variant.content))
     run.job.write(run.run_dir)
@@ -154,11 +189,9 @@ def _run_one(run: PlannedRun, free: "queue.SimpleQueue[RunDevice]") -> bool:
         # A new interpreter: neither threads nor a GPU context come along.
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_run_in_process, args=(run.run_dir, device))
-        process.start()
-        process.join()
+        return processes.run(process) == 0
     finally:
         free.put(device)
-    return process.exitcode == 0
 
 
 def _run_in_process(run_dir: Path, device: RunDevice) -> None:

@@ -434,12 +434,17 @@ def _check_names(options: RecipeOptions) -> None:
             f"--num_tokens {options.num_tokens}: expected `all` or a number from {_MIN_TOKENS}"
         )
     for flag, name in (("--name", options.name), ("--student_name", options.student_name)):
-        path = Path(name)
-        if name and (path.is_absolute() or not path.parts or ".." in path.parts):
-            raise ConfigError(f"{flag} {name}: expected the name of a folder, without `..`")
+        if name and (name in (".", "..") or "/" in name):
+            raise ConfigError(f"{flag} {name}: expected the name of a folder, without `/`")
+    if options.student_name in _OTHER_MODELS:
+        raise ConfigError(
+            f"--student_name {options.student_name}: is the folder of another model of the recipe; "
+            "choose another name"
+        )
 
 
 _MIN_TOKENS = 3
+_OTHER_MODELS = ("base", "teacher_init", "teacher")
 
 
 def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:

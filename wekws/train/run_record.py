@@ -18,8 +18,7 @@ from wekws.dataset.vocabulary import write_keywords
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, file_sha256
 from wekws.model.cmvn import write_kaldi_cmvn
-from wekws.model.cost import num_parameters
-from wekws.model.model import skeleton
+from wekws.model.cost import params_by_part
 from wekws.train.compatibility import Cmvn
 from wekws.train.distributed import Process
 from wekws.train.options import TrainOptions
@@ -77,7 +76,7 @@ class RunRecord:
             "feature_teacher_fingerprint": embeddings.fingerprint if embeddings else "",
             "start": options.start,
             "seed": options.seed,
-            "num_parameters": num_parameters(skeleton(config.model)),
+            "num_parameters": sum(params_by_part(config.model).values()),
             "vocabulary": labels.fingerprint,
             "train_fingerprint": train_set.fingerprint,
             "cv_fingerprint": cv_set.fingerprint,

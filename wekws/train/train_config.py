@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from wekws.config import load_config, parse_config, to_mapping
+from wekws.config import RawConfig, load_config, parse_config, to_mapping
 from wekws.dataset.dataset_conf import DatasetConfig, with_current_names
 from wekws.distill.growth import ProgressiveConfig, require_teacher_blocks
 from wekws.distill.methods import MethodSections
@@ -165,9 +166,29 @@ def load_train_config(
     """Read a configuration file and its bases; overlay files and then overrides change it.
 
     overrides: ``section.key=value``.
+    A CMVN file that is not where the configuration says may lie beside it, as in the folder of a
+    run that was moved.
     Raises: ConfigError that names every problem with its file and dotted key.
     """
-    return parse_config(TrainConfig, with_current_names(load_config(path, overlays, overrides)))
+    raw = with_current_names(load_config(path, overlays, overrides))
+    return parse_config(TrainConfig, _with_cmvn_beside(raw))
+
+
+_CMVN_KEY = ("model", "cmvn", "cmvn_file")
+
+
+def _with_cmvn_beside(raw: RawConfig) -> RawConfig:
+    content: Any = raw.content
+    for key in _CMVN_KEY:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    origin = raw.origin(*_CMVN_KEY)
+    if not isinstance(content, str) or origin is None or Path(content).exists():
+        return raw
+    beside = Path(origin).parent / Path(content).name
+    if not beside.is_file():
+        return raw
+    found = {"model": {"cmvn": {"cmvn_file": str(beside)}}}
+    return raw.overlaid(RawConfig.of(found, origin))
 
 
 def changed_keys(old: TrainConfig, new: TrainConfig) -> list[str]:

@@ -4,6 +4,8 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from wekws.machine import follow_parent
+
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -24,5 +26,5 @@ def in_fresh_processes(
     global _task
     _task = task
     context = multiprocessing.get_context("fork")
-    with context.Pool(num_workers, maxtasksperchild=1) as pool:
+    with context.Pool(num_workers, follow_parent, maxtasksperchild=1) as pool:
         yield from pool.imap(_run_task, arguments, chunksize=1)

@@ -1,13 +1,16 @@
 import fcntl
 import json
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from wekws.bin import ablate, run_variant, train
 from wekws.errors import ConfigError, DataError
+from wekws.sweep import grid
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +169,35 @@ def test_a_folder_without_recordings_is_refused_before_the_first_run(place, tmp_
     with pytest.raises(DataError, match="hum: no .wav"):
         run(place, "--plan", str(tmp_path / "plan.yaml"), "--out_dir", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_no_run_begins_after_an_interrupt(monkeypatch):
+    """Ctrl-C ends the runs that are going on, and none of those that wait is begun."""
+
+    class Process:
+        exitcode = 0
+
+        def __init__(self, number):
+            self.number, self._ended = number, threading.Event()
+
+        def start(self):
+            begun.append(self.number)
+            if self.number != 2:
+                self._ended.set()
+
+        def join(self):
+            self._ended.wait()
+
+        def terminate(self):
+            ended.append(self.number)
+            self._ended.set()
+
+    begun, ended = [], []
+    runs = [SimpleNamespace(is_done=False, number=number) for number in (1, 2, 3)]
+    monkeypatch.setattr(
+        grid, "_run_one", lambda run, free, processes: processes.run(Process(run.number)) == 0
+    )
+    ends = grid.run_all(runs, [grid.RunDevice(None, 1)])
+    assert next(ends).number == 1
+    ends.close()
+    assert begun[:1] == [1] and 3 not in begun and ended in ([], [2])

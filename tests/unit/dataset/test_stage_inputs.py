@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from wekws.bin import stage_inputs
 from wekws.dataset.stage_inputs import stage_fingerprint
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -63,6 +66,26 @@ def test_the_command_prints_it(inputs, capsys):
     flags += ["--audio_tables", inputs / "wav.scp", "--folders", inputs / "noise"]
     assert stage_inputs.main([str(flag) for flag in flags]) == 0
     assert capsys.readouterr().out.strip() == fingerprint(inputs)
+
+
+def test_what_was_begun_with_other_settings_is_not_done_with_the_old_ones(tmp_path):
+    """A stage that was interrupted has replaced some of the files that the old stamp stands for."""
+    for name in ("out", "stage.sh"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "stage.sh").write_text(
+        f'PATH={Path(sys.executable).parent}:$PATH; . {ROOT}/tools/stages.sh\n'
+        'stage_outputs=("$1/out")\n'
+        'if is_done "$1/stamp" "$2"; then exit 0; fi\n'
+        'if [ "$3" = finish ]; then mark_done "$1/stamp"; fi; exit 3\n'
+    )
+
+    def stage(settings, end):
+        words = ["bash", str(tmp_path / "stage.sh"), str(tmp_path), settings, end]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(words, env=environment, capture_output=True).returncode
+
+    assert [stage("a", "finish"), stage("a", "finish")] == [3, 0]
+    assert [stage("b", "killed"), stage("a", "killed")] == [3, 3]
 
 
 def test_a_folder_is_held_by_the_shell_that_opened_it(tmp_path):

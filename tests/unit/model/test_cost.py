@@ -1,10 +1,13 @@
+import dataclasses
+
 import pytest
+import torch
 
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
 from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel, ModelConfig, num_parameters
 
 TINY = ModelConfig(
     input_dim=10,
@@ -62,7 +65,15 @@ def test_another_front_end_moves_times_and_macs():
     assert cost["lookahead_ms"] == 10 + 5 + 20
 
 
-@pytest.mark.parametrize("is_built", [False, True])
-def test_the_cost_of_a_model_is_that_of_its_config(is_built):
-    model = KwsModel(TINY) if is_built else TINY
-    assert model_cost(model, DatasetConfig().front_end)["params"] == 284
+@pytest.mark.parametrize(
+    "changes", [{}, {"output_affine_dim": 0}, {"right_order": 0}, {"num_layers": 1}]
+)
+def test_the_cost_is_that_of_the_network(changes):
+    config = dataclasses.replace(TINY, backbone=dataclasses.replace(TINY.backbone, **changes))
+    model = KwsModel(config, (torch.zeros(10), torch.ones(10)))
+    cost = model_cost(config, DatasetConfig().front_end)
+    assert cost["params"] == num_parameters(model)
+    tensors = model.state_dict().values()
+    assert cost["size_bytes"]["fp32"] == 4 * sum(tensor.numel() for tensor in tensors)
+    weights = [tensor for tensor in tensors if tensor.dim() > 1]
+    assert cost["macs_per_second"] == round(sum(w.numel() for w in weights) / 0.03)

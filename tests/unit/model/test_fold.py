@@ -7,10 +7,10 @@ import torch
 from wekws.config import load_yaml_with_base
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.model.checkpoint import read_model_config
-from wekws.model.cost import model_cost, num_parameters
+from wekws.model.cost import model_cost
 from wekws.model.fold import fold_head, why_larger
 from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel, ModelConfig, num_parameters
 
 CONF = Path(__file__).parents[3] / "conf"
 SIZES = FSMNConfig(
@@ -66,7 +66,7 @@ def test_a_merged_head_is_trained_and_counted_as_one_layer():
     x = torch.randn(2, 9, 10)
     merged(x).square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in merged.parameters())
-    cost = model_cost(merged, DatasetConfig().front_end)
+    cost = model_cost(merged.config, DatasetConfig().front_end)
     # in 55 + 36, two blocks of 24 + 16 + 30, head 6 * 3 + 3.
     assert list(cost["params_by_part"].values()) == [55, 36, 70, 70, 21]
     assert list(cost["params_by_part"])[-1] == "out_linear2"

@@ -359,3 +359,18 @@ def test_macs_and_look_ahead_follow_the_frame_skip_of_the_run(tmp_path):
     (row,) = [line for line in text.splitlines() if "| 105 ms |" in line]
     # 134,784 weights a frame, 100 frames a second; 3 blocks x 2 frames x 10 ms + 20 + 25.
     assert row.split("|")[6].strip() == "13.48 M"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "config.yaml: expected a mapping of sections, found nothing"),
+        ("model: 3\n", "config.yaml: model: expected a mapping, found 3"),
+    ],
+)
+def test_a_damaged_configuration_is_named(tmp_path, content, message):
+    exp_dir = fake.make_run(tmp_path / "student", model=MODEL)
+    fake.make_result(exp_dir / "test_avg_3", ["A"])
+    (exp_dir / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        main(["--student_dir", str(exp_dir), "--out_dir", str(tmp_path / "out")])

@@ -1,6 +1,9 @@
 import errno
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -179,3 +182,28 @@ def test_a_thread_of_a_library_that_fails_is_one_warning(capsys):
     said = capsys.readouterr().err
     assert "thread writer ended: No space left on device; free some" in said
     assert "Traceback" not in said
+
+
+def test_an_interrupt_while_a_command_is_imported_is_one_line():
+    code = "import wekws.bin; raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "interrupted\n" and done.returncode != 0
+
+
+def test_a_worker_ends_with_its_parent():
+    """A killed parent can end nothing itself; Ctrl-C reaches the worker too, which ignores it."""
+    code = """
+import os, signal, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from wekws.machine import follow_parent
+pool = ProcessPoolExecutor(1, initializer=follow_parent)
+worker = pool.submit(os.getpid).result()
+os.kill(worker, signal.SIGINT)
+assert pool.submit(os.getpid).result() == worker
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said, _ = parent.communicate(timeout=60)  # ends when no process holds the pipe any more
+    assert (parent.returncode, said) == (-signal.SIGKILL, "")

@@ -340,6 +340,8 @@ def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_
         ("name=../../x", "--name ../../x: expected the name of a folder"),
         ("name=/tmp/x", "--name /tmp/x: expected the name of a folder"),
         ("student_name=..", "--student_name ..: expected the name of a folder"),
+        ("name=a/b", "--name a/b: expected the name of a folder"),
+        ("student_name=teacher", "--student_name teacher: is the folder of another model"),
         ("stage=7", "no stage is left"),
         ("stop_stage=-3", "no stage is left"),
         ("temperature=1e-30", "temperature: found 1e-30"),

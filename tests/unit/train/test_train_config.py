@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from wekws.errors import ConfigError
 from wekws.train.train_config import changed_keys, load_train_config
 
+ROOT = Path(__file__).parents[3]
 TEACHER, SPEED = "conf/fsmn_ctc_teacher.yaml", "conf/overlays/speed.yaml"
 
 
@@ -32,3 +35,14 @@ def test_a_front_end_that_makes_another_input_is_refused():
 
 def test_a_size_follows_the_vocabulary():
     assert load_train_config(TEACHER).with_output_dim(440).model.output_dim == 440
+
+
+def test_a_cmvn_file_moves_with_its_configuration(tmp_path):
+    path = tmp_path / "config.yaml"
+    for named in ("/gone/exp/a/global_cmvn.kaldi", "global_cmvn.kaldi"):
+        path.write_text(f"base: {ROOT / TEACHER}\nmodel: {{cmvn: {{cmvn_file: {named}}}}}\n")
+        assert load_train_config(path).model.cmvn.cmvn_file == named
+        (tmp_path / "global_cmvn.kaldi").touch()
+        found = load_train_config(path).model.cmvn.cmvn_file
+        assert found == str(tmp_path / "global_cmvn.kaldi")
+        (tmp_path / "global_cmvn.kaldi").unlink()
