@@ -130,7 +130,7 @@ def read_model(
         name=name,
         exp_dir=exp_dir,
         cv_rows=read_cv_rows(exp_dir) if metrics_path.exists() else [],
-        run=read_json(run_path) if run_path.exists() else {},
+        run=_read_record(run_path) if run_path.exists() else {},
         max_epoch=(config.get("training_config") or {}).get("max_epoch"),
         backbone=model.backbone if model else None,
         num_outputs=(config.get("model") or {}).get("output_dim"),
@@ -141,6 +141,14 @@ def read_model(
         detector_cost=read_json(cost_path) if cost_path.exists() else {},
         exported_bytes={p.name: p.stat().st_size for p in sorted(exp_dir.glob("*.onnx"))},
     )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    command, teachers = record.get("command", ""), record.get("teachers", [])
+    if not isinstance(command, str | list) or not isinstance(teachers, list):
+        raise DataError(f"{path}: not the record of a training run; restore it or delete it")
+    return record
 
 
 def _model_config(config: dict[str, Any], config_path: Path) -> ModelConfig | None:

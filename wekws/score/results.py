@@ -13,6 +13,7 @@ from wekws.errors import DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import budget_from_label
 from wekws.score.intervals import wilson
+from wekws.score.summary import validate_summary
 
 DEFAULT_BUDGET = "1/h"
 # stats.<keyword>.txt has six decimals.
@@ -225,6 +226,13 @@ def read_result(name: str, result_dir: str | os.PathLike[str]) -> Result:
         raise DataError(f"{result_dir}: no such folder; expected results of {name}")
     summary_path = result_dir / "summary.json"
     summary = read_json(summary_path) if summary_path.exists() else {}
+    try:
+        validate_summary(summary, is_partial=True)
+    except DataError as error:
+        first = str(error).partition("\n")[0]
+        raise DataError(
+            f"{summary_path}: {first}; run wekws.bin.compute_det_ctc on this folder again"
+        ) from None
     keywords = [str(entry.get("keyword")) for entry in summary.get("keywords", [])]
     paths = {word: result_dir / f"stats.{keyword_id(word)}.txt" for word in keywords}
     if not paths:

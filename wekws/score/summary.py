@@ -535,31 +535,30 @@ def _markdown_row(keyword: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def validate_summary(summary: Any) -> None:
+def validate_summary(summary: Any, *, is_partial: bool = False) -> None:
     """Check a summary against the schema: all keys, no other keys, right types, no NaN.
 
+    is_partial: keys may be missing, and there may be others, as in a file of another version.
     Raises: DataError listing every problem with its place.
     """
     problems: list[str] = []
-    _validate(summary, SCHEMA, "summary", problems)
+    _validate(summary, SCHEMA, "summary", problems, is_partial)
     if problems:
         raise DataError("\n".join(problems))
 
 
-def _validate(value: Any, schema: Any, where: str, problems: list[str]) -> None:
+def _validate(value: Any, schema: Any, where: str, problems: list[str], is_partial: bool) -> None:
     if isinstance(schema, tuple):
         schema = type(None) if value is None else schema[0]
     if isinstance(schema, dict) and isinstance(value, Mapping):
         for key in [*schema, *(key for key in value if key not in schema)]:
-            if key not in value and key in OPTIONAL:
-                continue
-            if key not in value or key not in schema:
+            if key in value and key in schema:
+                _validate(value[key], schema[key], f"{where}.{key}", problems, is_partial)
+            elif not is_partial and not (key in OPTIONAL and key not in value):
                 problems.append(f"{where}.{key}: {'missing' if key in schema else 'unknown key'}")
-            else:
-                _validate(value[key], schema[key], f"{where}.{key}", problems)
     elif isinstance(schema, list) and isinstance(value, Sequence) and not isinstance(value, str):
         for i, item in enumerate(value):
-            _validate(item, schema[0], f"{where}[{i}]", problems)
+            _validate(item, schema[0], f"{where}[{i}]", problems, is_partial)
     elif not _is(value, schema):
         expected = getattr(
             schema, "__name__", "a mapping" if isinstance(schema, dict) else "a list"
