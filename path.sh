@@ -8,5 +8,5 @@ fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -x "$root/.venv/bin/python" ]; then export PATH="$root/.venv/bin:$PATH"; fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-export LC_ALL=C.UTF-8
+if [ "$(uname)" = Darwin ]; then export LC_ALL=en_US.UTF-8; else export LC_ALL=C.UTF-8; fi
 unset root

