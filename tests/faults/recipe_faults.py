@@ -1,6 +1,6 @@
 """Signals at random moments of the shell stages, of evaluate.sh and of ablations; their table.
 
-python tests/faults/recipe_faults.py [--all] [--seed 0] [--only TEXT]
+python tests/faults/recipe_faults.py [--all] [--seed 0] [--only TEXT] [--last STEP]
 
 Each case puts the folders back to where they were before a step, starts the step in a session of
 its own, and sends a signal at a random moment: SIGKILL to all of its processes (the machine goes
@@ -72,8 +72,8 @@ class RecipeWorld:
     """All of them, in order."""
 
     @classmethod
-    def make(cls, root: Path, names: Sequence[str] = ()) -> "RecipeWorld":
-        """Write a corpus of tones and run the steps, up to the last one of ``names`` (all)."""
+    def make(cls, root: Path, last: str = "") -> "RecipeWorld":
+        """Write a corpus of tones and run the steps, up to ``last``; empty: all of them."""
         corpus, negatives = root / "tones", root / "negatives"
         for split, seed in (("train", 1), ("dev", 2), ("test", 3)):
             num = 4 if split == "train" else 2
@@ -83,7 +83,7 @@ class RecipeWorld:
         world = cls(new_recipe(root / "recipe"), root / "snapshots")
         for name, words in world.commands(corpus, negatives):
             world.observe(name, words)
-            if names and name == names[-1]:
+            if name == last:
                 break
         return world
 
@@ -248,9 +248,10 @@ def main() -> int:
         description=(__doc__ or "").splitlines()[0], parents=[table_flags()], add_help=False
     )
     parser.add_argument("--num_moments", type=int, default=2, help="per step and signal [2]")
+    parser.add_argument("--last", default="", help="last step to run, such as 'stage 3' [all]")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        world = RecipeWorld.make(Path(folder))
+        world = RecipeWorld.make(Path(folder), args.last)
         rng = random.Random(args.seed)
         found = {"shell": list(recipe_cases(world, rng, args.num_moments))}
         return 1 if print_table(found, choice(args)) else 0
