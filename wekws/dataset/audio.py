@@ -234,3 +234,16 @@ def _ogg_truncation(tail: bytes) -> str:
     if len(page) < 27 + num_segments + body:
         return "ends inside a page"
     return "" if page[5] & _OGG_END_OF_STREAM else "ends before the end of the stream"
+
+
+def audio_files(folder: str) -> list[Path]:
+    """Return the recordings below a folder, sorted.
+
+    Raises: DataError if there is none.
+    """
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if not paths:
+        raise DataError(
+            f"{folder}: no {', '.join(AUDIO_SUFFIXES)} file; expected recordings of noise or rooms"
+        )
+    return paths

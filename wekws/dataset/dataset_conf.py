@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wekws.config import Key, RawConfig, load_config, merge, parse_config
-from wekws.dataset.augment import AugmentConfig, SpecAugConfig
+from wekws.dataset.audio import audio_files
 from wekws.dataset.codecs import OPUS_RATES_HZ, opus_is_available
-from wekws.dataset.extract import FeatureView, audio_files
-from wekws.dataset.features import ContextExpansionConfig, FbankConfig
+from wekws.dataset.feature_view import (
+    AugmentConfig,
+    ContextExpansionConfig,
+    FbankConfig,
+    FeatureView,
+    SpecAugConfig,
+)
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
 

@@ -9,97 +9,23 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from wekws.dataset.audio import AUDIO_SUFFIXES, AudioError, probe, read_audio
-from wekws.dataset.augment import AugmentConfig, augment, draw_speed, speed_ratio
+from wekws.dataset.audio import AudioError, probe, read_audio
+from wekws.dataset.audio import audio_files as audio_files
+from wekws.dataset.augment import augment
+from wekws.dataset.feature_view import FeatureView as FeatureView
+from wekws.dataset.feature_view import copy_rng as copy_rng
 from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.rooms import aligned_impulse_response
 from wekws.errors import DataError
-from wekws.front_end import FrontEnd
 from wekws.machine import follow_parent
 
-# Increased when the same settings give different features, so that old caches are rebuilt.
-_VERSION = 1
-# Settings of AugmentConfig that were added since. At their defaults they are no part of a view's
-# identity, so that the caches of before stay valid.
-_LATER_SETTINGS = (
-    "tempos",
-    "room_kinds",
-    "room_distance_m",
-    "rir_dir",
-    "level_prob",
-    "level_dbfs",
-    "microphone_prob",
-    "microphone_db",
-    "telephone_prob",
-    "opus_prob",
-    "opus_kbps",
-)
 _NUM_BABBLE_VOICES = (3, 6)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureView:
-    """All settings that the features of an utterance depend on."""
-
-    front_end: FrontEnd
-    """Sample rate and filterbank; context and frame skip are applied later."""
-    dither: float = 0.0
-    """Dither in use: that of the configuration in training, 0 elsewhere."""
-    augment: AugmentConfig | None = None
-    """Waveform augmentation; None: the audio is not changed."""
-    copy: int = 0
-    """Number of the augmented copy; its random numbers depend on (seed, copy, key)."""
-    seed: int = 0
-    """Seed of augmentation and dither."""
-
-    def identity(self) -> dict[str, Any]:
-        """Return the settings that change features, as plain values."""
-        settings = dataclasses.asdict(self) | {"version": _VERSION}
-        # Context and frame skip are applied after the cache.
-        del settings["front_end"]
-        settings["sample_rate_hz"] = self.front_end.sample_rate_hz
-        settings["fbank"] = {
-            "num_mel_bins": self.front_end.num_mel_bins,
-            "frame_shift": self.front_end.frame_shift_ms,
-            "frame_length": self.front_end.frame_length_ms,
-        }
-        if self.augment is not None:
-            del settings["augment"]["copies"], settings["augment"]["seed"]
-            defaults = dataclasses.asdict(AugmentConfig())
-            for name in _LATER_SETTINGS:
-                if settings["augment"][name] == defaults[name]:
-                    del settings["augment"][name]
-        if self.augment is None and self.dither == 0:
-            del settings["seed"], settings["copy"]
-        return settings
-
-    def speed(self, key: str, copy: int) -> float:
-        """Return how many times as fast as the recording a copy is, by its speed and tempo."""
-        if self.augment is None or len(self.augment.speeds) == 1:
-            factor = self.augment.speeds[0] if self.augment is not None else 1.0
-        else:
-            factor = draw_speed(self.augment, copy_rng(self.seed, copy, key))
-        return float(speed_ratio(factor)) * self.tempo(key, copy)
-
-    def tempo(self, key: str, copy: int) -> float:
-        """Return the factor between the shifts of the frames of a copy and those of the front end.
-
-        It has random numbers of its own, so that the waveform does not depend on it. Kaldi's shift
-        is a whole number of samples.
-        """
-        if self.augment is None or self.augment.tempos == (1.0,):
-            return 1.0
-        rng = copy_rng(self.seed, copy, f"{key}\0tempo")
-        factor = self.augment.tempos[rng.integers(len(self.augment.tempos))]
-        shift_samples = self.front_end.sample_rate_hz * self.front_end.frame_shift_ms / 1000
-        return round(factor * shift_samples) / shift_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,25 +180,6 @@ def _file_sha1(path: str) -> bytes:
             return hashlib.file_digest(stream, "sha1").digest()
     except OSError:
         return b""
-
-
-def copy_rng(seed: int, copy: int, key: str) -> np.random.Generator:
-    """Return the generator of one copy of one utterance; independent of the list's order."""
-    digest = hashlib.sha256(f"{seed}\0{copy}\0{key}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
-
-
-def audio_files(folder: str) -> list[Path]:
-    """Return the recordings below a folder, sorted.
-
-    Raises: DataError if there is none.
-    """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    if not paths:
-        raise DataError(
-            f"{folder}: no {', '.join(AUDIO_SUFFIXES)} file; expected recordings of noise or rooms"
-        )
-    return paths
 
 
 @functools.lru_cache(maxsize=16)

@@ -3,59 +3,18 @@
 Axes: B batch, T frames of 10 ms, F features of one frame.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torchaudio.compliance.kaldi as kaldi
 
-from wekws.errors import ConfigError, DataError
+from wekws.dataset.feature_view import ContextExpansionConfig as ContextExpansionConfig
+from wekws.dataset.feature_view import FbankConfig as FbankConfig
+from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 
 _INT16_SCALE = 32768.0
 # Frames that are computed at once: a recording of hours would need several GiB.
 _CHUNK_FRAMES = 30_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class FbankConfig:
-    """Filterbank settings under WeKWS's names."""
-
-    num_mel_bins: int = 80
-    """Number of mel bins, > 0."""
-    frame_shift: float = 10.0
-    """Time from one frame to the next in ms, > 0."""
-    frame_length: float = 25.0
-    """Length of one analysis window in ms, >= frame_shift."""
-    dither: float = 1.0
-    """Standard deviation, on the int16 scale, of the noise added in training only; >= 0."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that give no frame."""
-        if self.num_mel_bins <= 0:
-            raise ConfigError(f"num_mel_bins: found {self.num_mel_bins}; expected > 0")
-        if not 0 < self.frame_shift <= self.frame_length:
-            raise ConfigError(
-                f"frame_shift {self.frame_shift}, frame_length {self.frame_length}: expected"
-                " 0 < frame_shift <= frame_length"
-            )
-        if self.dither < 0:
-            raise ConfigError(f"dither: found {self.dither}; expected >= 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextExpansionConfig:
-    """Number of neighbouring frames that are joined to each frame."""
-
-    left: int = 2
-    """Frames before the current one, >= 0."""
-    right: int = 2
-    """Frames after the current one, >= 0."""
-
-    def __post_init__(self) -> None:
-        """Refuse negative numbers of frames."""
-        if self.left < 0 or self.right < 0:
-            raise ConfigError(f"left {self.left}, right {self.right}: expected >= 0")
 
 
 def fbank(

@@ -10,13 +10,11 @@ from typing import Any
 
 from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.dataset_conf import DatasetConfig
-from wekws.distill.distill_rules import ALL_RULES
 from wekws.errors import ConfigError, DataError
 from wekws.files import read_json
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import ModelConfig
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.runlog.fields import BEFORE_FIRST_STEP, METRICS_NAME, Row
 from wekws.runlog.health import HealthProblem, problem_history
 from wekws.runlog.metrics_reader import read_cv_rows, read_metrics
@@ -137,10 +135,19 @@ def read_model(
         cost=model_cost(model, _front_end(config, config_path)) if model else None,
         results=sorted(results, key=_rank),
         speed=read_json(speed_path) if speed_path.exists() else {},
-        problems=problem_history(rows, ALL_RULES),
+        problems=_problems(rows),
         detector_cost=read_json(cost_path) if cost_path.exists() else {},
         exported_bytes={p.name: p.stat().st_size for p in sorted(exp_dir.glob("*.onnx"))},
     )
+
+
+def _problems(rows: Sequence[Row]) -> list[HealthProblem]:
+    if not any(row.get("kind") == "health" for row in rows):
+        return []
+    # Imported here: the methods bring torch, which the page of a healthy run does without.
+    from wekws.distill.distill_rules import ALL_RULES
+
+    return problem_history(rows, ALL_RULES)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wekws.errors import DataError
-from wekws.model.fsmn import FSMNConfig
+from wekws.model.model_conf import FSMNConfig
 from wekws.report.diagnosis_run import MOVING, tail_slope
 from wekws.report.format import percent
 from wekws.report.model_folder import TrainedModel

@@ -89,9 +89,12 @@ def test_decoupled_kl_by_hand():
     blank, tokens = decoupled_kl(student, teacher, "one")
     assert (blank.item(), tokens.item()) == pytest.approx((0.22314, 0.14384), abs=1e-5)
     assert decoupled_kl(student, teacher, "mass")[1].item() == pytest.approx(0.07192, abs=1e-5)
-    config = KdConfig(blank_weight=2.0, token_weight=3.0, token_scale="one")
-    value = kd_loss(student[None], teacher[None], torch.tensor([1]), temperature=1.0, config=config)
-    assert value.item() == pytest.approx(2 * 0.22314 + 3 * 0.14384, abs=1e-4)
+    for scale, among_tokens in (("one", 0.14384), ("mass", 0.07192)):
+        config = KdConfig(blank_weight=2.0, token_weight=3.0, token_scale=scale)
+        value = kd_loss(
+            student[None], teacher[None], torch.tensor([1]), temperature=1.0, config=config
+        )
+        assert value.item() == pytest.approx(2 * 0.22314 + 3 * among_tokens, abs=1e-4)
 
 
 EVERY_KD = [

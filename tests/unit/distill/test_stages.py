@@ -86,18 +86,19 @@ def test_a_stage_may_only_weigh_terms_that_are_in_use():
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "message"),
     [
-        {"epochs": 0},
-        {"task": 0.0},
-        {"task": -0.1},
-        {"temperature": 0.0},
-        {"lr": 0.0},
-        {"lr_scales": {"backbone": 0.0}},
+        ({"epochs": 0}, "name 's', epochs 0: expected a name, >= 1"),
+        ({"name": ""}, "name '', epochs 1"),
+        ({"task": 0.0}, "task, distillation, feature: found"),
+        ({"task": -0.1, "feature": 1.0}, "task, distillation, feature: found"),
+        ({"temperature": 0.0}, "^temperature: found 0.0; expected above 0$"),
+        ({"lr": 0.0}, "^lr: found 0.0; expected above 0$"),
+        ({"lr_scales": {"backbone": 0.0}}, "^backbone: found 0.0; .* as it is, freeze it$"),
     ],
 )
-def test_stages_that_mean_nothing_are_refused(values):
-    with pytest.raises(ConfigError):
+def test_stages_that_mean_nothing_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
         Stage(**{"name": "s", "epochs": 1, **values})
     with pytest.raises(ConfigError, match="different names"):
         StagePlan([Stage(name="s", epochs=1)] * 2, 2)

@@ -2,6 +2,7 @@ import pytest
 from small_models import objective_of
 
 from wekws.distill.methods import DistillConfig
+from wekws.distill.weighting import BesideTask
 from wekws.errors import ConfigError
 
 
@@ -20,6 +21,13 @@ def test_the_floor_keeps_ctc_on_and_the_weights_add_up():
         assert weights["ctc"] >= 0.1 and sum(weights.values()) == pytest.approx(1.0)
         assert objective.alpha(progress) == weights["ctc"]
     assert objective.weights(0.5)["ctc"] == 0.1
+
+
+def test_without_distillation_every_group_weighs_1_at_temperature_1():
+    weighting = BesideTask()
+    groups = ("task", "distillation", "feature")
+    assert [weighting.weight(group, 0.5) for group in groups] == [1.0, 1.0, 1.0]
+    assert weighting.temperature(0.5) == 1.0 and not weighting.leaves_out("task", 0.5)
 
 
 def test_terms_stay_in_the_log_where_alpha_leaves_them_no_weight():

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import fake_results as fake
@@ -346,6 +348,16 @@ def test_too_few_negatives_on_dev_and_the_kinds_of_false_alarms(tmp_path):
     text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
     assert "too few hours of negatives for 0.5/h: it supports 0.98/h at best" in text
     assert "music, 3.20 h" in text and "0.94 (0.19-2.74)" in text
+
+
+def test_the_page_of_a_healthy_run_needs_no_torch(tmp_path):
+    exp_dir = fake.make_run(tmp_path / "student", model=MODEL)
+    fake.make_result(exp_dir / "test_avg_3", ["A"])
+    arguments = ["--student_dir", str(exp_dir), "--out_dir", str(tmp_path / "out")]
+    code = f"import sys; from wekws.bin.report import main; main({arguments})\n"
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "135,636" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
 
 
 def test_macs_and_look_ahead_follow_the_frame_skip_of_the_run(tmp_path):

@@ -147,8 +147,9 @@ def test_commands_that_compute_nothing_import_no_torch():
     """They start in less than half a second instead of two."""
     commands = (
         *("add_negatives", "check_budgets", "compare_runs", "compute_det_ctc", "hold_folder"),
-        *("make_dict", "make_list", "model_info", "plan_evaluation", "plot_curves", "plot_det"),
-        *("prepare_kaldi", "stage_inputs", "tune_threshold"),
+        *("make_dict", "make_list", "model_info", "plan_evaluation", "plot_confidence"),
+        *("plot_curves", "plot_det", "plot_durations", "prepare_kaldi", "report", "stage_inputs"),
+        *("tune_threshold", "validate_data"),
     )
     code = f"""
 import importlib, sys
