@@ -97,12 +97,19 @@ class BatchConfig:
     """random, or bucket: batches of utterances of similar length (less padding, less mixing)."""
     pool_batches: int = 16
     """For bucket: shuffled utterances are sorted within pools of this many batches, >= 1."""
+    negative_share: float = 1.0
+    """Utterances without a keyword that an epoch takes, as a share of all of them, above 0 up to 1;
+    drawn anew in each epoch. Utterances with a keyword are in every epoch."""
 
     def __post_init__(self) -> None:
         """Refuse empty batches."""
         for name in ("batch_size", "pool_batches"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected >= 1")
+        if not 0.0 < self.negative_share <= 1.0:
+            raise ConfigError(
+                f"negative_share: found {self.negative_share}; expected above 0, at most 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

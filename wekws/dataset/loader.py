@@ -372,6 +372,8 @@ def epoch_plan(
         seed=seed,
         shuffle=shuffle,
         repeated=dataset.repeated,
+        is_negative=~dataset.is_keyword if shuffle else None,
+        negative_share=conf.negative_share,
         batching=conf.batching,
         pool_batches=conf.pool_batches,
         world_size=world_size,

@@ -4,6 +4,7 @@ The batches of an epoch depend on the lengths, the seed, the epoch and the repea
 every process computes the same ones and takes its share of each.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -19,15 +20,20 @@ def plan_batches(
     seed: int,
     shuffle: bool,
     repeated: np.ndarray | None = None,
+    is_negative: np.ndarray | None = None,
+    negative_share: float = 1.0,
     batching: Literal["random", "bucket"] = "random",
     pool_batches: int = 16,
     world_size: int = 1,
 ) -> list[np.ndarray]:
-    """Return the indices of each global batch of an epoch; every utterance occurs.
+    """Return the indices of each global batch of an epoch.
+
+    Every utterance occurs, unless some of the negatives are left out of the epoch.
 
     num_frames: (N,) lengths in this epoch.
     repeated: indices of utterances that occur once more; None: none.
-    batching, pool_batches: as in ``BatchConfig``.
+    is_negative: (N,) whether an utterance holds no keyword; only with negative_share below 1.
+    batching, pool_batches, negative_share: as in ``BatchConfig``.
     Without shuffle the longest utterances come first: batches have little padding, and a batch
     that does not fit into memory is the first one.
     A last batch with fewer utterances than processes is merged into the one before.
@@ -39,6 +45,8 @@ def plan_batches(
             " process"
         )
     indices = np.arange(len(num_frames))
+    if is_negative is not None and negative_share < 1.0:
+        indices = _without_some_negatives(is_negative, negative_share, (seed, epoch))
     if repeated is not None:
         indices = np.concatenate([indices, repeated])
     if not shuffle:
@@ -55,6 +63,17 @@ def plan_batches(
     if batching == "bucket":
         batches = [batches[i] for i in rng.permutation(len(batches))]
     return batches
+
+
+def _without_some_negatives(
+    is_negative: np.ndarray, share: float, seed: tuple[int, int]
+) -> np.ndarray:
+    """Return the indices of all utterances with a keyword, and of a share of the others."""
+    negatives = np.flatnonzero(is_negative)
+    # A generator of its own: the order of the batches does not depend on the share.
+    rng = np.random.default_rng((*seed, 3))
+    drawn = rng.choice(negatives, math.ceil(share * len(negatives)), replace=False)
+    return np.sort(np.concatenate([np.flatnonzero(~is_negative), drawn]))
 
 
 def longest_first(

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -250,10 +251,11 @@ def check_health(run: Run) -> None:
 def train_epoch(run: Run, epoch: int) -> dict[str, float]:
     """Train one epoch; return each term's mean over its utterances."""
     config = run.config.training_config
-    total = num_steps(run, epoch)
+    steps = steps_of(run, epoch)
+    total = len(steps)
     run.model.train()
     names = run.objective.active_terms(epoch / config.max_epoch)
-    num_each = len(run.train_set) + len(run.train_set.repeated)
+    num_each = sum(map(len, steps))
     num_left = (config.max_epoch - epoch) * num_each
     means = RunningMeans(run.objective, names, process=run.process, num_utterances_left=num_left)
     layers = LayerNorms(run.model, run.objective)
@@ -485,9 +487,9 @@ def cv_batches(run: Run) -> Iterator[Batch]:
     )
 
 
-def num_steps(run: Run, epoch: int) -> int:
-    """Return the number of optimiser steps of an epoch."""
-    plan = epoch_plan(
+def steps_of(run: Run, epoch: int) -> list[np.ndarray]:
+    """Return the utterances of each optimiser step of an epoch, all processes together."""
+    return epoch_plan(
         run.train_set,
         batch_size=run.config.step_size,
         epoch=epoch,
@@ -495,4 +497,3 @@ def num_steps(run: Run, epoch: int) -> int:
         world_size=run.process.world_size,
         shuffle=run.config.dataset_conf.shuffle,
     )
-    return len(plan)

@@ -85,3 +85,18 @@ def test_buckets_save_padding_and_stay_random():
         for e in (0, 1)
     ]
     assert not neighbours[0] & neighbours[1]  # Company changes from epoch to epoch.
+
+
+def test_an_epoch_may_take_a_share_of_the_negatives_another_one_each_time():
+    is_negative = np.arange(40) >= 10  # 10 utterances with a keyword, 30 without
+    options = {"batch_size": 8, "seed": 1, "shuffle": True, "is_negative": is_negative}
+    epochs = [
+        np.concatenate(plan_batches(np.full(40, 50), epoch=epoch, negative_share=0.34, **options))
+        for epoch in range(20)
+    ]
+    for epoch in epochs:
+        assert len(set(epoch)) == len(epoch) == 10 + 11  # 0.34 x 30, rounded up
+        assert set(range(10)) <= set(epoch)
+    assert set(np.concatenate(epochs)) == set(range(40))
+    whole = plan_batches(np.full(40, 50), epoch=0, negative_share=1.0, **options)
+    assert sorted(np.concatenate(whole)) == list(range(40))
