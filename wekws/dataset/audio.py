@@ -111,21 +111,27 @@ def read_pieces(
         if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
             raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
         resampler = Resampler(info.sample_rate_hz, sample_rate_hz)
-        piece = int(min(info.num_frames, max(1, piece_s * info.sample_rate_hz)))
-        for begin in range(0, info.num_frames, piece):
-            num = min(piece, info.num_frames - begin)
-            yield resampler(_read_mono(stream, path, num, begin, info))
+        for piece in _mono_pieces(stream, path, info, piece_s):
+            yield resampler(piece)
         yield resampler.flush()
 
 
-def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, AudioInfo]:
-    """Return all samples of a file, (N,) float32 mono at the file's own rate, and its header.
+def decode_pieces(path: str | os.PathLike[str], *, piece_s: float = 10.0) -> Iterator[np.ndarray]:
+    """Yield all samples of a file piece by piece, (N,) float32 mono at the file's own rate.
 
-    Raises: AudioError.
+    Raises: as `read_pieces`.
     """
     with _open(path) as stream:
         info = _info(stream)
-        return _read_mono(stream, path, info.num_frames, 0, info), info
+        yield from _mono_pieces(stream, path, info, piece_s)
+
+
+def _mono_pieces(
+    stream: soundfile.SoundFile, path: str | os.PathLike[str], info: AudioInfo, piece_s: float
+) -> Iterator[np.ndarray]:
+    piece = int(min(info.num_frames, max(1, piece_s * info.sample_rate_hz)))
+    for begin in range(0, info.num_frames, piece):
+        yield _read_mono(stream, path, min(piece, info.num_frames - begin), begin, info)
 
 
 def _read_mono(

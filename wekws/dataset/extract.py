@@ -14,12 +14,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from wekws.dataset.audio import AudioError, probe, read_audio
+from wekws.dataset.audio import AudioError, probe, read_audio, read_pieces
 from wekws.dataset.audio import audio_files as audio_files
 from wekws.dataset.augment import augment
 from wekws.dataset.feature_view import FeatureView as FeatureView
 from wekws.dataset.feature_view import copy_rng as copy_rng
-from wekws.dataset.features import fbank
+from wekws.dataset.features import fbank, fbank_pieces
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.rooms import aligned_impulse_response
 from wekws.errors import DataError
@@ -73,6 +73,8 @@ class Extractor:
         view = self.view
         rng = copy_rng(view.seed, copy, self.keys[index])
         sample_rate_hz = view.front_end.sample_rate_hz
+        if view.augment is None and view.dither == 0:
+            return self._extract_in_pieces(self.wavs[index])
         samples = read_audio(self.wavs[index], sample_rate_hz)
         if view.augment is not None:
             samples = augment(
@@ -89,13 +91,16 @@ class Extractor:
         # Kaldi rounds the shift down to whole samples: rounding errors must not take it below.
         shift_ms = view.front_end.frame_shift_ms * view.tempo(self.keys[index], copy) * (1 + 1e-9)
         front_end = dataclasses.replace(view.front_end, frame_shift_ms=shift_ms)
-        feats = fbank(samples, front_end, dither=view.dither, rng=rng)
-        if not torch.isfinite(feats).all():
-            raise DataError(
-                f"{self.wavs[index]}: features are not finite: the largest sample is"
-                f" {np.abs(samples).max():.3g}; expected samples between -1 and 1"
-            )
-        return feats
+        return _finite(fbank(samples, front_end, dither=view.dither, rng=rng), self.wavs[index])
+
+    def _extract_in_pieces(self, wav: str) -> torch.Tensor:
+        """Return the features of a recording as it is, without all its samples in memory."""
+        front_end = self.view.front_end
+        pieces = list(fbank_pieces(read_pieces(wav, front_end.sample_rate_hz), front_end))
+        if not pieces:
+            # Too short: the message of `fbank` says so.
+            return fbank(read_audio(wav, front_end.sample_rate_hz), front_end)
+        return _finite(pieces[0] if len(pieces) == 1 else torch.cat(pieces), wav)
 
     def extract_many(self, indices: Sequence[int], copy: int) -> ExtractedFeatures:
         """Return the features of several utterances; failures are recorded, not raised."""
@@ -135,6 +140,12 @@ class Extractor:
         paths = self._recordings[folder]
         path = paths[rng.integers(len(paths))]
         return _read_recording(str(path), self.view.front_end.sample_rate_hz)
+
+
+def _finite(feats: torch.Tensor, wav: str) -> torch.Tensor:
+    if not torch.isfinite(feats).all():
+        raise DataError(f"{wav}: features are not finite; expected samples between -1 and 1")
+    return feats
 
 
 def extract_each(

@@ -3,6 +3,8 @@
 Axes: B batch, T frames of 10 ms, F features of one frame.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 import torchaudio.compliance.kaldi as kaldi
@@ -50,16 +52,65 @@ def fbank(
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
+def fbank_pieces(samples: Iterable[np.ndarray], front_end: FrontEnd) -> Iterator[torch.Tensor]:
+    """Yield the frames of `fbank` without dither, the same to the last bit, piece by piece.
+
+    samples: pieces of one recording, of any size. Returns: (T, num_mel_bins) each; nothing if the
+    recording does not fill one window.
+    """
+    waiting = np.zeros(0, np.float32)
+    shift = _shift(front_end)
+    needed = (_CHUNK_FRAMES - 1) * shift + _window(front_end)
+    for piece in samples:
+        waiting = np.concatenate([waiting, piece])
+        while len(waiting) >= needed:
+            yield fbank(waiting[:needed], front_end)
+            waiting = waiting[_CHUNK_FRAMES * shift :]
+    if front_end.num_frames(len(waiting)):
+        yield fbank(waiting, front_end)
+
+
+def expanded_pieces(feats: Iterable[torch.Tensor], front_end: FrontEnd) -> Iterator[torch.Tensor]:
+    """Yield the frames of `expand_context` for one recording, piece by piece.
+
+    feats: (T, F) pieces, T of any size. Returns: (T', input_dim) each.
+    """
+    skip = front_end.frame_skip
+    rows = torch.zeros(0, front_end.num_mel_bins)
+    first = number = 0  # of the filterbank frames in `rows`; of the frames that were yielded
+
+    def expand(stop: int, last: int) -> torch.Tensor:
+        offsets = torch.arange(-front_end.left_context, front_end.right_context + 1)
+        index = torch.arange(number, stop)[:, None] * skip + offsets
+        return rows[index.clamp(0, last) - first].flatten(1)
+
+    for piece in feats:
+        rows = torch.cat([rows, piece])
+        last = first + len(rows) - 1
+        stop = (last - front_end.right_context) // skip + 1
+        if stop > number:
+            yield expand(stop, last)
+            number = stop
+            unused = min(max(0, number * skip - front_end.left_context) - first, len(rows))
+            rows, first = rows[unused:].clone(), first + unused
+    total = first + len(rows)
+    if front_end.num_model_frames(total) > number:
+        yield expand(front_end.num_model_frames(total), total - 1)
+
+
 def _shift(front_end: FrontEnd) -> int:
     return int(front_end.sample_rate_hz * front_end.frame_shift_ms * 0.001)
+
+
+def _window(front_end: FrontEnd) -> int:
+    return int(front_end.sample_rate_hz * front_end.frame_length_ms * 0.001)
 
 
 def _fbank(wave: torch.Tensor, front_end: FrontEnd, start: int, stop: int) -> torch.Tensor:
     """Return the frames ``start`` to ``stop`` of a waveform, (stop - start, num_mel_bins)."""
     shift = _shift(front_end)
-    window = int(front_end.sample_rate_hz * front_end.frame_length_ms * 0.001)
     return kaldi.fbank(
-        wave[None, start * shift : (stop - 1) * shift + window],
+        wave[None, start * shift : (stop - 1) * shift + _window(front_end)],
         num_mel_bins=front_end.num_mel_bins,
         frame_length=front_end.frame_length_ms,
         frame_shift=front_end.frame_shift_ms,

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -199,6 +200,7 @@ def open_dataset(
     seed: int = 0,
     num_workers: int = 0,
     use_filters: bool = True,
+    longest_s: float = math.inf,
     feature_teacher: str = "",
 ) -> SpeechDataset:
     """Read a data list, open or build its feature caches, leave out unusable utterances.
@@ -208,11 +210,12 @@ def open_dataset(
     num_workers: processes that extract features; 0: this one.
     use_filters: False keeps every readable utterance; for scoring, where long recordings and
         labels without a CTC path do no harm.
+    longest_s: longer utterances are no part of the data set, and their audio is not read.
     feature_teacher: see ``load_feature_teacher``; its outputs are cached and part of each batch.
         Empty: none.
     Raises: DataError if too much audio is unreadable or no utterance is left.
     """
-    utterances = read_data_list(data_list)
+    utterances = [u for u in read_data_list(data_list) if u.duration <= longest_s]
     if is_training:
         config.warn_about_unused_settings()
     views = config.cached_views(is_training)

@@ -11,9 +11,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from wekws.dataset.audio import AudioDefect, AudioError, AudioInfo, decode, unsupported_rate
+from wekws.dataset.audio import (
+    AudioDefect,
+    AudioError,
+    AudioInfo,
+    decode_pieces,
+    probe,
+    unsupported_rate,
+)
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import SPLITS, KaldiRow, kaldi_rows
 from wekws.dataset.prepare import durations_differ
@@ -158,12 +166,13 @@ def _scan_all(paths: set[str], num_workers: int) -> dict[str, _Scan]:
 
 def _scan(path: str) -> _Scan:
     try:
-        samples, info = decode(path)
+        info = probe(path)
+        peak = max(float(np.abs(samples).max()) for samples in decode_pieces(path))
         with open(path, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha1").hexdigest()
     except AudioError as error:
         return _Unusable(kind=error.kind, found=error.found)
-    return _Decoded(info=info, peak=float(max(samples.max(), -samples.min())), digest=digest)
+    return _Decoded(info=info, peak=peak, digest=digest)
 
 
 def _num_frames(info: AudioInfo, front_end: FrontEnd) -> int:

@@ -13,13 +13,14 @@ An event has the score and the frames of its peak. The detections at a threshold
 the first ones that reach it.
 """
 
+import array
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
-from wekws.decode.event_rule import Event
+from wekws.decode.event_rule import Event, EventRule
 
 
 def find_events(
@@ -40,12 +41,8 @@ def find_events(
     borders = np.searchsorted(rows, np.arange(len(curves) + 1))
     events = []
     for begin, end in zip(borders, borders[1:], strict=False):
-        kept = begin + _counting(scores[begin:end], ends[begin:end], refractory_frames)
-        found = zip(scores[kept], first_frames[kept], ends[kept], strict=True)
-        events.append(
-            [Event(float(score), int(first), int(last)) for score, first, last in found]
-            or [Event(0.0, 0, 0)]
-        )
+        row = slice(begin, end)
+        events.append(_events(scores[row], first_frames[row], ends[row], refractory_frames))
     return [events[b * num_keywords : (b + 1) * num_keywords] for b in range(batch_size)]
 
 
@@ -54,6 +51,50 @@ def counting_events(peaks: Sequence[Event], refractory_frames: int) -> list[Even
     scores = np.array([peak.score for peak in peaks])
     ends = np.array([peak.end for peak in peaks], np.int64)
     return [peaks[i] for i in _counting(scores, ends, refractory_frames)]
+
+
+class StreamEvents:
+    """Events of one recording whose confidences come piece by piece.
+
+    Memory is that of the peaks, 16 bytes each: about a megabyte per hour and keyword.
+    """
+
+    def __init__(self, num_keywords: int, refractory_frames: int) -> None:
+        """Start before the first frame."""
+        self._refractory_frames = refractory_frames
+        self._rule = EventRule([0.0] * num_keywords, 0)  # every peak is a detection
+        self._scores = [array.array("f") for _ in range(num_keywords)]
+        self._places = [array.array("q") for _ in range(2 * num_keywords)]
+
+    def accept(self, confidence: np.ndarray, start: np.ndarray) -> None:
+        """Take the next frames: confidence (T, K) and first frame (T, K) of each keyword."""
+        self._store(self._rule(confidence, start))
+
+    def flush(self) -> list[list[Event]]:
+        """End the recording; return the events of each keyword, as `find_events` does."""
+        self._store(self._rule.flush())
+        events = []
+        for k, kept_scores in enumerate(self._scores):
+            scores = np.array(kept_scores)
+            starts, ends = (np.array(p, np.int64) for p in self._places[2 * k : 2 * k + 2])
+            events.append(_events(scores, starts, ends, self._refractory_frames))
+        return events
+
+    def _store(self, peaks: Iterable[tuple[int, Event]]) -> None:
+        for keyword, peak in peaks:
+            self._scores[keyword].append(peak.score)
+            self._places[2 * keyword].append(peak.start)
+            self._places[2 * keyword + 1].append(peak.end)
+
+
+def _events(
+    scores: np.ndarray, starts: np.ndarray, ends: np.ndarray, refractory_frames: int
+) -> list[Event]:
+    kept = _counting(scores, ends, refractory_frames)
+    found = zip(scores[kept], starts[kept], ends[kept], strict=True)
+    return [Event(float(score), int(first), int(last)) for score, first, last in found] or [
+        Event(0.0, 0, 0)
+    ]
 
 
 def _counting(scores: np.ndarray, ends: np.ndarray, refractory_frames: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_datas
 from wekws.dataset.features import ContextExpansionConfig, FbankConfig, expand_context
 from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
 from wekws.dataset.loader import SpeechDataset, open_dataset
+from wekws.dataset.manifest import audio_status, read_data_list
 from wekws.dataset.order import longest_first
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside, read_keywords
 from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
@@ -28,12 +29,16 @@ from wekws.files import file_sha256, write_json
 from wekws.front_end import FrontEnd
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.model import KwsModel, num_parameters
+from wekws.score.long_scoring import LongRecordingScorer, score_long
 from wekws.score.scores import SCORE_INFO_NAME, ScoredUtterance, write_scores
 from wekws.stream.onnx_network import ONNX_SUFFIX, OnnxNetwork
+from wekws.stream.torch_network import TorchNetwork
 
 StrPath = str | os.PathLike[str]
 DecoderName = Literal["keyword", "prefix_beam"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
+LONG_S = 120.0
+"""Longer recordings are read piece by piece: `wekws.score.long_scoring`."""
 MAX_BATCH_FRAMES = 100_000  # 10 ms frames with padding: a 4-layer FSMN needs less than 1 GiB
 
 
@@ -95,7 +100,7 @@ class Scored:
     hours: float
     """Their audio."""
     seconds: float
-    """Time that scoring took, feature extraction excluded."""
+    """Time that scoring took, without the features of recordings up to `LONG_S`."""
 
 
 def score_list(
@@ -152,42 +157,53 @@ def score_list(
     elif max_duration_s not in ("auto", 0):
         raise ConfigError(f"max_duration_s: decoder {decoder} has no limit; give 0 or auto")
     keyword_decoder = make_decoder(decoder, system, durations_s)
-    dataset = open_dataset(
-        data_list,
-        system.dataset_config,
-        system.label_set,
-        cache_dir=cache_dir or data_list.parent / "cache",
-        is_training=False,
-        num_workers=num_workers,
-        use_filters=False,
-    )
-
+    utterances = read_data_list(data_list)
+    long = [utterance for utterance in utterances if utterance.duration > LONG_S]
+    by_key: dict[str, ScoredUtterance] = {}
     began = time.monotonic()
-    by_key = {
-        scored.key: scored
-        for scored in score_dataset(
-            system,
-            dataset,
-            keyword_decoder,
-            refractory_s=refractory_s,
-            batch_size=batch_size,
-            device=device,
-        )
-    }
+    if long:
+        # Before the others: their network may move to a GPU.
+        scorer = _long_recording_scorer(system, keyword_decoder, durations_s, refractory_s)
+        most_unusable = system.dataset_config.max_bad_fraction * len(utterances)
+        by_key |= {scored.key: scored for scored in score_long(scorer, long, most_unusable)}
     seconds = time.monotonic() - began
-    assert dataset.durations_s is not None, "data sets of a list know its durations"
-    hours = float(sum(dataset.durations_s.tolist()) / 3600)
-    write_scores(result_dir, (by_key[key] for key in dataset.keys), system.hop_s)
+    if len(long) < len(utterances):
+        dataset = open_dataset(
+            data_list,
+            system.dataset_config,
+            system.label_set,
+            cache_dir=cache_dir or data_list.parent / "cache",
+            is_training=False,
+            num_workers=num_workers,
+            use_filters=False,
+            longest_s=LONG_S,
+        )
+        began = time.monotonic()
+        by_key |= {
+            scored.key: scored
+            for scored in score_dataset(
+                system,
+                dataset,
+                keyword_decoder,
+                refractory_s=refractory_s,
+                batch_size=batch_size,
+                device=device,
+            )
+        }
+        seconds += time.monotonic() - began
+    scored_utterances = [utterance for utterance in utterances if utterance.key in by_key]
+    hours = sum(utterance.duration for utterance in scored_utterances) / 3600
+    write_scores(result_dir, (by_key[u.key] for u in scored_utterances), system.hop_s)
     info = {
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": file_sha256(checkpoint),
         "params": system.num_params,
         "decoder": decoder,
         "data_list": str(data_list),
-        "audio": dataset.audio,
+        "audio": audio_status(utterances),
         "keywords": list(system.label_set.keywords),
         "utterances": len(by_key),
-        "not_scored": dataset.num_listed - len(by_key),
+        "not_scored": len(utterances) - len(by_key),
         "hours": hours,
         "refractory_s": refractory_s,
         "max_duration_s": 0.0 if durations_s is None else max_duration_s,
@@ -326,6 +342,24 @@ def make_decoder(
         duration_frames(durations_s[keyword], system.hop_s) for keyword in labels.keywords
     ]
     return KeywordScorer(ids, max_frames=max_frames)
+
+
+def _long_recording_scorer(
+    system: System,
+    decoder: Decoder,
+    durations_s: Mapping[str, float] | None,
+    refractory_s: float,
+) -> LongRecordingScorer:
+    labels, network = system.label_set, system.model
+    return LongRecordingScorer(
+        TorchNetwork(network, system.dataset_config.front_end)
+        if isinstance(network, KwsModel)
+        else network,
+        {keyword: labels.scorable_ids(keyword) for keyword in labels.keywords},
+        durations_s=durations_s,
+        refractory_s=refractory_s,
+        prefix_beam=decoder if isinstance(decoder, PrefixBeamDecoder) else None,
+    )
 
 
 @torch.inference_mode()

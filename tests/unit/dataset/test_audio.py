@@ -11,7 +11,7 @@ import torchaudio
 
 from wekws.dataset.audio import (
     AudioError,
-    decode,
+    decode_pieces,
     probe,
     read_audio,
     read_pieces,
@@ -35,6 +35,10 @@ def cut(path, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     return path
+
+
+def decoded(path):
+    return list(decode_pieces(path))
 
 
 def flaw(path, read=probe):
@@ -133,7 +137,7 @@ def test_truncated_wav_is_found_by_its_header(tmp_path, share):
 
 def test_truncated_flac_fails_to_decode(tmp_path):
     path = cut(write(tmp_path / "a.flac", sine()), 0.5)
-    assert flaw(path, read=decode) in ("truncated", "unreadable")
+    assert flaw(path, read=decoded) in ("truncated", "unreadable")
 
 
 @pytest.mark.parametrize("share", [0.999, 0.7, 0.3])
@@ -171,9 +175,16 @@ def test_chunks_around_the_samples(tmp_path):
     assert (read_audio(path, RATE) * 32768).tolist() == [1, 2, 3]
 
 
+def test_pieces_at_the_rate_of_the_file(tmp_path):
+    path = write(tmp_path / "a.wav", sine(11025, 11025), rate=11025, subtype="FLOAT")
+    pieces = list(decode_pieces(path, piece_s=0.3))
+    assert [len(piece) for piece in pieces] == [3307, 3307, 3307, 1104]
+    assert np.concatenate(pieces).tolist() == sine(11025, 11025).tolist()
+
+
 def test_nan_samples_are_refused(tmp_path):
     path = write(tmp_path / "a.wav", np.array([0, np.nan, 0]), subtype="FLOAT")
-    assert flaw(path, read=decode) == "unreadable"
+    assert flaw(path, read=decoded) == "unreadable"
 
 
 def test_error_survives_the_way_out_of_a_worker():

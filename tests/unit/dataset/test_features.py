@@ -117,3 +117,32 @@ def test_long_audio_in_parts_gives_the_same_features(monkeypatch, num_samples):
     parts = fbank(samples, FRONT_END, dither=1.0, rng=np.random.default_rng(2))
     assert len(parts) == FRONT_END.num_frames(num_samples)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [399, 400, 3600, 3759, 3760, 20000])
+@pytest.mark.parametrize("piece", [37, 5000, 30000])
+def test_pieces_of_a_recording_give_the_same_bits(monkeypatch, num_samples, piece):
+    # 20 frames at a time are 3440 samples; 3600 are 21 frames, one more than a whole piece.
+    monkeypatch.setattr(features, "_CHUNK_FRAMES", 20)
+    rng = np.random.default_rng(0)
+    samples = (0.1 * rng.standard_normal(num_samples)).astype(np.float32)
+    pieces = [samples[i : i + piece] for i in range(0, num_samples, piece)]
+    found = list(features.fbank_pieces(pieces, FRONT_END))
+    if num_samples < 400:
+        assert found == []
+        return
+    whole = fbank(samples, FRONT_END)
+    assert torch.equal(torch.cat(found), whole)
+    expanded, _ = expand_context(whole[None], torch.tensor([len(whole)]), FRONT_END)
+    parts = features.expanded_pieces(iter(found), FRONT_END)
+    assert torch.equal(torch.cat(list(parts)), expanded[0])
+
+
+@pytest.mark.parametrize(("left", "right", "skip"), [(2, 2, 3), (0, 0, 1), (0, 3, 4), (5, 5, 7)])
+def test_pieces_of_any_size_are_expanded_alike(left, right, skip):
+    end = dataclasses.replace(front_end(left, right, skip), num_mel_bins=3)
+    feats = torch.randn(29, 3)
+    expanded, _ = expand_context(feats[None], torch.tensor([29]), end)
+    for size in (1, 2, 5, 29):
+        parts = list(features.expanded_pieces(feats.split(size), end))
+        assert torch.equal(torch.cat(parts), expanded[0])
