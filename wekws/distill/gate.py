@@ -1,6 +1,9 @@
-"""Learnt weights on the distances between hidden features. Axes: N valid frames, C channels."""
+"""Learnt weights on the distances between hidden features.
 
-from collections.abc import Mapping
+Axes: B batch, T frames, V vocabulary, N valid frames, C channels.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wekws.distill.frames import valid_frames
 from wekws.errors import ConfigError
 from wekws.runlog.health import HealthRule, RunLog
 
 # A gate's mean over an epoch, 0 to 1: below, no feature passes; above, the gate selects nothing.
 GATE_CLOSED, GATE_OPEN = 0.05, 0.98
-# Sums over all weights of a batch, from which ``gate_figures`` makes mean and spread.
-COUNTS = ("gate_num", "gate_sum", "gate_squares")
+# Kinds of frames, by the teacher's best token.
+FRAME_KINDS = ("blank", "keyword")
+# Sums over all weights of a batch, from which ``GateCounts.figures`` makes mean and spread.
+_WHOLE = ("gate_num", "gate_sum", "gate_squares")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +76,62 @@ class Gate(nn.Module):
         return scores.sigmoid(), F.softplus(-scores)
 
 
-def count_weights(weights: Tensor) -> dict[str, Tensor]:
-    """Return the sums of a batch's weights that ``gate_figures`` is made from."""
-    weights = weights.detach().double()
-    number = weights.new_tensor(weights.numel())
-    values = (number, weights.sum(), weights.square().sum())
-    return dict(zip(COUNTS, values, strict=True))
+class GateCounts:
+    """Sums over the weights of all gates, as a whole, by pair of layers and by kind of frame."""
+
+    def __init__(self, pairs: Sequence[str], keyword_tokens: Collection[int]) -> None:
+        """Name the pairs, each by a name of its own, and the tokens of the keywords.
+
+        keyword_tokens: empty: every token but blank (0) and filler (1).
+        """
+        self._pairs, self._keyword_tokens = tuple(pairs), sorted(keyword_tokens)
+        groups = (*self._pairs, *FRAME_KINDS)
+        self.names = (*_WHOLE, *(f"gate_{kind}_{g}" for g in groups for kind in ("num", "sum")))
+
+    def of(self, weights: Sequence[Tensor], logits: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Return the sums of a batch, by the names in ``names``.
+
+        weights: one tensor (N, 1) or (N, C) per pair. logits: (B, T, V), the teacher's; lengths:
+        (B,) valid frames.
+        """
+        stacked = torch.stack([w.detach().double().mean(dim=1) for w in weights])
+        whole = torch.cat([w.detach().double().flatten() for w in weights])
+        counts = dict(
+            zip(
+                _WHOLE,
+                (whole.new_tensor(whole.numel()), whole.sum(), whole.square().sum()),
+                strict=True,
+            )
+        )
+        for name, frames in zip(self._pairs, stacked, strict=True):
+            counts |= _sums(name, frames)
+        best = logits[valid_frames(lengths, logits.shape[1])].argmax(dim=-1)
+        is_keyword = best > 1
+        if self._keyword_tokens:
+            is_keyword = torch.isin(best, best.new_tensor(self._keyword_tokens))
+        for kind, chosen in zip(FRAME_KINDS, (best == 0, is_keyword), strict=True):
+            counts |= _sums(kind, stacked[:, chosen])
+        return counts
+
+    def figures(self, counts: Mapping[str, float]) -> dict[str, float]:
+        """Return the mean and standard deviation of the weights, and the mean of each group.
+
+        A mean near 0 is a closed gate. A group without a frame is left out.
+        """
+        number, total, squares = (counts[name] for name in _WHOLE)
+        mean = total / number
+        row = {"gate_mean": mean, "gate_spread": max(squares / number - mean**2, 0.0) ** 0.5}
+        for group in (*self._pairs, *FRAME_KINDS):
+            if number := counts[f"gate_num_{group}"]:
+                row[f"gate_mean_{group}"] = counts[f"gate_sum_{group}"] / number
+        return row
 
 
-def gate_figures(counts: Mapping[str, float]) -> dict[str, float]:
-    """Return mean and standard deviation of the weights; a mean near 0 is a closed gate."""
-    number, total, squares = (counts[name] for name in COUNTS)
-    mean = total / number
-    variance = squares / number - mean**2
-    return {"gate_mean": mean, "gate_spread": max(variance, 0.0) ** 0.5}
-
-
-def add_counts(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the sums of several gates' counts."""
-    return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+def _sums(name: str, values: Tensor) -> dict[str, Tensor]:
+    return {
+        f"gate_num_{name}": values.new_tensor(values.numel()),
+        f"gate_sum_{name}": values.sum(),
+    }
 
 
 def stuck_gate(log: RunLog) -> str | None:

@@ -93,7 +93,10 @@ class HiddenConfig(MethodConfig):
         """Return the method; None where it is off or nothing is distilled."""
         if not (self.is_used and context.is_distilling):
             return None
-        return HiddenDistance(self, context.layer_pairs.widths)
+        labels = context.label_set
+        tokens = {token for ids in labels.keyword_ids for token in ids} if labels else set()
+        pairs = context.layer_pairs
+        return HiddenDistance(self, pairs.widths, pairs.names, keyword_tokens=tokens - {0, 1})
 
 
 class HiddenDistance(Method):
@@ -105,15 +108,25 @@ class HiddenDistance(Method):
 
     needs_layer_pairs = True
 
-    def __init__(self, config: HiddenConfig, widths: Sequence[int]) -> None:
-        """Take the distance over pairs of these widths, with a gate for each if configured."""
+    def __init__(
+        self,
+        config: HiddenConfig,
+        widths: Sequence[int],
+        names: Sequence[str],
+        keyword_tokens: Collection[int] = (),
+    ) -> None:
+        """Take the distance over pairs of these widths, with a gate for each if configured.
+
+        names: of the pairs, for the log. keyword_tokens: see ``GateCounts``.
+        """
         super().__init__()
         weight = as_schedule(config.weight)
         self.terms = (Term(name="hidden", group="feature", weight=weight),)
         self._distance = DISTANCES[config.distance]
         self.gates = nn.ModuleList(Gate(w, config.gate) for w in widths if config.gate.is_used)
         if config.gate.is_used:
-            self.count_names = gates.COUNTS
+            self.counts = gates.GateCounts(names, keyword_tokens)
+            self.count_names = self.counts.names
             self.terms += (
                 Term(
                     name="gate",
@@ -145,12 +158,16 @@ class HiddenDistance(Method):
         return {
             "hidden": _weighted(aligned, gated) / whole,
             "gate": _weighted(aligned, costs) / whole,
-            **gates.add_counts([gates.count_weights(g) for g in weights]),
+            **self.counts.of(weights, inputs.teacher.logits, inputs.targets.lengths),
         }
 
     def figures(self, counts: Mapping[str, float]) -> dict[str, float]:
-        """Return mean and spread of the gates' weights, if any step used them."""
-        return gates.gate_figures(counts) if counts.get("gate_num") else {}
+        """Return mean and spread of the gates' weights, if any step used them.
+
+        Beside them ``gate_mean_X``: the mean of a pair of layers (named for the student's layer)
+        and of the frames in which the teacher's best token is blank or one of a keyword.
+        """
+        return self.counts.figures(counts) if counts.get("gate_num") else {}
 
 
 def _weighted(aligned: Sequence[AlignedPair], values: Sequence[Tensor]) -> Tensor:

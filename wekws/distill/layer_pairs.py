@@ -141,6 +141,7 @@ class LayerPairs(nn.Module):
         """
         super().__init__()
         self.pairs = tuple(pairs)
+        self.names = pair_names(self.pairs)
         self.student_paths = tuple(dict.fromkeys(pair.student_path for pair in pairs))
         self.teacher_paths = tuple(dict.fromkeys(p for pair in pairs for p in pair.teachers))
         student_widths = tap_widths(student, self.student_paths, "student")
@@ -165,6 +166,20 @@ class LayerPairs(nn.Module):
                 AlignedPair(pair.weight, adapter(student[pair.student_path].float()), target)
             )
         return result
+
+
+def pair_names(pairs: Sequence[HiddenPair]) -> tuple[str, ...]:
+    """Return a short name for each pair: the student's layer, ``fsmn.0`` for its first block.
+
+    Pairs with the same layer of the student get a number besides.
+    """
+    names = []
+    for pair in pairs:
+        parts = pair.student_path.removeprefix("backbone.").split(".")
+        names.append(".".join(parts[:2]) if parts[0] == "fsmn" else ".".join(parts))
+    return tuple(
+        f"{name}-{index}" if names.count(name) > 1 else name for index, name in enumerate(names)
+    )
 
 
 def _one_width(pair: HiddenPair, widths: Mapping[str, int]) -> int:

@@ -147,9 +147,11 @@ def two_utterances():
 
 def inputs_of_pairs(pairs):
     """Loss inputs whose paired layers have the given features."""
-    nothing, one = ModelOutputs(torch.zeros(1, 1, 2)), torch.ones(1, dtype=torch.long)
+    num_frames = len(pairs[0].teacher)
+    nothing = ModelOutputs(torch.zeros(1, num_frames, 2))
+    one, lengths = torch.ones(1, dtype=torch.long), torch.tensor([num_frames])
     layer_pairs = SimpleNamespace(align=lambda student, teacher: pairs)
-    targets = LossTargets(one, one[:, None], one)
+    targets = LossTargets(lengths, one[:, None], one)
     return LossInputs(StepOutputs(nothing, nothing), targets, 1.0, layer_pairs)
 
 

@@ -10,9 +10,9 @@ from small_models import (
     two_utterances,
 )
 
-from wekws.distill.gate import Gate, GateConfig, count_weights, gate_figures
+from wekws.distill.gate import Gate, GateConfig, GateCounts
 from wekws.distill.hidden import HiddenConfig, HiddenDistance
-from wekws.distill.layer_pairs import AlignedPair
+from wekws.distill.layer_pairs import AlignedPair, HiddenPair, pair_names
 from wekws.distill.methods import DistillConfig
 from wekws.errors import ConfigError
 
@@ -61,14 +61,49 @@ def test_weights_and_costs_of_a_new_gate_by_hand():
 
 def test_mean_and_spread_by_hand():
     # 0, 1/2, 1, 1/2: mean 1/2, squares 3/2, variance 3/8 - 1/4.
-    counts = count_weights(torch.tensor([[0.0, 0.5], [1.0, 0.5]]))
-    figures = gate_figures({name: value.item() for name, value in counts.items()})
-    assert figures == {"gate_mean": 0.5, "gate_spread": pytest.approx(math.sqrt(1 / 8))}
+    # The first frame's best token is blank, the second's is token 3; the third is padding.
+    logits = torch.eye(4)[[0, 3, 2]][None]
+    weights = torch.tensor([[0.0, 0.5], [1.0, 0.5]])
+    counts = GateCounts(["fsmn.0"], [3]).of([weights], logits, torch.tensor([2]))
+    found = {name: value.item() for name, value in counts.items()}
+    assert GateCounts(["fsmn.0"], [3]).figures(found) == {
+        "gate_mean": 0.5,
+        "gate_spread": pytest.approx(math.sqrt(1 / 8)),
+        "gate_mean_fsmn.0": 0.5,
+        "gate_mean_blank": 0.25,
+        "gate_mean_keyword": 0.75,
+    }
+
+
+def test_gates_by_pair_and_kind_of_frame_by_hand():
+    # Frames: blank, blank, filler, a token. Without keywords every token from 2 on is one.
+    logits = torch.eye(3)[[0, 0, 1, 2]][None]
+    first = torch.tensor([[0.1], [0.3], [0.5], [0.9]])
+    counts = GateCounts(["a", "b"], ())
+    sums = counts.of([first, torch.ones(4, 1)], logits, torch.tensor([4]))
+    assert set(sums) == set(counts.names)
+    figures = counts.figures({name: value.item() for name, value in sums.items()})
+    assert figures["gate_mean_a"] == pytest.approx(0.45) and figures["gate_mean_b"] == 1.0
+    assert figures["gate_mean_blank"] == pytest.approx((0.1 + 0.3 + 1 + 1) / 4)
+    assert figures["gate_mean_keyword"] == pytest.approx((0.9 + 1) / 2)
+    # No frame of a keyword: no figure of it.
+    sums = counts.of([first[:1], torch.ones(1, 1)], logits, torch.tensor([1]))
+    figures = counts.figures({name: value.item() for name, value in sums.items()})
+    assert "gate_mean_keyword" not in figures
+
+
+def test_pairs_are_named_for_the_layers_of_the_student():
+    pairs = [
+        HiddenPair(student=0, teacher=1),
+        HiddenPair(student="backbone.out_linear1", teacher=3),
+    ]
+    assert pair_names(pairs) == ("fsmn.0", "out_linear1")
+    assert pair_names([pairs[0], pairs[0]]) == ("fsmn.0-0", "fsmn.0-1")
 
 
 def gated_distance(per="frame"):
     gate = GateConfig(openness=0.3, per=per)
-    return HiddenDistance(HiddenConfig(weight=1.0, gate=gate), (10, 10))
+    return HiddenDistance(HiddenConfig(weight=1.0, gate=gate), (10, 10), ("a", "b"))
 
 
 def values_of(distance, pairs):
@@ -124,7 +159,9 @@ def test_the_cost_has_the_weight_of_the_distance_and_padding_changes_nothing():
     torch.testing.assert_close(losses[0].terms, losses[1].terms)
     counts = {name: value.item() for name, value in losses[0].counts.items()}
     assert counts["gate_num"] == 2 * (6 + 4)
-    assert objective.figures(counts) == {"gate_mean": 0.5, "gate_spread": 0.0}
+    figures = objective.figures(counts)
+    assert figures["gate_mean"] == figures["gate_mean_fsmn.0"] == 0.5
+    assert figures["gate_spread"] == 0.0
     losses[0].total.backward()
     assert all(g.linear.bias.grad.abs().max() > 0 for g in objective.methods["hidden"].gates)
 
