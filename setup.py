@@ -43,6 +43,9 @@ setup(
         "mic": ["sounddevice>=0.4.6"],
         # wekws-spot --web
         "web": ["aiohttp>=3.9"],
+        # Services that show a training: --tracker
+        "wandb": ["wandb>=0.19"],
+        "swanlab": ["swanlab>=0.10"],
         "dev": [
             "aiohttp>=3.9",
             "onnx>=1.16",

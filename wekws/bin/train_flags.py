@@ -8,6 +8,7 @@ from typing import Any
 from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import num_parameters, skeleton
+from wekws.runlog.trackers import trackers_from_text
 from wekws.train.options import TrainOptions
 from wekws.train.train_config import load_train_config
 
@@ -48,6 +49,10 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="[%(default)s]")
     add("--bf16", action="store_true", help="matrix products in bfloat16")
     add(
+        "--tracker", default="tensorboard", metavar="NAME,NAME",
+        help="services that show the run: tensorboard | wandb | swanlab | none [%(default)s]",
+    )  # fmt: skip
+    add(
         "--override", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help="change the configuration; may be given several times",
     )  # fmt: skip
@@ -79,6 +84,7 @@ def train_options(
         num_threads=args.num_threads,
         device=args.device,
         use_bf16=args.bf16,
+        trackers=trackers_from_text(args.tracker),
         **more,
     )
 

@@ -37,5 +37,8 @@ Kind = Literal[
     "cv", "health",
 ]  # fmt: skip
 
+# Shown by trackers as a text besides: where a stage or a depth begins, and problems.
+TOLD_KINDS: tuple[Kind, ...] = ("stage", "growth", "health")
+
 # Not printed as a log line: too long for one, or logged in other words.
 QUIET_KINDS: tuple[Kind, ...] = ("layers", "health", "teacher", "labels")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wekws.config import parse_section
+from wekws.config import parse_section, to_mapping
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig
@@ -168,6 +168,8 @@ def assemble(
         options.model_dir,
         last_epoch=-2 if last_epoch is None else last_epoch,
         is_first=process.is_first,
+        trackers=options.trackers,
+        settings=to_mapping(config),
     )
     return Run(
         process=process,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import require_other_folder
+from wekws.runlog.trackers import TrackerName, require_trackers
 from wekws.train.train_config import TrainConfig
 
 MAX_SEED = 1 << 63
@@ -61,11 +62,14 @@ class TrainOptions:
     """``auto``: a GPU per process where there are enough, otherwise the CPU."""
     use_bf16: bool = False
     """Matrix products in bfloat16; losses stay in float32."""
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """Services that show the run while it is trained, see ``wekws.runlog.trackers``."""
     command: str = ""
     """Command line to record in run.json; empty: that of this process."""
 
     def __post_init__(self) -> None:
-        """Refuse options that exclude each other."""
+        """Refuse options that exclude each other, and trackers that are not installed."""
+        require_trackers(self.trackers)
         if self.init_from_teacher and self.checkpoint:
             raise ConfigError("--init_from_teacher and --checkpoint: two starts; give one")
         if self.init_from_teacher and not self.teachers:
