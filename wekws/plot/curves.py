@@ -1,8 +1,13 @@
-"""Figure of training curves: losses and accuracies by epoch, runs overlaid."""
+"""Figure of training curves by epoch, runs overlaid.
+
+Losses, accuracies and every term of the loss; learning rate, alpha and temperature; gradient norms
+by layer; the methods' own figures; borders of stages and growth as vertical lines.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -11,23 +16,42 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from wekws.errors import DataError
 from wekws.plot import style
 from wekws.runlog.fields import BEFORE_FIRST_STEP, Row
-from wekws.runlog.metrics_reader import read_cv_rows, series
+from wekws.runlog.metrics_reader import read_cv_rows, read_metrics, series
+
+Points = tuple[list[int], list[float]]
+"""Epochs and values."""
+
+
+@dataclass(frozen=True)
+class _Log:
+    """What the figure shows of one run."""
+
+    cv: list[Row]
+    """One row per epoch, with the alpha and temperature of its last logged step."""
+    layers: list[Row]
+    """Gradient norms by layer, one row per epoch."""
+    probes: dict[int, list[Row]]
+    """Gradients of the terms, measured one by one, by epoch."""
+    borders: dict[int, str]
+    """Names of the stages and depths that begin, by epoch."""
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One panel of the figure."""
+    """One panel of the figure: one field of all runs, or several lines of one run."""
 
     title: str
     """Title."""
-    solid: str
+    solid: str = ""
     """Field of the cv rows that is drawn as a solid line."""
-    dashed: str
+    dashed: str = ""
     """Field that is drawn dashed; empty for none."""
-    note: str
+    note: str = ""
     """Explanation under the title."""
     is_percent: bool = False
     """Whether the fields are shares, shown in percent."""
+    lines: Mapping[str, Points] = field(default_factory=dict)
+    """Instead of fields: lines of one run by name, with a legend in the panel."""
 
 
 _PANELS = (
@@ -38,7 +62,22 @@ _PANELS = (
     ),
     _Panel("CTC", "train_ctc", "cv_loss", "solid: training, mean of the epoch; dashed: cv"),
     _Panel("Distillation (KD)", "train_kd", "cv_kd", "solid: training; dashed: cv"),
+    _Panel(
+        "Missed keywords (%)", "cv_miss_rate", "", "cv set, at 0.5 false alarms per hour", True,
+    ),
 )  # fmt: skip
+_SETTINGS = (
+    _Panel("Learning rate", "lr", "", "at the end of each epoch"),
+    _Panel("alpha", "alpha", "", "weight of the labels; distillation has 1 - alpha"),
+    _Panel("Temperature", "temperature", "", "divides both models' logits in distillation"),
+)
+# Fields of cv rows that have a panel above, or are no curve of their own.
+_OTHERS = {
+    *("step", "epoch", "seconds", "num_layers", "train_loss", "lr", "alpha", "temperature"),
+    *("cv_loss", "cv_accuracy", "cv_keyword_accuracy", "train_ctc", "cv_ctc", "train_kd", "cv_kd"),
+    *("cv_blank_share", "cv_filler_share", "cv_same_output_share"),
+}
+_MAX_LINES = 12
 
 
 def plot_curves(
@@ -52,18 +91,20 @@ def plot_curves(
     mark_ends: draw a dotted line in the first panel at each run's last cv loss.
     Raises: DataError if a run has no metrics.
     """
-    runs = {name: read_cv_rows(folder) for name, folder in model_dirs.items()}
-    panels = [panel for panel in _PANELS if _has_values(panel, runs)]
+    runs = {name: _read(folder) for name, folder in model_dirs.items()}
+    panels = [panel for panel in _shared_panels(runs) if _has_values(panel, runs)]
     if not panels:
         raise DataError(f"{', '.join(runs)}: no cv row has a figure to draw")
-    last_epoch = max(int(rows[-1]["epoch"]) for rows in runs.values())
-    num_columns = 3 if len(panels) == 3 else min(2, len(panels))
+    panels += _panels_of_runs(runs)
+    last_epoch = max(int(log.cv[-1]["epoch"]) for log in runs.values())
+    num_columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     num_rows = -(-len(panels) // num_columns)
     width = (5.3 if num_columns < 3 else 4.4) * num_columns
     with style.saved_figure(path, width, 3.5 * num_rows + 0.6) as figure:
         axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
         for axis, panel in zip(axes, panels, strict=False):
             _draw_panel(axis, panel, runs, last_epoch)
+            _mark_borders(axis, runs, has_names=axis is axes[0])
             if mark_ends and panel.solid == "cv_loss":
                 _mark_ends(axis, runs)
         for axis in axes[len(panels) :]:
@@ -71,17 +112,114 @@ def plot_curves(
         style.legend_below(figure, _legend(list(runs)), width)
 
 
-def _has_values(panel: _Panel, runs: Mapping[str, list[Row]]) -> bool:
+def _read(folder: str | os.PathLike[str]) -> _Log:
+    rows = read_metrics(folder)
+    settings: dict[int, Row] = {}
+    for row in rows:
+        if row.get("kind") == "step" and "epoch" in row:
+            found = {name: row[name] for name in ("alpha", "temperature") if name in row}
+            settings[int(row["epoch"])] = found
+    cv = [{**settings.get(int(row["epoch"]), {}), **row} for row in read_cv_rows(folder)]
+    borders: dict[int, str] = {}
+    probes: dict[int, list[Row]] = {}
+    for row in rows:
+        if row.get("kind") == "gradient" and "epoch" in row:
+            probes.setdefault(int(row["epoch"]), []).append(row)
+        if row.get("kind") in ("stage", "growth") and row.get("epoch", 0) > 0:
+            is_stage = row["kind"] == "stage"
+            name = str(row.get("name")) if is_stage else f"{row.get('num_layers')} blocks"
+            epoch = int(row["epoch"])
+            if name not in borders.get(epoch, ""):
+                borders[epoch] = f"{borders[epoch]}, {name}" if epoch in borders else name
+    return _Log(cv, [row for row in rows if row.get("kind") == "layers"], probes, borders)
+
+
+def _shared_panels(runs: Mapping[str, _Log]) -> Iterator[_Panel]:
+    """Yield the panels that show one field of all runs: losses, terms, settings."""
+    yield from _PANELS
+    names = dict.fromkeys(name for log in runs.values() for row in log.cv for name in row)
+    for name in names:
+        term = name.removeprefix("train_")
+        if name != term and name not in _OTHERS:
+            yield _Panel(f"Term {term}", name, f"cv_{term}", "solid: training; dashed: cv")
+    yield from _SETTINGS
+
+
+def _panels_of_runs(runs: Mapping[str, _Log]) -> list[_Panel]:
+    """Return the panels that show several lines of one run each."""
+    panels = []
+    for name, log in runs.items():
+        of_run = f": {name}" if len(runs) > 1 else ""
+        for kind, title in (("gradient", "Gradient norm"), ("adapter_gradient", "Adapters' norm")):
+            layers = dict.fromkeys(layer for row in log.layers for layer in row.get(kind, {}))
+            found = {
+                layer: ([int(row["epoch"]) for row in rows], [row[kind][layer] for row in rows])
+                for layer in layers
+                if (rows := [row for row in log.layers if layer in row.get(kind, {})])
+            }
+            note = "mean over the measured steps of the epoch, before clipping"
+            panels += _lines_panel(f"{title} by layer{of_run}", note, found)
+        for kind, title in (("grad_cos_", "Cosine to CTC's gradient"), ("grad_share_", "Gradient")):
+            note = "below 0: against CTC" if kind == "grad_cos_" else "share of each term, 0 to 1"
+            panels += _lines_panel(f"{title}{of_run}", note, _probed(log, kind))
+        fields = dict.fromkeys(name for row in log.cv for name in row if _is_figure(name))
+        groups: dict[str, dict[str, Points]] = {}
+        for figure_name in fields:
+            if points := series(log.cv, figure_name)[0]:
+                group = figure_name.split("_")[0]
+                groups.setdefault(group, {})[figure_name] = (points, series(log.cv, figure_name)[1])
+        for group, lines in groups.items():
+            panels += _lines_panel(f"Figures of {group}{of_run}", "mean of the epoch", lines)
+    return panels
+
+
+def _probed(log: _Log, prefix: str) -> dict[str, Points]:
+    """Return the means over each epoch's probes of the fields that begin with ``prefix``."""
+    names = dict.fromkeys(
+        name for rows in log.probes.values() for row in rows for name in row if prefix in name
+    )
+    found: dict[str, Points] = {}
+    for name in names:
+        means = {
+            epoch: fmean(values)
+            for epoch, rows in log.probes.items()
+            if (values := series(rows, name)[1])
+        }
+        found[name.removeprefix(prefix)] = (list(means), list(means.values()))
+    return found
+
+
+def _is_figure(name: str) -> bool:
+    """Say whether a field of cv rows is a figure of a method, such as gate_mean_blank."""
+    return name not in _OTHERS and not name.startswith(("train_", "cv_")) and name != "kind"
+
+
+def _lines_panel(title: str, note: str, lines: Mapping[str, Points]) -> list[_Panel]:
+    shown = dict(list(lines.items())[:_MAX_LINES])
+    if len(lines) > len(shown):
+        note += f"; the first {len(shown)} of {len(lines)}"
+    return [_Panel(title, note=note, lines=shown)] if shown else []
+
+
+def _has_values(panel: _Panel, runs: Mapping[str, _Log]) -> bool:
     """Say whether any run has the field; a term that is 0 throughout was not in use."""
-    return any(any(series(rows, panel.solid)[1]) for rows in runs.values())
+    return any(any(series(log.cv, panel.solid)[1]) for log in runs.values())
 
 
-def _draw_panel(axis: Axes, panel: _Panel, runs: Mapping[str, list[Row]], last_epoch: int) -> None:
+def _draw_panel(axis: Axes, panel: _Panel, runs: Mapping[str, _Log], last_epoch: int) -> None:
+    drawn = _draw_lines(axis, panel) if panel.lines else _draw_fields(axis, panel, runs)
+    axis.set_title(style.readable(panel.title), loc="left", pad=20)
+    style.note_above(axis, panel.note)
+    _format_axes(axis, drawn, last_epoch, panel.is_percent)
+
+
+def _draw_fields(axis: Axes, panel: _Panel, runs: Mapping[str, _Log]) -> list[float]:
+    """Draw one field of all runs; return all values."""
     shown: list[float] = []
-    for index, rows in enumerate(runs.values()):
+    for index, log in enumerate(runs.values()):
         colour = style.PALETTE[index % len(style.PALETTE)]
         for key, dash in ((panel.solid, "-"), (panel.dashed, (0, (4, 2)))):
-            epochs, values = series(rows, key)
+            epochs, values = series(log.cv, key)
             if not any(values):
                 continue
             values = [100 * value for value in values] if panel.is_percent else values
@@ -90,14 +228,41 @@ def _draw_panel(axis: Axes, panel: _Panel, runs: Mapping[str, list[Row]], last_e
             if len(values) == 1:
                 axis.plot(epochs, values, color=colour, marker="o", markerfacecolor="white")
             shown += values
-    axis.set_title(panel.title, loc="left", pad=20)
-    style.note_above(axis, panel.note)
-    _format_axes(axis, shown, last_epoch, panel.is_percent)
+    return shown
 
 
-def _mark_ends(axis: Axes, runs: Mapping[str, list[Row]]) -> None:
-    for index, rows in enumerate(runs.values()):
-        _, losses = series(rows, "cv_loss")
+def _draw_lines(axis: Axes, panel: _Panel) -> list[float]:
+    """Draw several lines of one run; return all values."""
+    shown: list[float] = []
+    for index, (name, (epochs, values)) in enumerate(panel.lines.items()):
+        colour = style.PALETTE[index % len(style.PALETTE)]
+        dash = "-" if index < len(style.PALETTE) else "--"
+        marker = "o" if len(values) <= 25 else ""
+        axis.plot(
+            epochs, values, color=colour, linestyle=dash, marker=marker, markersize=3, label=name
+        )
+        shown += values
+    axis.legend(fontsize=7.5, ncols=2, framealpha=0.8, frameon=True, edgecolor="none")
+    return shown
+
+
+def _mark_borders(axis: Axes, runs: Mapping[str, _Log], has_names: bool) -> None:
+    """Draw a line between two epochs where a stage or a depth of a run begins."""
+    for index, log in enumerate(runs.values()):
+        colour = style.PALETTE[index % len(style.PALETTE)] if len(runs) > 1 else style.GUIDE
+        for epoch, name in log.borders.items():
+            axis.axvline(epoch - 0.5, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
+            if has_names:
+                axis.annotate(
+                    style.readable(name), (epoch - 0.5, 1), xycoords=("data", "axes fraction"),
+                    xytext=(3, -3), textcoords="offset points", rotation=90, va="top", ha="left",
+                    fontsize=7.5, color=style.NOTE,
+                )  # fmt: skip
+
+
+def _mark_ends(axis: Axes, runs: Mapping[str, _Log]) -> None:
+    for index, log in enumerate(runs.values()):
+        _, losses = series(log.cv, "cv_loss")
         colour = style.PALETTE[index % len(style.PALETTE)]
         if losses:
             axis.axhline(losses[-1], color=colour, linestyle=":", linewidth=1.0)
