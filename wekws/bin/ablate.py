@@ -74,6 +74,7 @@ def _runs(plan: Plan, args: argparse.Namespace) -> list[PlannedRun]:
         lexicon=args.lexicon,
         test_lists=args.test_lists,
         feature_teacher=args.feature_teacher,
+        use_bf16=args.bf16,
         runs_dir=args.out_dir / "runs",
     )
 
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num_jobs", type=int, default=0,
         help="runs at the same time on the CPU; 0 = one per core",
     )  # fmt: skip
+    add("--bf16", action="store_true", help="train with matrix products in bfloat16")
     add("--list", action="store_true", help="show which runs are done, and stop")
     return parser
 

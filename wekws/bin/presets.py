@@ -1,7 +1,11 @@
-"""List the presets with size, cost and training time, or ask which one to train.
+"""List the presets with size, cost and training time, ask which one to train, or compare runs.
 
 python -m wekws.bin.presets list --lists data/synth_small
 python -m wekws.bin.presets show --preset balanced
+python -m wekws.bin.presets results --exp_dir exp/synth_small
+
+`results` makes one table of the presets that run_distill.sh (--preset NAME, and with another --seed
+--student_name student_NAME_2) or conf/ablation/presets.yaml has trained.
 """
 
 import argparse
@@ -12,6 +16,8 @@ from wekws.dataset.vocabulary import Vocabulary
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.model.checkpoint import read_model_config
+from wekws.report.document import Block, to_markdown
+from wekws.score.det import budgets_from_text
 from wekws.sweep.preset_info import (
     PresetContext,
     choose,
@@ -23,6 +29,7 @@ from wekws.sweep.preset_info import (
     preset_row,
     read_corpus,
 )
+from wekws.sweep.preset_results import find_preset_runs, preset_results_blocks
 from wekws.train import distributed
 
 
@@ -32,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     paths = preset_paths(args.preset_dir)
     if args.what == "show" and args.preset not in paths:
         raise ConfigError(f"--preset {args.preset}: expected one of {', '.join(paths)}")
+    if args.what == "results":
+        print(to_markdown(_results(args, list(paths)), Path()), end="")
+        return 0
     if args.what == "ask" and not sys.stdin.isatty():
         raise ConfigError(
             f"--preset ask: no terminal to ask on; name one of {', '.join(paths)} instead"
@@ -70,6 +80,16 @@ def read_context(args: argparse.Namespace) -> PresetContext:
     return PresetContext(args.student_config, tuple(args.overlay), teacher, num_tokens, corpus)
 
 
+def _results(args: argparse.Namespace, presets: list[str]) -> list[Block]:
+    if args.exp_dir is None:
+        raise ConfigError("results: needs --exp_dir, the folder with the presets' runs")
+    budgets = budgets_from_text(args.budget)
+    if len(budgets) != 1:
+        raise ConfigError(f"--budget {args.budget}: expected one number of false alarms per hour")
+    found = find_preset_runs(args.exp_dir, presets, args.dataset)
+    return preset_results_blocks(found, presets, budgets[0])
+
+
 def _say(text: str) -> None:
     """Print to standard error: standard output carries the answer alone."""
     print(text, end="", file=sys.stderr, flush=True)
@@ -79,8 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add(
-        "what", choices=("list", "show", "ask"),
-        help="list: a table of all presets; show: one of them; ask: let the user choose",
+        "what", choices=("list", "show", "ask", "results"),
+        help="list: a table of all presets; show: one of them; ask: let the user choose; results: "
+        "a table of those that are trained and scored",
     )  # fmt: skip
     add("--preset", help="name of the preset to show")
     add(
@@ -103,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         "--num_tokens", type=int, default=0,
         help="outputs of both models [size of the dictionary in --lists, else the teacher's]",
     )  # fmt: skip
+    add(
+        "--exp_dir", type=Path,
+        help="results: exp/NAME of run_distill.sh, or the folder of an ablation over the presets",
+    )  # fmt: skip
+    add("--dataset", default="test", help="results: the scored set in exp/NAME [%(default)s]")
+    add("--budget", default="1", help="results: false alarms per hour [%(default)s]")
     add("--lists", type=Path, help="data/NAME, whose utterances are counted [1,000 short commands]")
     add("--lexicon", type=Path, help="pronunciations, `WORD unit unit ...`")
     add("--num_threads", type=int, default=0, help="CPU threads of a measured step; 0 = all cores")

@@ -17,6 +17,8 @@ class VariantFigures:
 
     name: str
     """Name of the variant."""
+    params: int | None = None
+    """Trainable parameters; None if unknown."""
     frr: Estimate
     """FRR, mean over the runs."""
     frr_of_runs: Sequence[float]
@@ -80,6 +82,49 @@ def _mean(axis: Axes, row: int, found: Estimate, colour: str) -> None:
     axis.errorbar(
         [100 * found.value], [row], xerr=[[max(0.0, low)], [max(0.0, high)]], fmt="D",
         color=colour, markersize=6, elinewidth=1.6, capsize=0,
+    )  # fmt: skip
+
+
+def plot_sizes(
+    variants: Sequence[VariantFigures], path: str | os.PathLike[str], *, title: str, budget: str
+) -> None:
+    """Draw FRR over the number of parameters, with each variant's name and interval.
+
+    Variants whose size is unknown are left out.
+    """
+    sized = sorted(((v.params, v) for v in variants if v.params), key=lambda pair: pair[0])
+    with style.saved_figure(path, 10.0, 5.2) as figure:
+        axis = figure.subplots()
+        figure.suptitle(style.readable(title, 100), x=0.01, ha="left", fontsize=12)
+        means = [100 * variant.frr.value for _, variant in sized]
+        axis.plot([size for size, _ in sized], means, "-", color=style.GUIDE, linewidth=1.0)
+        for index, (size, variant) in enumerate(sized):
+            _sized_point(axis, size, variant, is_above=index % 2 == 0)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 4.0, 6.0)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}K"))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel("trainable parameters")
+        axis.set_ylabel(f"FRR % at {budget} of its own curve; bar: 95 % interval")
+        axis.margins(x=0.08, y=0.15)
+        axis.set_ylim(bottom=0)
+
+
+def _sized_point(axis: Axes, size: int, variant: VariantFigures, is_above: bool) -> None:
+    """Draw one variant: its runs, mean, interval, and its name at one end of the interval."""
+    found, colour = variant.frr, style.PALETTE[0]
+    runs = [100 * rate for rate in variant.frr_of_runs]
+    axis.plot([size] * len(runs), runs, "o", color=colour, alpha=0.35, markersize=4.5)
+    low, high = 100 * (found.value - found.low), 100 * (found.high - found.value)
+    axis.errorbar(
+        [size], [100 * found.value], yerr=[[max(0.0, low)], [max(0.0, high)]], fmt="D",
+        color=colour, markersize=6, elinewidth=1.6, capsize=0,
+    )  # fmt: skip
+    end = found.high if is_above else found.low
+    axis.annotate(
+        style.readable(variant.name), (size, 100 * end),
+        xytext=(0, 6 if is_above else -14), textcoords="offset points", ha="center", fontsize=8.5,
+        color=style.NOTE,
     )  # fmt: skip
 
 

@@ -162,7 +162,7 @@ def _row(group: GroupFigures, budgets: Sequence[str], with_dev: str) -> list[str
     row = [group.name, str(group.num_runs), params, *losses]
     for label in budgets:
         rates = [100 * rate for rate in group.frr_of_runs[label]]
-        row += [f"{spread(rates)} {_interval(group.frr[label])}", _signed(group.difference[label])]
+        row += [with_interval(rates, group.frr[label]), signed(group.difference[label])]
     if with_dev:
         row.append(f"{100 * group.dev_frr[with_dev]:.2f} ({group.dev_alarms[with_dev]:.2f})")
     return row
@@ -192,11 +192,17 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
+def with_interval(values: Sequence[float], found: Estimate) -> str:
+    """Return mean ± standard deviation of percentages, and the interval of their estimate."""
+    return f"{spread(values)} {_interval(found)}"
+
+
 def _interval(found: Estimate) -> str:
     return f"({100 * found.low:.2f} to {100 * found.high:.2f})"
 
 
-def _signed(found: Estimate | None) -> str:
+def signed(found: Estimate | None) -> str:
+    """Return a difference in points with its interval, ``-`` for none."""
     if found is None:
         return "-"
     return f"{100 * found.value:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"

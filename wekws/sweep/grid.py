@@ -76,12 +76,14 @@ def planned_runs(
     lexicon: Path | None = None,
     test_lists: Path | None = None,
     feature_teacher: str = "",
+    use_bf16: bool = False,
 ) -> list[PlannedRun]:
     """Return the run of every variant with every seed, all variants of the first seed first.
 
     The name of a run's folder is a hash of everything that its outcome depends on: configuration,
     start, teachers, training list and seed.
     feature_teacher: see ``TrainOptions``; it counts for the variants that give it a weight.
+    use_bf16: see ``TrainOptions``.
     Raises: ConfigError if there is no such feature teacher, or a variant lacks one.
     """
     feature_hash = load_feature_teacher(feature_teacher).fingerprint if feature_teacher else ""
@@ -96,12 +98,15 @@ def planned_runs(
                 init_from_teacher=variant.init_from_teacher,
                 num_average=variant.num_average,
                 lists=str(lists),
-                teachers=tuple(map(str, teachers[: variant.num_teachers])),
+                teachers=tuple(str(teachers[index]) for index in variant.teachers),
                 lexicon=str(lexicon or ""),
                 test_lists=str(test_lists or ""),
                 feature_teacher=feature_teacher if variant.needs_feature_teacher else "",
+                use_bf16=use_bf16,
             )
-            basis = [*teacher_hashes[: variant.num_teachers], list_hash]
+            basis = [*(teacher_hashes[index] for index in variant.teachers), list_hash]
+            if use_bf16:
+                basis.append("bf16")
             if variant.needs_feature_teacher:
                 if not feature_teacher:
                     raise ConfigError(f"{variant.name}: needs --feature_teacher")

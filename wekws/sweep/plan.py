@@ -32,11 +32,16 @@ class Option:
     """Whether the student starts from the teacher; empty: as in the plan."""
     num_teachers: int = 0
     """Distil from this many of the given teachers, the first ones; 0: from all."""
+    teacher: int = 0
+    """Distil from this one of the given teachers alone, counted from 1; 0: see num_teachers."""
 
     def __post_init__(self) -> None:
-        """Refuse a negative number."""
-        if self.num_teachers < 0:
-            raise ConfigError(f"num_teachers: found {self.num_teachers}; expected 0 (all) or more")
+        """Refuse a negative number, and two ways of naming the teachers."""
+        for name in ("num_teachers", "teacher"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: found {getattr(self, name)}; expected 0 or more")
+        if self.num_teachers and self.teacher:
+            raise ConfigError("teacher: given beside num_teachers; expected one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,8 @@ class Plan:
     """Best epochs by cv loss that make the scored checkpoint."""
     compare_to: str = ""
     """Name of the variant that the others are compared with; empty: the first."""
+    plot_by_size: bool = False
+    """Whether the plot has FRR over the number of parameters, not one line per variant."""
     add_undistilled: bool = True
     """Whether to add a run with CTC alone for every start and length in the grid."""
 
@@ -128,8 +135,8 @@ class Variant:
     """Whether the student starts from the teacher."""
     num_average: int
     """Epochs in the average."""
-    num_teachers: int
-    """Number of the given teachers that it is distilled from."""
+    teachers: tuple[int, ...]
+    """Indices of the given teachers that it is distilled from; it starts from the first."""
 
     @property
     def needs_feature_teacher(self) -> bool:
@@ -164,15 +171,15 @@ def plan_variants(
     are, two are the same run, or ``compare_to`` is none of them.
     """
     variants = [_variant(plan, overlays, cell, num_teachers) for cell in _cells(plan)]
-    by_identity: dict[tuple[str, int], Variant] = {}
+    by_identity: dict[tuple[str, tuple[int, ...]], Variant] = {}
     for variant in variants:
-        other = by_identity.setdefault((variant.identity(), variant.num_teachers), variant)
+        other = by_identity.setdefault((variant.identity(), variant.teachers), variant)
         if other is not variant:
             raise ConfigError(f"{variant.name}: the same run as {other.name}; leave one out")
     if plan.add_undistilled:
-        known = {variant.identity() for variant in variants}
+        known = {(variant.identity(), variant.teachers[0]) for variant in variants}
         plain = _undistilled(variants, [tuple(cell) for cell in _cells(plan)])
-        variants += [variant for variant in plain if variant.identity() not in known]
+        variants += [v for v in plain if (v.identity(), v.teachers[0]) not in known]
     names = [variant.name for variant in variants]
     if plan.compare_to and plan.compare_to not in names:
         raise ConfigError(f"compare_to: {plan.compare_to}: no variant; has {'; '.join(names)}")
@@ -205,14 +212,24 @@ def _variant(
     experiment = parse_section(TrainConfig, content, name)
     epochs = plan.epochs or round(plan.epoch_share * experiment.training_config.max_epoch)
     content = merge(content, _nested("training_config.max_epoch", max(1, epochs)))
-    asked = [option.num_teachers for option in options if option.num_teachers]
-    num_teachers = (asked or [num_given])[-1]
-    if num_teachers > num_given:
+    teachers = _teachers(name, options, num_given)
+    return Variant(name, content, init_from_teacher, plan.num_average, teachers)
+
+
+def _teachers(name: str, options: Sequence[Option], num_given: int) -> tuple[int, ...]:
+    """Return the indices of the teachers that the last option with a choice asks for."""
+    numbers = tuple(range(1, num_given + 1))
+    for option in options:
+        if option.num_teachers:
+            numbers = tuple(range(1, option.num_teachers + 1))
+        elif option.teacher:
+            numbers = (option.teacher,)
+    if max(numbers) > num_given:
+        what = f"{len(numbers)} teachers" if len(numbers) > 1 else f"teacher {numbers[0]}"
         raise ConfigError(
-            f"{name}: {num_teachers} teachers; --teacher_checkpoint gives {num_given}, and may be "
-            "repeated"
+            f"{name}: {what}; --teacher_checkpoint gives {num_given}, and may be repeated"
         )
-    return Variant(name, content, init_from_teacher, plan.num_average, num_teachers)
+    return tuple(number - 1 for number in numbers)
 
 
 def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) -> list[Variant]:
@@ -220,14 +237,14 @@ def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) 
 
     cells: the names of each variant's options; those that all variants of a start share name it.
     """
-    plain: dict[str, Variant] = {}
-    shared: dict[str, list[str]] = {}
+    plain: dict[tuple[str, int], Variant] = {}
+    shared: dict[tuple[str, int], list[str]] = {}
     for variant, cell in zip(variants, cells, strict=True):
         content = {k: v for k, v in variant.content.items() if k not in _DISTILLATION}
         content = merge(content, _nested("distill_conf.alpha", 1.0))
         # Only the first teacher has a part in it: as the start.
-        bare = dataclasses.replace(variant, content=content, num_teachers=1)
-        identity = bare.identity()
+        bare = dataclasses.replace(variant, content=content, teachers=variant.teachers[:1])
+        identity = (bare.identity(), bare.teachers[0])
         plain.setdefault(identity, bare)
         shared[identity] = [name for name in shared.get(identity, cell) if name in cell]
     return [

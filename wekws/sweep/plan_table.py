@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wekws.files import atomic_path, file_sha256, write_json
-from wekws.plot.variants import VariantFigures, plot_comparison, plot_sweep
+from wekws.plot.variants import VariantFigures, plot_comparison, plot_sizes, plot_sweep
 from wekws.report.comparison import (
     Group,
     GroupFigures,
@@ -18,6 +18,9 @@ from wekws.score.det import Budget
 from wekws.sweep.grid import PlannedRun
 from wekws.sweep.plan import Plan
 from wekws.sweep.run_job import score_on_dev_and_test
+
+FIGURES_NAME = "figures.json"
+"""Name of the file with all figures of a plan, and the folders that they are of."""
 
 _EXPLANATION = (
     "Mean ± standard deviation over the runs (one per seed), with the 95 % interval of a bootstrap "
@@ -83,8 +86,10 @@ def write_plan_table(
         "compare_to": compare_to,
         "groups": [dataclasses.asdict(group) for group in figures],
         "runs": {name: [str(path.parent) for path in found] for name, found in dirs.items()},
+        "results": {name: [str(path) for path in found] for name, found in dirs.items()},
+        "teachers": [str(path) for path in teacher_dirs],
     }
-    write_json(out_dir / "figures.json", record)
+    write_json(out_dir / FIGURES_NAME, record)
     return to_markdown(blocks[:2], out_dir)
 
 
@@ -94,7 +99,9 @@ def _plot(
     """Plot FRR over a single numeric axis as a curve, over other axes as rows."""
     variants = [_variant(group, budget) for group in figures]
     axis = next(iter(plan.axes.values()))
-    if len(plan.axes) == 1 and axis.is_numeric:
+    if plan.plot_by_size:
+        plot_sizes(variants, path, title=plan.question, budget=budget)
+    elif len(plan.axes) == 1 and axis.is_numeric:
         points = [(float(v.name), v) for v in variants if v.name in axis.choices]
         others = [v for v in variants if v.name not in axis.choices]
         plot_sweep(points, others, path, title=plan.question, key=axis.key, budget=budget)
@@ -105,6 +112,7 @@ def _plot(
 def _variant(figures: GroupFigures, budget: str) -> VariantFigures:
     return VariantFigures(
         name=figures.name,
+        params=figures.params,
         frr=figures.frr[budget],
         frr_of_runs=figures.frr_of_runs[budget],
         losses=figures.losses_end,

@@ -1,7 +1,6 @@
 """One run of a plan: train, average, score, in a folder of its own."""
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +40,10 @@ class Job:
     """Pronunciation lexicon; empty: none."""
     test_lists: str = ""
     """Folder whose test set is scored instead of that in ``lists``; empty: none."""
-
     feature_teacher: str = ""
     """Feature teacher, see ``TrainOptions``; empty: none."""
+    use_bf16: bool = False
+    """Matrix products of the training in bfloat16."""
 
     @property
     def checkpoint_name(self) -> str:
@@ -130,6 +130,8 @@ def _train(run_dir: Path, job: Job, device: DeviceName, num_threads: int, num_wo
         num_workers=num_workers,
         num_threads=num_threads,
         device=device,
+        use_bf16=job.use_bf16,
+        trackers=(),
     )
     train_model(options)
 
@@ -167,4 +169,3 @@ def _drop_epochs(run_dir: Path) -> None:
     """Delete the single epochs that the average was made of, and what only a resume needs."""
     for path in [*run_dir.glob("[0-9]*.pt"), run_dir / "best.pt", run_dir / "train_state.pt"]:
         path.unlink(missing_ok=True)
-    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)

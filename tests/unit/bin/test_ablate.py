@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from wekws.bin import ablate, run_variant, train
+from wekws.bin import ablate, presets, run_variant, train
 from wekws.errors import ConfigError, DataError
-from wekws.sweep import grid
+from wekws.sweep import grid, plan_table
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,63 @@ def test_runs_can_be_scored_on_another_test_set(place):
         assert (folder / "run.log").read_text().count("epoch=0 lr=") == 1  # trained once
 
 
+def presets_of(place):
+    folder = place / "presets"
+    folder.mkdir(exist_ok=True)
+    for name in ("0.3", "1.0", "later"):
+        (folder / f"{name}.yaml").write_text("training_config: {max_epoch: 1}\n")
+    return folder
+
+
+def test_presets_in_one_table_from_an_ablation(place, capsys):
+    assert run(place) == 0
+    flags = ["results", "--preset_dir", str(presets_of(place))]
+    capsys.readouterr()
+    assert presets.main([*flags, "--exp_dir", str(place / "out/plan")]) == 0
+    shown = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in shown.splitlines() if line.startswith("| ")]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[1:]}
+    assert list(cells) == ["---", "0.3", "1.0"]
+    runs, parameters, compression, speed_up, epochs, seconds, frr, teacher, gap = cells["0.3"]
+    # The student has the teacher's sizes.
+    assert (runs, compression, epochs) == ("1", "1.0 x", "1")
+    assert int(parameters) > 0 and speed_up.endswith(" x") and seconds.endswith(" s")
+    assert all(" to " in cell for cell in (frr, teacher, gap))
+    assert "Not trained yet: `bash run_distill.sh --preset later`." in shown
+    speed = json.loads(next(place.glob("out/runs/*/speed.json")).read_text())
+    assert speed["teacher"]["checkpoint"] == str(place / "teacher/final.pt")
+
+
+def test_presets_in_one_table_from_the_recipe(place, tmp_path, capsys):
+    assert run(place) == 0
+    run_dirs = json.loads((place / "out/plan/figures.json").read_text())["runs"]
+    exp = tmp_path / "exp/name"
+    shutil.copytree(next(place.glob("out/teacher_*")) / "test", exp / "teacher/test_final")
+    for student in ("student_0.3", "student_0.3_2"):
+        shutil.copytree(run_dirs["0.3"][0], exp / student)
+    flags = ["results", "--preset_dir", str(presets_of(place)), "--exp_dir", str(exp)]
+    capsys.readouterr()
+    assert presets.main(flags) == 0
+    shown = capsys.readouterr().out
+    assert "| 0.3 | 2 |" in shown and "--preset 1.0`, `bash run_distill.sh --preset later`" in shown
+    with pytest.raises(DataError, match="no scored run of a preset.*run_distill.sh --preset 0.3"):
+        presets.main([*flags[:-1], str(tmp_path)])
+    with pytest.raises(ConfigError, match="--budget 0.5,1: expected one number"):
+        presets.main([*flags, "--budget", "0.5,1"])
+    with pytest.raises(ConfigError, match="results: needs --exp_dir"):
+        presets.main(flags[:-2])
+
+
+def test_sizes_are_plotted_over_the_number_of_parameters(place, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plan_table, "plot_sizes", lambda variants, *_, **__: drawn.append(variants))
+    plan = yaml.safe_load((place / "plan.yaml").read_text()) | {"plot_by_size": True}
+    (place / "sizes.yaml").write_text(yaml.safe_dump(plan))
+    assert run(place, "--plan", str(place / "sizes.yaml")) == 0
+    assert [v.name for v in drawn[0]] == ["teacher", "0.3", "1.0"]
+    assert all(v.params for v in drawn[0])
+
+
 def test_a_run_that_fails_is_named_with_its_log(place, capsys):
     (place / "lists/test/data.list").rename(place / "moved")
     try:
@@ -134,6 +191,13 @@ def test_a_plan_may_ask_for_a_second_teacher(place):
         for name, dirs in figures["runs"].items()
     }
     assert num_teachers == {"one": 1, "two": 2, "CTC alone": 1}
+
+
+def test_training_in_bfloat16_is_another_run(place, capsys):
+    assert run(place, "--seeds", "8", "--list") == 0
+    usual = capsys.readouterr().out
+    assert run(place, "--seeds", "8", "--list", "--bf16") == 0
+    assert usual != capsys.readouterr().out
 
 
 def test_variants_with_and_without_a_feature_teacher(place, feature_teacher):

@@ -17,6 +17,8 @@ from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
 from wekws.plot.det_curves import plot_det
 from wekws.plot.durations import plot_durations
+from wekws.plot.variants import VariantFigures, plot_sizes
+from wekws.score.paired import Estimate
 from wekws.score.results import read_result
 
 PNG = b"\x89PNG"
@@ -48,6 +50,19 @@ def results(tmp_path, keywords, num_models=2, **options):
         read_result(name, fake.make_result(tmp_path / name, keywords, seed=i, **options))
         for i, name in enumerate(names)
     ]
+
+
+def test_sizes_have_one_named_point_each(tmp_path, drawn):
+    variants = [
+        VariantFigures(name=name, params=params, frr=Estimate(0.05, 0.03, 0.08),
+                       frr_of_runs=[0.04, 0.06], losses=[])
+        for name, params in (("large", 200_000), ("unknown", None), ("small", 50_000))
+    ]  # fmt: skip
+    plot_sizes(variants, tmp_path / "sizes.png", title="sizes", budget="1/h")
+    axis = drawn[0].axes[0]
+    assert [text.get_text() for text in axis.texts] == ["small", "large"]
+    assert axis.lines[0].get_xdata().tolist() == [50_000, 200_000]
+    assert axis.get_xscale() == "log" and axis.get_ylim()[0] == 0.0
 
 
 def test_names_are_pinyin_only_without_a_font(monkeypatch):
@@ -140,10 +155,55 @@ def test_curves_leave_out_kd_where_no_run_has_it(tmp_path, drawn):
     plot_curves({"t": tmp_path / "teacher"}, tmp_path / "a.png")
     plot_curves({"t": tmp_path / "teacher", "s": tmp_path / "student"}, tmp_path / "b.png")
     titles = [[axis.get_title(loc="left") for axis in figure.axes] for figure in drawn]
-    assert titles[0] == ["cv loss", "Token accuracy (%)", "CTC"]
-    assert titles[1] == [*titles[0], "Distillation (KD)"]
+    assert titles[0] == ["cv loss", "Token accuracy (%)", "CTC", "Learning rate"]
+    assert titles[1][:4] == [*titles[0][:3], "Distillation (KD)"]
     epochs, losses = drawn[0].axes[0].get_lines()[0].get_data()
     assert epochs[0] == -1 and losses[0] == 188.0
+
+
+def test_curves_show_every_term_setting_layer_and_border(tmp_path, drawn):
+    rows = [{"kind": "cv", "step": 0, "epoch": -1, "cv_loss": 90.0}]
+    for epoch in range(4):
+        place = {"step": 10 * epoch + 10, "epoch": epoch}
+        stage = "align" if epoch < 2 else "task"
+        if epoch in (0, 2):
+            rows.append({"kind": "stage", **place, "name": stage})
+        if epoch == 2:
+            rows.append({"kind": "growth", **place, "num_layers": 3})
+        rows.append({"kind": "step", **place, "alpha": 0.1 * epoch, "temperature": 4.0 - epoch})
+        rows += [
+            {"kind": "gradient", **place, "grad_cos_kd": cosine, "grad_share_kd": 0.5}
+            for cosine in (0.2, 0.4)
+        ]
+        gradient = {"fsmn.0": 1.0 + epoch, "out_linear2": 2.0}
+        rows.append({"kind": "layers", **place, "gradient": gradient})
+        more = {
+            "lr": 1e-3,
+            "stage": stage,
+            "seconds": 2.0,
+            "gate_mean": 0.5,
+            "gate_mean_blank": 0.1,
+        }
+        more |= {"train_ctc": 9.0, "train_kd": 5.0, "train_hidden": 3.0, "cv_hidden": 4.0}
+        rows.append({"kind": "cv", **place, "cv_loss": 10.0 - epoch, **more})
+    text = "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text + "\n")
+    plot_curves({"run": tmp_path}, tmp_path / "c.png")
+    axes = {axis.get_title(loc="left"): axis for axis in drawn[0].axes}
+    assert [title for title in axes if title] == [
+        *("cv loss", "CTC", "Distillation (KD)", "Term hidden", "Learning rate", "alpha"),
+        *("Temperature", "Gradient norm by layer", "Cosine to CTC's gradient", "Gradient"),
+        "Figures of gate",
+    ]
+    layers = {line.get_label(): line for line in axes["Gradient norm by layer"].lines}
+    assert layers["fsmn.0"].get_ydata().tolist() == [1.0, 2.0, 3.0, 4.0]
+    cosines = axes["Cosine to CTC's gradient"].lines[0]
+    assert cosines.get_label() == "kd" and cosines.get_ydata() == pytest.approx([0.3] * 4)
+    assert axes["alpha"].lines[0].get_ydata() == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    gates = [line.get_label() for line in axes["Figures of gate"].lines]
+    assert gates[:2] == ["gate_mean", "gate_mean_blank"]
+    # Both borders lie before epoch 2; the first stage begins with the run and needs no line.
+    assert [text.get_text() for text in axes["cv loss"].texts][1:] == ["task, 3 blocks"]
 
 
 def test_curves_before_the_first_epoch_is_done(tmp_path):
@@ -193,4 +253,4 @@ def test_ends_are_marked_in_the_panel_of_the_cv_loss_alone(tmp_path, drawn):
         [sum(line.get_linestyle() == ":" for line in axis.lines) for axis in figure.axes]
         for figure in drawn
     ]
-    assert counts == [[0, 0, 0, 0], [2, 0, 0, 0]]
+    assert counts == [[0] * 6, [2, *[0] * 5]]  # five panels and an empty place

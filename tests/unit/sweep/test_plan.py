@@ -134,9 +134,27 @@ def test_numbers_of_teachers_are_held_against_those_given(tmp_path):
     options = {"all": {}, "one": {"num_teachers": 1}}
     plan = read_plan(write_plan(tmp_path, axes={"teachers": {"options": options}}))
     found = plan_variants(plan, num_teachers=2)
-    assert [v.num_teachers for v in found] == [2, 1, 1]  # the last: CTC alone
+    assert [v.teachers for v in found] == [(0, 1), (0,), (0,)]  # the last: CTC alone
     with pytest.raises(ConfigError, match="one: the same run as all"):
         plan_variants(plan, num_teachers=1)
     with pytest.raises(ConfigError, match="num_teachers: found -1"):
         options["one"]["num_teachers"] = -1
         read_plan(write_plan(tmp_path, axes={"teachers": {"options": options}}))
+
+
+def test_a_variant_may_have_one_of_the_teachers_alone(tmp_path):
+    options = {"first": {"teacher": 1}, "larger": {"teacher": 2}}
+    plan = read_plan(write_plan(tmp_path, axes={"teacher": {"options": options}}))
+    found = plan_variants(plan, num_teachers=2)
+    # Each teacher is a start of its own, with CTC alone beside it.
+    assert {v.name: v.teachers for v in found} == {
+        "first": (0,),
+        "larger": (1,),
+        "first, CTC alone": (0,),
+        "larger, CTC alone": (1,),
+    }
+    with pytest.raises(ConfigError, match="larger: teacher 2; --teacher_checkpoint gives 1"):
+        plan_variants(plan, num_teachers=1)
+    options["larger"]["num_teachers"] = 2
+    with pytest.raises(ConfigError, match="teacher: given beside num_teachers"):
+        read_plan(write_plan(tmp_path, axes={"teacher": {"options": options}}))
