@@ -96,6 +96,8 @@ num_threads=0           # CPU threads of each training process; 0 = its share of
 num_processes=1         # training processes, one per GPU
 device=auto             # auto | cpu | cuda
 bf16=false              # matrix products in bfloat16
+tracker=tensorboard     # services that show a training: tensorboard | wandb | swanlab, separated by
+                        # commas, or none
 baseline=               # folder of another run that the diagnosis compares the student with
 student_name=           # name of the student's folder [student, or student_PRESET]
 note=                   # line for the head of the report
@@ -156,7 +158,8 @@ if [ "$num_processes" -gt 1 ]; then
 fi
 train_flags=("${overlay_flags[@]}" --cv_data "$lists/dev/data.list"
   --keywords_file "$keywords_file" "${lexicon_flags[@]}" --cache_dir "$cache" --seed "$seed"
-  --num_workers "$num_workers" --num_threads "$num_threads" --device "$device" --resume)
+  --num_workers "$num_workers" --num_threads "$num_threads" --device "$device"
+  --tracker "$tracker" --resume)
 if $bf16; then train_flags+=(--bf16); fi
 if [ -n "$feature_teacher" ]; then train_flags+=(--feature_teacher "$feature_teacher"); fi
 average_flags=()

@@ -45,7 +45,10 @@ while [ $# -gt 0 ]; do
     --*)
       _option=${1#--}
       if [[ ! $_option =~ ^[a-z][a-z0-9_]*$ || " ${_options[*]} " != *" $_option "* ]]; then
-        echo "$0: unknown option $1; $0 --help lists them" >&2
+        _close=$(python -c 'import difflib, sys
+for name in difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1): print(f"; did you mean --{name}?")
+' "$_option" "${_options[@]}")
+        echo "$0: unknown option $1${_close:-; $0 --help lists them}" >&2
         exit 2
       fi
       case "${!_option}" in
@@ -77,4 +80,4 @@ while [ $# -gt 0 ]; do
 done
 OPTION_VALUES=()
 for _option in "${_options[@]}"; do OPTION_VALUES+=("$_option=${!_option}"); done
-unset _option _options _repeated _script
+unset _option _options _repeated _script _close

@@ -2,15 +2,30 @@
 # Sourced: decides which stages run and which are done, and names the one that fails.
 current_stage=
 status=0
-trap 'status=$?; if [ $status -ne 0 ] && [ -n "$current_stage" ]; then
-  echo "$0: $current_stage failed (status $status)" >&2; fi' EXIT
+began=
+trap 'status=$?
+if [ $status -eq 0 ]; then end_stage; fi
+if [ $status -ne 0 ] && [ -n "$current_stage" ]; then
+  echo "$0: $current_stage failed (status $status)" >&2
+fi' EXIT
+
+# end_stage: add the time of the current stage to stage_times.txt, from which plans are estimated.
+end_stage() {
+  # shellcheck disable=SC2154 # exp is set by the script that sources this
+  if [ -n "$began" ] && [ -d "$exp" ]; then
+    echo "${began% *} $((SECONDS - ${began#* }))" >>"$exp/stage_times.txt"
+  fi
+  began=
+}
 
 # begin_stage NUMBER TITLE: true if --stage and --stop_stage include the stage.
 begin_stage() {
+  end_stage
   current_stage=
   # shellcheck disable=SC2154 # stage and stop_stage are options of the script that sources this
   if [ "$1" -lt "$stage" ] || [ "$1" -gt "$stop_stage" ]; then return 1; fi
   current_stage="stage $1 ($2)"
+  began="$1 $SECONDS"
   echo "== $current_stage"
 }
 

@@ -295,7 +295,13 @@ def _convert_union(kind: Any, value: Any, where: _Where, problems: list[str]) ->
     if len(meant) == 1:
         problems.extend(meant[0])
         return None
-    return _refuse(where, value, _describe(kind), problems)
+    expected = _describe(kind)
+    if isinstance(value, str):
+        literals = (member for member in members if typing.get_origin(member) is Literal)
+        choices = [str(choice) for member in literals for choice in typing.get_args(member)]
+        if close := difflib.get_close_matches(value, choices, n=1):
+            expected += f"; did you mean '{close[0]}'?"
+    return _refuse(where, value, expected, problems)
 
 
 def _convert_choice(choices: tuple, value: Any, where: _Where, problems: list[str]) -> Any:

@@ -6,12 +6,13 @@ configuration ends here, before the first stage.
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wekws.log import run
 from wekws.shell import UserPaths, assignments
 from wekws.sweep.recipe_plan import RecipePlan, read_options, resolve
+from wekws.sweep.recipe_time import time_lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,12 +25,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = read_options(args.option)
     plan = resolve(options, UserPaths(args.caller_dir))
-    print(assignments(_variables(plan)))
+    # `list` and `ask` show times of their own.
+    times = [] if options.preset in ("list", "ask") else time_lines(plan, options)
+    print(assignments(_variables(plan, times)))
     return 0
 
 
-def _variables(plan: RecipePlan) -> dict[str, object]:
-    """Return the script's variables by name; those that end in ``_flags`` are arrays of flags."""
+def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
+    """Return the script's variables by name; those that end in ``_flags`` are arrays of flags.
+
+    times: the lines of the plan with the estimated time.
+    """
     return {
         "corpus": plan.corpus,
         "data_dir": plan.data_dir,
@@ -72,7 +78,7 @@ def _variables(plan: RecipePlan) -> dict[str, object]:
             *_repeat("--override", plan.student_overrides),
             *plan.student.flags,
         ],
-        "plan_summary": plan.summary(),
+        "plan_summary": "\n".join([plan.summary(), *times]),
     }
 
 

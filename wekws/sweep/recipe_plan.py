@@ -25,6 +25,7 @@ from wekws.distill.methods import DistillConfig
 from wekws.errors import ConfigError
 from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside
+from wekws.runlog.trackers import trackers_from_text
 from wekws.score.det import budgets_from_text
 from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths
@@ -32,7 +33,7 @@ from wekws.sweep.preset_info import find_preset
 from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
 from wekws.train.distributed import choose_device
 from wekws.train.options import MAX_SEED
-from wekws.train.train_config import load_train_config
+from wekws.train.train_config import TrainConfig, load_train_config
 
 PRESET_DIR = Path("conf/presets")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
@@ -108,6 +109,7 @@ class RecipeOptions:
     num_processes: int
     device: Literal["auto", "cpu", "cuda"]
     bf16: bool
+    tracker: str
     baseline: str
     student_name: str
     note: str
@@ -125,6 +127,8 @@ class Length:
     """Epochs whose weights are averaged at the end."""
     last_stage: int
     """Epochs of the last stage; all of them without stages."""
+    config: TrainConfig
+    """The whole configuration."""
 
     @property
     def flags(self) -> list[str]:
@@ -294,6 +298,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     budgets_from_text(options.budgets)
     choose_device(options.device, 0, options.num_processes)
     max_duration_from_text(options.max_duration_s)
+    trackers_from_text(options.tracker)
     category_hours_from_text(options.category_hours)
     if options.from_text and (options.data_dir or options.corpus != "synth"):
         given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
@@ -650,6 +655,7 @@ def _length(
         source=source,
         num_average=num_average,
         last_stage=plan.epochs[-1] if plan is not None else num_epochs,
+        config=checked,
     )
 
 

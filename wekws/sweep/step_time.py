@@ -1,6 +1,7 @@
 """Time of a distillation step on this machine: real steps on random data."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 
@@ -25,21 +26,29 @@ HALFWAY = 0.5
 
 def seconds_per_utterance(
     experiment: TrainConfig,
-    teacher: KwsModel,
+    teacher: KwsModel | None,
     durations_s: Sequence[float],
     device: torch.device,
     *,
     repeats: int = 3,
+    most_utterances: int = 0,
+    use_bf16: bool = False,
 ) -> float:
     """Return the wall time of a whole optimiser step, divided by its utterances.
 
-    Teacher and student have the configured sizes; their input is noise with durations drawn from
-    ``durations_s``. A step is SpecAugment, both forward passes, loss, backward pass, clipping and
-    optimiser; reading features is not part of it. Returned is the fastest of ``repeats`` steps
-    after one that is not counted, so that other work on the machine has little effect.
+    Teacher (None: plain CTC) and student have the configured sizes; their input is noise with
+    durations drawn from ``durations_s``. A step is SpecAugment, both forward passes, loss,
+    backward pass, clipping and optimiser; reading features is not part of it. Returned is the
+    fastest of ``repeats`` steps after one that is not counted, so that other work on the machine
+    has little effect.
+    most_utterances: measure smaller batches than the configured ones; 0: do not.
     """
-    parts = _step_parts(experiment, teacher, device)
-    batch = random_batch(experiment, durations_s, experiment.step_size)
+    # What is logged of a run does not concern these steps.
+    logging.disable(logging.INFO)
+    parts = _step_parts(experiment, teacher, device, use_bf16)
+    logging.disable(logging.NOTSET)
+    size = min(experiment.step_size, most_utterances or experiment.step_size)
+    batch = random_batch(experiment, durations_s, size)
     times = []
     for index in range(1 + repeats):
         began = time.perf_counter()
@@ -75,9 +84,13 @@ def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int
     )
 
 
-def _step_parts(config: TrainConfig, teacher: KwsModel, device: torch.device) -> StepParts:
-    student = KwsModel(config.model, teacher.cmvn).to(device)
-    teacher = teacher.to(device).requires_grad_(False).eval()
+def _step_parts(
+    config: TrainConfig, teacher: KwsModel | None, device: torch.device, use_bf16: bool
+) -> StepParts:
+    dim = config.model.input_dim
+    student = KwsModel(config.model, (torch.zeros(dim), torch.ones(dim))).to(device)
+    if teacher is not None:
+        teacher = teacher.to(device).requires_grad_(False).eval()
     # Without the embeddings of a feature teacher: they come from a cache and cost little.
     conf = dataclasses.replace(config.distill_conf, embedding=EmbeddingConfig())
     config = dataclasses.replace(config, distill_conf=conf)
@@ -90,7 +103,7 @@ def _step_parts(config: TrainConfig, teacher: KwsModel, device: torch.device) ->
         objective=objective,
         optimizer=make_optimizer(config, student, objective),
         seed=0,
-        use_bf16=False,
+        use_bf16=use_bf16,
     )
 
 

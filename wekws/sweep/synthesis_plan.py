@@ -9,7 +9,9 @@ from pathlib import Path
 from wekws.dataset.negatives import scripts_of
 from wekws.errors import ConfigError
 
-DEMO_SIZES = ("tiny", "small", "full", "long_test")
+# Training utterances of each demo corpus: of each of two keywords, and others.
+DEMO_SIZES = {"tiny": (15, 30), "small": (900, 3200), "full": (3500, 13900)}
+DEMO_SIZES["long_test"] = DEMO_SIZES["small"]
 TEXT_SIZES = ("tiny", "quick", "standard")
 # Scripts that the synthesiser reads, by language.
 _SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}

@@ -1,0 +1,108 @@
+"""Estimated time of a plan: what it rests on, and what is unknown."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from dry_runs import ROOT, defaults, transcript, without_times
+
+from wekws.bin import plan_recipe
+from wekws.shell import UserPaths
+from wekws.sweep import recipe_time
+from wekws.sweep.recipe_plan import read_options, resolve
+from wekws.sweep.recipe_time import time_lines
+from wekws.sweep.step_time import seconds_per_utterance
+from wekws.train.train_config import load_train_config
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Folder with the shipped configurations; a step takes 2 ms per utterance."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipe_time, "seconds_per_utterance", lambda *_, **__: 0.002)
+    return tmp_path
+
+
+def times(*options):
+    read = read_options([*defaults(), *options])
+    lines = time_lines(resolve(read, UserPaths(Path())), read)
+    return {line[3:13].strip(): line[13:] for line in lines}
+
+
+def test_a_first_run_of_the_demo_rests_on_steps_measured_now(project):
+    # 5,000 utterances of 2 ms: 10 s per epoch, 80 epochs per model.
+    found = times()
+    assert found["student"] == (
+        "80 epochs of 10.0 s: 13 min 20 s (a few steps on random data just now)"
+    )
+    assert found["time"] == "about 40 min 00 s, besides data, results: unknown"
+    assert "no earlier run in exp/synth_small" in found["data"]
+
+
+def test_the_size_of_the_demo_is_that_of_the_synthesiser(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples/hi_xiaowen/local"))
+    from corpus_plan import SIZES
+
+    for size, (per_keyword, others) in recipe_time.DEMO_SIZES.items():
+        train = SIZES[size]["train"]
+        assert train.positives == per_keyword
+        assert train.sentences + train.confusables + train.noises == others
+
+
+def test_a_run_that_has_begun_rests_on_its_own_log(project):
+    folder = project / "exp/synth_small/student"
+    folder.mkdir(parents=True)
+    rows = [{"kind": "cv", "epoch": e, "seconds": s} for e, s in ((-1, 9), (0, 3), (1, 5), (2, 4))]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project / "exp/synth_small/stage_times.txt").write_text("4 30\n5 8\n6 20\n4 1\n")
+    found = times("student_epochs=7", "base_epochs=1", "teacher_epochs=1", "num_average=1")
+    assert found["student"] == (
+        "4 epochs of 4.0 s: 16 s (measured in exp/synth_small/student/metrics.jsonl)"
+    )
+    # Stage 4 was skipped the second time: what counts is the time of its work.
+    assert found["results"].startswith("58 s, less what is done already")
+    assert found["time"] == "about 1 min 34 s, besides data: unknown"
+    assert times("student_epochs=3", "num_average=1")["student"] == "done, 3 epochs"
+
+
+def test_the_number_of_utterances_of_recordings(project):
+    train = project / "own/train"
+    train.mkdir(parents=True)
+    (train / "wav.scp").write_text("a a.wav\nb b.wav\n")
+    options = ("data_dir=own", "keywords=AB", "student_epochs=30")
+    assert times(*options)["student"].startswith("30 epochs of 0.0 s: 0 s")
+    (project / "noise").mkdir()
+    found = times(*options, "negatives=noise")
+    assert found["student"].startswith("30 epochs: 1 min 00 s for every 1,000 utterances")
+    assert found["time"] == "unknown"
+    # After stage 1 the lists say it, and how long the recordings are.
+    lists = project / "data/own/train"
+    lists.mkdir(parents=True)
+    (lists / "data.list").write_text('{"key": "a", "duration": 2.0}\n' * 3000)
+    found = times(*options, "negatives=noise")
+    assert found["student"].startswith("30 epochs of 6.0 s: 3 min 00 s")
+
+
+def test_a_model_that_is_given_takes_no_time(project):
+    teacher = project / "given/teacher/avg_3.pt"
+    teacher.parent.mkdir(parents=True)
+    teacher.touch()
+    shutil.copy("conf/fsmn_ctc_base.yaml", teacher.with_name("config.yaml"))
+    found = times("teacher_checkpoint=given/teacher/avg_3.pt", "stop_stage=3")
+    assert list(found) == ["time", "student", "data"]
+    assert list(times("stop_stage=2")) == ["time", "base", "teacher", "data"]
+
+
+def test_a_step_is_measured_without_a_teacher_too(project):
+    config = load_train_config("conf/fsmn_ctc_teacher.yaml")
+    device = torch.device("cpu")
+    assert seconds_per_utterance(config, None, [0.3], device, repeats=1, most_utterances=2) > 0.0
+
+
+def test_the_transcript_is_what_the_commands_print_now(monkeypatch):
+    monkeypatch.setattr(plan_recipe, "time_lines", lambda *_: [])
+    written = (ROOT / "examples/DRY_RUNS.md").read_text(encoding="utf-8")
+    assert without_times(transcript()) == without_times(written)

@@ -1,0 +1,191 @@
+"""Estimated time of the stages of ``run_distill.sh`` that are still to run, and what it rests on.
+
+Training: the seconds per epoch that the same run, or an earlier one of the model, has logged in
+``metrics.jsonl``; otherwise a few steps on random data on this machine. Other stages: what they
+took in earlier runs of the same name. What nothing is known about is called unknown.
+"""
+
+import itertools
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wekws.dataset.manifest import SPLITS
+from wekws.dataset.vocabulary import parse_keywords
+from wekws.model.checkpoint import config_beside, read_model_config
+from wekws.model.model import KwsModel
+from wekws.report.format import duration
+from wekws.runlog.metrics_reader import read_metrics
+from wekws.sweep.preset_info import USUAL_DURATIONS_S
+from wekws.sweep.recipe_plan import Length, RecipeOptions, RecipePlan
+from wekws.sweep.step_time import seconds_per_utterance
+from wekws.sweep.synthesis_plan import DEMO_SIZES
+from wekws.train.distributed import choose_device
+
+TIMES_NAME = "stage_times.txt"
+"""File in ``exp/NAME`` to which the recipe adds a line ``STAGE SECONDS`` per stage that ended."""
+_TRAINING_STAGES = (2, 3)
+# Lines of data.list from which durations are drawn.
+_NUM_SAMPLED = 2000
+# Utterances in a measured step: enough for the pace of whole batches, within a second.
+_NUM_PROBED = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Time of one part of the run."""
+
+    name: str
+    """The model, or the stages."""
+    seconds: float | None
+    """Estimated time; None: unknown."""
+    text: str
+    """How it comes about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainingSet:
+    """Utterances that a model is trained on."""
+
+    num: int | None
+    """How many there are; None: not known yet."""
+    durations_s: Sequence[float]
+    """Durations of some of them."""
+
+
+def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
+    """Return the estimate as lines of the plan: one per model, other stages, the sum."""
+    estimates = [*_trainings(plan, options), *_other_stages(plan, options)]
+    known = [estimate for estimate in estimates if estimate.seconds is not None]
+    unknown = [estimate.name for estimate in estimates if estimate.seconds is None]
+    total = f"about {duration(sum(e.seconds or 0.0 for e in known))}" if known else "unknown"
+    if known and unknown:
+        total += f", besides {', '.join(unknown)}: unknown"
+    rows = {"time": total} | {f"  {estimate.name}": estimate.text for estimate in estimates}
+    width = max(10, *(len(name) + 1 for name in rows))
+    return [f"   {name:<{width}}{text}" for name, text in rows.items()]
+
+
+def _trainings(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
+    models: list[tuple[str, int, Length, Path, bool]] = [
+        ("base", 2, plan.base, plan.base_checkpoint.parent, plan.base_given or plan.teacher_given),
+        ("teacher", 2, plan.teacher, plan.teacher_checkpoint.parent, plan.teacher_given),
+        ("student", 3, plan.student, plan.student_checkpoint.parent, False),
+    ]
+    return [
+        _training(name, length, folder, plan, options)
+        for name, stage, length, folder, is_given in models
+        if options.stage <= stage <= options.stop_stage and not is_given
+    ]
+
+
+def _training(
+    name: str, length: Length, folder: Path, plan: RecipePlan, options: RecipeOptions
+) -> Estimate:
+    """Return the time of the epochs of a model that are not done yet."""
+    logged = {
+        int(row["epoch"]): float(row["seconds"])
+        for row in read_metrics(folder)
+        if row.get("kind") == "cv" and row.get("epoch", -1) >= 0 and "seconds" in row
+    }
+    num_left = max(0, length.epochs - len(logged))
+    if not num_left:
+        return Estimate(name=name, seconds=0.0, text=f"done, {length.epochs} epochs")
+    if logged:
+        epoch_s = statistics.median(logged.values())
+        source = f"measured in {folder / 'metrics.jsonl'}"
+        return _of_epochs(name, num_left, epoch_s, source)
+    trained_on = _training_set(plan, options)
+    step_s = _step_seconds(name, length, plan, options, trained_on.durations_s)
+    if trained_on.num is None:
+        per = duration(1000 * step_s * num_left)
+        text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
+        return Estimate(name=name, seconds=None, text=text)
+    num = trained_on.num * length.config.dataset_conf.filter_conf.data_share
+    epoch_s = step_s * num / options.num_processes
+    return _of_epochs(name, num_left, epoch_s, "a few steps on random data just now")
+
+
+def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> Estimate:
+    seconds = num_left * epoch_s
+    shown = f"{epoch_s:.1f} s" if epoch_s < 60 else duration(epoch_s)
+    text = f"{num_left} epochs of {shown}: {duration(seconds)} ({source})"
+    return Estimate(name=name, seconds=seconds, text=text)
+
+
+def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
+    path = plan.lists / SPLITS[0] / "data.list"
+    if path.exists():
+        with open(path, encoding="utf-8") as lines:
+            sample = [json.loads(line) for line in itertools.islice(lines, _NUM_SAMPLED)]
+            num = len(sample) + sum(1 for _ in lines)
+        durations = [float(row["duration"]) for row in sample if row.get("duration")]
+        return _TrainingSet(num=num, durations_s=durations or USUAL_DURATIONS_S)
+    num = None
+    if plan.data_dir and not plan.negatives and not plan.synthesis:
+        tables = (plan.data_dir / SPLITS[0]).rglob("wav.scp")
+        num = sum(len(table.read_text(encoding="utf-8").splitlines()) for table in tables)
+    if plan.corpus == "synth" and not options.from_text:
+        per_keyword, others = DEMO_SIZES[options.size or "small"]
+        num = per_keyword * min(2, len(parse_keywords(options.keywords))) + others
+    return _TrainingSet(num=num, durations_s=USUAL_DURATIONS_S)
+
+
+def _step_seconds(
+    name: str,
+    length: Length,
+    plan: RecipePlan,
+    options: RecipeOptions,
+    durations_s: Sequence[float],
+) -> float:
+    """Return the measured time of an optimiser step of a model, per utterance."""
+    num_tokens = 20 if options.num_tokens == "all" else int(options.num_tokens)
+    config, teacher = length.config, None
+    if name != "base":
+        config = config.with_output_dim(num_tokens)
+    if name == "student":
+        dim = config.model.input_dim
+        sizes = plan.teacher.config.model
+        if plan.teacher_given:
+            sizes = read_model_config(config_beside(plan.teacher_checkpoint))
+        sizes = sizes.with_output_dim(num_tokens)
+        teacher = KwsModel(sizes, (torch.zeros(dim), torch.ones(dim)))
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    device = choose_device(options.device, 0, options.num_processes)
+    return seconds_per_utterance(
+        config,
+        teacher,
+        durations_s,
+        device,
+        repeats=2,
+        most_utterances=_NUM_PROBED,
+        use_bf16=options.bf16,
+    )
+
+
+def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
+    """Return the time of the stages besides training, from earlier runs of the same name."""
+    path, times = plan.exp / TIMES_NAME, dict[int, float]()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        stage, _, seconds = line.partition(" ")
+        # A stage that was skipped took no time; the longest is that of its work.
+        times[int(stage)] = max(times.get(int(stage), 0.0), float(seconds))
+    found = []
+    for first, last, name in ((-2, 1, "data"), (4, 6, "results")):
+        stages = range(max(first, options.stage), min(last, options.stop_stage) + 1)
+        stages_left = [stage for stage in stages if stage not in _TRAINING_STAGES]
+        if not stages_left:
+            continue
+        if all(stage in times for stage in stages_left):
+            seconds = sum(times[stage] for stage in stages_left)
+            text = f"{duration(seconds)}, less what is done already ({path})"
+            found.append(Estimate(name=name, seconds=seconds, text=text))
+        else:
+            text = f"unknown: no earlier run in {plan.exp} has been through it"
+            found.append(Estimate(name=name, seconds=None, text=text))
+    return found
