@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from wekws.bin import train, train_distill
 from wekws.dataset.batch import Embeddings
+from wekws.distill.methods import TERM_GROUPS
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_model
 from wekws.runlog.metrics_reader import read_metrics
@@ -149,6 +152,24 @@ def test_everything_at_once_is_logged_under_its_own_name(distill, tmp_path):
     assert cv[-1]["cv_hidden"] < cv[0]["cv_hidden"]
     assert not {"cv_gate", "cv_adversarial"} & cv[0].keys()
     assert {"gate_mean", "adversarial_accuracy", "discriminator_loss"} <= cv[-1].keys()
+    assert {"gate_mean_fsmn.0", "gate_mean_blank"} <= cv[-1].keys()
+    assert unexplained(tmp_path / "run") == []
+
+
+def unexplained(run_dir):
+    """The fields of a run's log that examples/LOG_FIELDS.md does not explain."""
+    page = Path(__file__).parents[3] / "examples/LOG_FIELDS.md"
+    cells = re.findall(r"^\| (.*?) \|", page.read_text(encoding="utf-8"), re.M)
+    cells += re.findall(r"^\| `\w+` \| (.*?) \|", page.read_text(encoding="utf-8"), re.M)
+    names = {name for cell in cells for name in re.findall(r"`(.+?)`", cell)}
+    terms = "|".join(TERM_GROUPS)
+    assert set(TERM_GROUPS) <= names
+    patterns = [
+        re.sub(r"TERM", f"({terms})", re.sub(r"LAYER|KEYWORD|N$", r"[\\w.]+", name))
+        for name in names
+    ]
+    found = {name for row in read_metrics(run_dir) for name in row}
+    return [n for n in sorted(found) if not any(re.fullmatch(p, n) for p in patterns)]
 
 
 def test_looking_at_gradients_changes_nothing(distill, tmp_path):
