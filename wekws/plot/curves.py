@@ -50,6 +50,8 @@ class _Panel:
     """Explanation under the title."""
     is_percent: bool = False
     """Whether the fields are shares, shown in percent."""
+    least_top: float = 0.0
+    """Axis from 0 up to this value at least; 0: by the values."""
     lines: Mapping[str, Points] = field(default_factory=dict)
     """Instead of fields: lines of one run by name, with a legend in the panel."""
 
@@ -68,8 +70,15 @@ _PANELS = (
 )  # fmt: skip
 _SETTINGS = (
     _Panel("Learning rate", "lr", "", "at the end of each epoch"),
-    _Panel("alpha", "alpha", "", "weight of the labels; distillation has 1 - alpha"),
-    _Panel("Temperature", "temperature", "", "divides both models' logits in distillation"),
+    _Panel("alpha", "alpha", "", "weight of the labels; distillation has 1 - alpha", False, 1.05),
+    _Panel(
+        "Temperature",
+        "temperature",
+        "",
+        "divides both models' logits in distillation",
+        False,
+        4.0,
+    ),
 )
 # Fields of cv rows that have a panel above, or are no curve of their own.
 _OTHERS = {
@@ -117,7 +126,7 @@ def _read(folder: str | os.PathLike[str]) -> _Log:
     settings: dict[int, Row] = {}
     for row in rows:
         if row.get("kind") == "step" and "epoch" in row:
-            found = {name: row[name] for name in ("alpha", "temperature") if name in row}
+            found = {name: row[name] for name in row if name in ("alpha", "temperature")}
             settings[int(row["epoch"])] = found
     cv = [{**settings.get(int(row["epoch"]), {}), **row} for row in read_cv_rows(folder)]
     borders: dict[int, str] = {}
@@ -157,7 +166,7 @@ def _panels_of_runs(runs: Mapping[str, _Log]) -> list[_Panel]:
                 for layer in layers
                 if (rows := [row for row in log.layers if layer in row.get(kind, {})])
             }
-            note = "mean over the measured steps of the epoch, before clipping"
+            note = "mean of the epoch's measured steps, before clipping"
             panels += _lines_panel(f"{title} by layer{of_run}", note, found)
         for kind, title in (("grad_cos_", "Cosine to CTC's gradient"), ("grad_share_", "Gradient")):
             note = "below 0: against CTC" if kind == "grad_cos_" else "share of each term, 0 to 1"
@@ -211,6 +220,10 @@ def _draw_panel(axis: Axes, panel: _Panel, runs: Mapping[str, _Log], last_epoch:
     axis.set_title(style.readable(panel.title), loc="left", pad=20)
     style.note_above(axis, panel.note)
     _format_axes(axis, drawn, last_epoch, panel.is_percent)
+    if panel.least_top:
+        axis.set_ylim(0.0, max(panel.least_top, *(1.05 * value for value in drawn)))
+    if panel.lines:
+        _make_room(axis)
 
 
 def _draw_fields(axis: Axes, panel: _Panel, runs: Mapping[str, _Log]) -> list[float]:
@@ -242,8 +255,17 @@ def _draw_lines(axis: Axes, panel: _Panel) -> list[float]:
             epochs, values, color=colour, linestyle=dash, marker=marker, markersize=3, label=name
         )
         shown += values
-    axis.legend(fontsize=7.5, ncols=2, framealpha=0.8, frameon=True, edgecolor="none")
+    axis.legend(fontsize=7.5, ncols=3, loc="upper right", columnspacing=1.0, handlelength=1.4)
     return shown
+
+
+def _make_room(axis: Axes) -> None:
+    """Raise the upper end of an axis, so that its legend covers no line."""
+    low, high = axis.get_ylim()
+    if axis.get_yscale() == "log":
+        axis.set_ylim(low, high * (high / low) ** 0.6)
+    else:
+        axis.set_ylim(low, high + 0.5 * (high - low))
 
 
 def _mark_borders(axis: Axes, runs: Mapping[str, _Log], has_names: bool) -> None:

@@ -24,13 +24,14 @@ h3{font-size:1.05rem;margin:1.6rem 0 .4rem}
 .scroll{overflow-x:auto;margin:.8rem 0}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 .caption{color:#555;font-size:.88rem;margin:.8rem 0 -.4rem}
-th,td{padding:.32rem .7rem;border-bottom:1px solid #e4e4e4;text-align:right;white-space:nowrap}
-th{background:#f5f6f8;border-bottom:2px solid #cfd4da;white-space:normal;min-width:3.6rem;
-vertical-align:bottom}
+th,td{padding:.32rem .6rem;border-bottom:1px solid #e4e4e4;text-align:right}
+th{background:#f5f6f8;border-bottom:2px solid #cfd4da;min-width:3.6rem;vertical-align:bottom}
+td{vertical-align:top}
+td span{white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:.4rem}
 .text{text-align:left}
-td.text{white-space:normal;min-width:7rem}
-@media (min-width:50rem){td.text{min-width:10rem}}
+td.text{min-width:7rem}
+@media (min-width:75rem){td.text{min-width:10rem}}
 figure{margin:1.2rem 0}
 figure img{width:100%;min-width:34rem;height:auto;display:block}
 figcaption{color:#555;font-size:.88rem;margin-top:.3rem}
@@ -135,18 +136,19 @@ def to_markdown(blocks: Sequence[Block], folder: str | os.PathLike[str]) -> str:
 def _block_markdown(block: Block, folder: Path) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {text}"
+            return f"{'#' * level} {inline_markdown(text)}"
         case Paragraph(text, kind):
-            return f"> {text}" if kind else text
+            return f"> {inline_markdown(text)}" if kind else inline_markdown(text)
         case Bullets(items):
-            return "\n".join(f"- {item}" for item in items)
+            return "\n".join(f"- {inline_markdown(item)}" for item in items)
         case Link(text, target):
-            return f"[{text}]({target})"
+            return f"[{inline_markdown(text)}]({target})"
         case Code(text):
             return f"```\n{text}\n```"
         case Figure(path, caption):
             link = os.path.relpath(path, folder).replace(" ", "%20")
-            return f"![{caption}]({link})\n\n*{caption}*"
+            text = inline_markdown(caption)
+            return f"![{text}]({link})\n\n*{text}*"
         case Table():
             return _table_markdown(block)
 
@@ -154,8 +156,10 @@ def _block_markdown(block: Block, folder: Path) -> str:
 def _table_markdown(table: Table) -> str:
     aligned = ["---" if i in (0, *table.text_columns) else "---:" for i in range(len(table.header))]
     rows = [table.header, aligned, *table.rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([*([f"{table.caption}\n"] if table.caption else []), *lines])
+    cells = [[inline_markdown(cell).replace("|", "\\|") for cell in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    caption = [f"{inline_markdown(table.caption)}\n"] if table.caption else []
+    return "\n".join([*caption, *lines])
 
 
 def to_html(blocks: Sequence[Block]) -> str:
@@ -204,12 +208,31 @@ def _table_html(table: Table) -> str:
     rows = []
     for row in table.rows:
         cells = [
-            f"<td{kind}>{inline_html(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
+            f"<td{kind}>{inline_html(cell) if kind else _number_html(cell)}</td>"
+            for kind, cell in zip(kinds, row, strict=True)
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'{caption}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _number_html(cell: str) -> str:
+    """Return a cell that may break before its bracket, the interval, and nowhere else."""
+    value, bracket, rest = cell.partition(" (")
+    parts = [value, *([f"({rest}"] if bracket else [])]
+    return " ".join(f"<span>{inline_html(part)}</span>" for part in parts)
+
+
+def inline_markdown(text: str) -> str:
+    """Return a text of a document as Markdown: ``<filler>`` is a text there, not a tag.
+
+    Inside `code` everything is literal already.
+    """
+    pieces = text.split("`")
+    return "`".join(
+        piece if index % 2 else piece.replace("<", "\\<") for index, piece in enumerate(pieces)
     )
 
 

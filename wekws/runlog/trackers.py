@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from wekws.errors import ConfigError
-from wekws.runlog.fields import Row
 
 TrackerName = Literal["tensorboard", "wandb", "swanlab"]
 NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
@@ -154,7 +153,7 @@ def open_trackers(
     return [_MAKERS[name](model_dir, settings, first_step) for name in names]
 
 
-def numbers_of(prefix: str, row: Row) -> dict[str, float]:
+def numbers_of(prefix: str, row: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a row by name; those in mappings too: ``layers/gradient/fsmn.0``."""
     found: dict[str, float] = {}
     for name, value in row.items():

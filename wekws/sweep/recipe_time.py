@@ -125,14 +125,14 @@ def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
             num = len(sample) + sum(1 for _ in lines)
         durations = [float(row["duration"]) for row in sample if row.get("duration")]
         return _TrainingSet(num=num, durations_s=durations or USUAL_DURATIONS_S)
-    num = None
+    known: int | None = None
     if plan.data_dir and not plan.negatives and not plan.synthesis:
         tables = (plan.data_dir / SPLITS[0]).rglob("wav.scp")
-        num = sum(len(table.read_text(encoding="utf-8").splitlines()) for table in tables)
+        known = sum(len(table.read_text(encoding="utf-8").splitlines()) for table in tables)
     if plan.corpus == "synth" and not options.from_text:
         per_keyword, others = DEMO_SIZES[options.size or "small"]
-        num = per_keyword * min(2, len(parse_keywords(options.keywords))) + others
-    return _TrainingSet(num=num, durations_s=USUAL_DURATIONS_S)
+        known = per_keyword * min(2, len(parse_keywords(options.keywords))) + others
+    return _TrainingSet(num=known, durations_s=USUAL_DURATIONS_S)
 
 
 def _step_seconds(
@@ -172,9 +172,9 @@ def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
     """Return the time of the stages besides training, from earlier runs of the same name."""
     path, times = plan.exp / TIMES_NAME, dict[int, float]()
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        stage, _, seconds = line.partition(" ")
+        stage, _, taken = line.partition(" ")
         # A stage that was skipped took no time; the longest is that of its work.
-        times[int(stage)] = max(times.get(int(stage), 0.0), float(seconds))
+        times[int(stage)] = max(times.get(int(stage), 0.0), float(taken))
     found = []
     for first, last, name in ((-2, 1, "data"), (4, 6, "results")):
         stages = range(max(first, options.stage), min(last, options.stop_stage) + 1)

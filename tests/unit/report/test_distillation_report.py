@@ -45,6 +45,17 @@ def stats_file(tmp_path, text):
     return path
 
 
+def test_markdown_has_no_tags_and_a_page_breaks_cells_before_their_interval():
+    text = "runs of `<x>` and <filler>"
+    table = Table(["Model", "FRR", "Words"], [["a", "1.0 % (0.5-2)", "of <b> (c)"]], "", (2,))
+    blocks = [Paragraph(text), table]
+    shown = to_markdown(blocks, ".")
+    assert "runs of `<x>` and \\<filler>" in shown and "| of \\<b> (c) |" in shown
+    page = to_html(blocks)
+    assert "<td><span>1.0&nbsp;%</span> <span>(0.5-2)</span></td>" in page
+    assert '<td class="text">of &lt;b&gt; (c)</td>' in page
+
+
 def test_pinyin_keeps_what_is_not_chinese():
     assert pinyin("嗨小问") == "hāi xiǎo wèn"
     assert pinyin("model 嗨v2") == "model hāi v2"
