@@ -123,12 +123,17 @@ make_plan() {
 
 # show_presets ACTION: `list` or `ask`, measured with the models and the corpus of this run.
 show_presets() {
-  local sizes=$teacher_config tokens=$num_tokens
-  if $teacher_given; then sizes=$teacher_dir/config.yaml; fi
+  local sizes=$teacher_config tokens=$num_tokens first_flags=()
+  first_flags+=(${base_epochs:+--base_epochs "$base_epochs"})
+  first_flags+=(${teacher_epochs:+--teacher_epochs "$teacher_epochs"})
+  if $teacher_given; then
+    sizes=$teacher_dir/config.yaml
+    first_flags=(--teacher_is_given)
+  fi
   if [ "$tokens" = all ]; then tokens=0; fi
   python -m wekws.bin.presets "$1" --teacher_config "$sizes" --student_config "$student_config" \
     "${overlay_flags[@]}" --lists "$lists" "${lexicon_flags[@]}" --num_tokens "$tokens" \
-    --num_threads "$num_threads" --device "$device"
+    --num_threads "$num_threads" --device "$device" "${first_flags[@]}"
 }
 
 make_plan

@@ -31,6 +31,7 @@ from wekws.sweep.preset_info import (
 )
 from wekws.sweep.preset_results import find_preset_runs, preset_results_blocks
 from wekws.train import distributed
+from wekws.train.train_config import load_train_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +78,19 @@ def read_context(args: argparse.Namespace) -> PresetContext:
     if num_tokens < 1:
         raise ConfigError(f"{args.teacher_config}: model.output_dim: not set; give --num_tokens")
     corpus = read_corpus(args.lists, args.lexicon) if args.lists else None
-    return PresetContext(args.student_config, tuple(args.overlay), teacher, num_tokens, corpus)
+    first = None
+    if not args.teacher_is_given:
+        first = load_train_config(args.teacher_config, overlays=args.overlay)
+    return PresetContext(
+        student_config=args.student_config,
+        overlays=tuple(args.overlay),
+        teacher=teacher,
+        num_tokens=num_tokens,
+        corpus=corpus,
+        first_config=first,
+        base_epochs=args.base_epochs,
+        teacher_epochs=args.teacher_epochs,
+    )
 
 
 def _results(args: argparse.Namespace, presets: list[str]) -> list[Block]:
@@ -120,6 +133,15 @@ def _parser() -> argparse.ArgumentParser:
         "--teacher_config", type=Path, default=Path("conf/fsmn_ctc_teacher.yaml"),
         help="configuration with the teacher's sizes [%(default)s]",
     )  # fmt: skip
+    add(
+        "--teacher_is_given", action="store_true",
+        help="base and teacher are not trained: leave them out of the whole time",
+    )  # fmt: skip
+    for model in ("base", "teacher"):
+        add(
+            f"--{model}_epochs", type=int,
+            help=f"epochs of the {model} [those of the preset, or of --teacher_config]",
+        )  # fmt: skip
     add(
         "--num_tokens", type=int, default=0,
         help="outputs of both models [size of the dictionary in --lists, else the teacher's]",

@@ -23,6 +23,8 @@ from wekws.sweep.step_time import seconds_per_utterance
 from wekws.train.train_config import TrainConfig, load_train_config
 
 DEFAULT = "balanced"
+# Epochs of base and teacher for a preset that is short from nothing to report.
+SHORT_TEACHERS = {"quick": (2, 4)}
 # Durations on which a step is measured as long as there is no corpus: short commands.
 USUAL_DURATIONS_S = (1.5, 2.0, 2.5, 3.0)
 
@@ -56,6 +58,21 @@ class PresetContext:
     """Outputs of teacher and student."""
     corpus: Corpus | None
     """The training set; None as long as there are no lists."""
+    first_config: TrainConfig | None = None
+    """Training of base and teacher, which comes first; None: the teacher is given."""
+    base_epochs: int | None = None
+    """Epochs of the base; None: those of the preset or of its configuration."""
+    teacher_epochs: int | None = None
+    """Epochs of the teacher; None: those of the preset or of its configuration."""
+
+    def first_epochs(self, preset: str) -> int:
+        """Return the epochs of base and teacher together; 0 where the teacher is given."""
+        if self.first_config is None:
+            return 0
+        usual = self.first_config.training_config.max_epoch
+        short = SHORT_TEACHERS.get(preset) if self.teacher_epochs is None else None
+        base, teacher = short or (usual, usual)
+        return (self.base_epochs or base) + (self.teacher_epochs or teacher)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +91,8 @@ class PresetInfo:
     """Utterances per epoch; None without a corpus."""
     step_s: float
     """Measured time of an optimiser step, per utterance."""
+    first_s: float
+    """Time of all steps of base and teacher; without a corpus as in ``training_s``."""
 
     @property
     def training_s(self) -> float:
@@ -124,8 +143,19 @@ def preset_purpose(path: Path) -> str:
     return " ".join(line.lstrip("# ") for line in head).partition(". ")[0].rstrip(".")
 
 
-def preset_info(name: str, path: Path, context: PresetContext, device: torch.device) -> PresetInfo:
-    """Read a preset and measure a few steps of it."""
+def preset_info(
+    name: str,
+    path: Path,
+    context: PresetContext,
+    device: torch.device,
+    first_step_s: float | None = None,
+) -> PresetInfo:
+    """Read a preset and measure a few steps of it.
+
+    first_step_s: time of a step of base and teacher, per utterance; None: it is measured.
+    """
+    if first_step_s is None:
+        first_step_s = _first_step_s(context, device)
     config = load_train_config(context.student_config, overlays=[*context.overlays, path])
     config = config.with_output_dim(context.num_tokens)
     sizes, dim = context.teacher.with_output_dim(context.num_tokens), config.model.input_dim
@@ -140,12 +170,28 @@ def preset_info(name: str, path: Path, context: PresetContext, device: torch.dev
         teacher_cost=model_cost(sizes, front_end),
         num_trained=corpus.num_trained(filters) if corpus else None,
         step_s=seconds_per_utterance(config, teacher, durations_s, device),
+        first_s=first_step_s * context.first_epochs(name) * _first_utterances(context),
     )
+
+
+def _first_step_s(context: PresetContext, device: torch.device) -> float:
+    if context.first_config is None:
+        return 0.0
+    durations_s = context.corpus.durations_s if context.corpus else USUAL_DURATIONS_S
+    config = context.first_config.with_output_dim(context.num_tokens)
+    return seconds_per_utterance(config, None, durations_s, device, repeats=2)
+
+
+def _first_utterances(context: PresetContext) -> int:
+    if context.corpus is None or context.first_config is None:
+        return 1000
+    return context.corpus.num_trained(context.first_config.dataset_conf.filter_conf)
 
 
 def preset_infos(folder: Path, context: PresetContext, device: torch.device) -> list[PresetInfo]:
     """Return all presets with their figures, the shortest training first."""
-    infos = [preset_info(n, p, context, device) for n, p in preset_paths(folder).items()]
+    step_s, paths = _first_step_s(context, device), preset_paths(folder)
+    infos = [preset_info(n, p, context, device, step_s) for n, p in paths.items()]
     return sorted(infos, key=lambda info: info.config.training_config.max_epoch)
 
 
@@ -187,6 +233,7 @@ def preset_row(info: PresetInfo) -> dict[str, str]:
         "MACs/s": f"{info.cost['macs_per_second'] / 1e6:.2f} M",
         "fewer MACs": f"{macs:.1f} x",
         "time": duration(info.training_s),
+        "whole time": duration(info.training_s + info.first_s),
     }
 
 
@@ -225,9 +272,9 @@ def format_presets(infos: Sequence[PresetInfo], purposes: Mapping[str, str]) -> 
             "alpha: weight of CTC (the labels); distillation has 1 - alpha. compression, fewer "
             f"MACs: relative to the teacher's {teacher['params']:,} parameters and "
             f"{teacher['macs_per_second'] / 1e6:.2f} M MACs/s.",
-            f"time: {per}, estimated from a few steps on this machine; features, cv and averaging "
-            "are not counted, nor are base and teacher, which are trained first unless a teacher "
-            "is given (--teacher_checkpoint).",
+            f"time: {per}, estimated from a few steps on this machine; whole time: with base and "
+            "teacher, which are trained first unless a teacher is given (--teacher_checkpoint). "
+            "Features, cv and averaging are not counted.",
         ]
     )
 

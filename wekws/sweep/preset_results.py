@@ -13,7 +13,7 @@ from wekws.report.format import count, duration
 from wekws.report.model_folder import TrainedModel, read_model
 from wekws.score.det import Budget
 from wekws.sweep.plan_table import FIGURES_NAME
-from wekws.sweep.recipe_plan import SHORT_TEACHERS
+from wekws.sweep.preset_info import SHORT_TEACHERS
 from wekws.sweep.speed_record import known_speed
 
 TEACHER = "teacher"

@@ -29,7 +29,7 @@ from wekws.runlog.trackers import trackers_from_text
 from wekws.score.det import budgets_from_text
 from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths
-from wekws.sweep.preset_info import find_preset
+from wekws.sweep.preset_info import SHORT_TEACHERS, find_preset
 from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
 from wekws.train.distributed import choose_device
 from wekws.train.options import MAX_SEED
@@ -41,8 +41,6 @@ TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
 QUICK_TEXT_OVERLAY = Path("conf/overlays/from_text_quick.yaml")
 DEFAULT_NUM_AVERAGE = 30
 CHOSEN_TEACHERS = "teachers.txt"
-# Epochs of base and teacher for a preset that is short from nothing to report.
-SHORT_TEACHERS = {"quick": (2, 4)}
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "synth": ("conf/overlays/speed.yaml",),
     "kaldi": ("conf/overlays/small_corpus.yaml",),

@@ -24,6 +24,7 @@ from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_plan import Length, RecipeOptions, RecipePlan
 from wekws.sweep.step_time import seconds_per_utterance
 from wekws.sweep.synthesis_plan import DEMO_SIZES
+from wekws.train.build import mix_teachers
 from wekws.train.distributed import choose_device
 
 TIMES_NAME = "stage_times.txt"
@@ -71,9 +72,11 @@ def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
 
 
 def _trainings(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
+    base_given = plan.base_given or plan.teacher_given
+    teachers = [path.parent for path in plan.teacher_checkpoints]
     models: list[tuple[str, int, Length, Path, bool]] = [
-        ("base", 2, plan.base, plan.base_checkpoint.parent, plan.base_given or plan.teacher_given),
-        ("teacher", 2, plan.teacher, plan.teacher_checkpoint.parent, plan.teacher_given),
+        ("base", 2, plan.base, plan.base_checkpoint.parent, base_given),
+        *((path.name, 2, plan.teacher, path, plan.teacher_given) for path in teachers),
         ("student", 3, plan.student, plan.student_checkpoint.parent, False),
     ]
     return [
@@ -153,7 +156,9 @@ def _step_seconds(
         if plan.teacher_given:
             sizes = read_model_config(config_beside(plan.teacher_checkpoint))
         sizes = sizes.with_output_dim(num_tokens)
-        teacher = KwsModel(sizes, (torch.zeros(dim), torch.ones(dim)))
+        num_teachers = max(plan.num_teachers, 1 + len(plan.more_teachers))
+        cmvn = (torch.zeros(dim), torch.ones(dim))
+        teacher = mix_teachers([KwsModel(sizes, cmvn) for _ in range(num_teachers)])
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     device = choose_device(options.device, 0, options.num_processes)

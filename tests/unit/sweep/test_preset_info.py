@@ -1,5 +1,6 @@
 """Presets: their numbers, what they cost, how they are asked for."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from wekws.sweep.preset_info import (
     choose,
     find_preset,
     format_presets,
+    preset_info,
     preset_infos,
     preset_paths,
     preset_purpose,
@@ -157,6 +159,23 @@ def test_offers_are_measured_and_multiplied_by_the_corpus(small):
     alone = preset_infos(folder, context(None), CPU)[0]
     assert alone.training_s == pytest.approx(alone.step_s * 1000 * 4)
     assert "every 1,000 utterances" in format_presets([alone], PURPOSES)
+
+
+def test_the_whole_time_has_base_and_teacher_unless_the_teacher_is_given(small, tmp_path):
+    folder, context = small
+    (folder / "quick.yaml").write_text("training_config: {max_epoch: 3}\n")
+    first = load_train_config(tmp_path / "student.yaml", ["training_config.max_epoch=20"])
+    with_first = dataclasses.replace(context(Corpus((0.4,), (2,))), first_config=first)
+    assert with_first.first_epochs("balanced") == 40
+    # quick trains 2 and 4 epochs, unless the command line says otherwise.
+    assert with_first.first_epochs("quick") == 6
+    assert dataclasses.replace(with_first, teacher_epochs=9).first_epochs("quick") == 29
+    assert context(None).first_epochs("quick") == 0
+    info = preset_info("quick", folder / "quick.yaml", with_first, CPU, first_step_s=2.0)
+    assert info.first_s == 2.0 * 6 * 1
+    assert preset_row(info)["whole time"] == "12 s"
+    measured = preset_info("quick", folder / "quick.yaml", with_first, CPU)
+    assert 0.0 < measured.first_s < 6.0
 
 
 def test_a_corpus_is_read_as_training_would(tone_corpus, tmp_path):

@@ -94,6 +94,8 @@ def test_a_model_that_is_given_takes_no_time(project):
     found = times("teacher_checkpoint=given/teacher/avg_3.pt", "stop_stage=3")
     assert list(found) == ["time", "student", "data"]
     assert list(times("stop_stage=2")) == ["time", "base", "teacher", "data"]
+    several = times("stop_stage=2", "num_teachers=2")
+    assert list(several) == ["time", "base", "teacher", "teacher_2", "data"]
 
 
 def test_a_step_is_measured_without_a_teacher_too(project):
