@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         teachers=tuple(args.teacher_checkpoint),
         teacher_config=args.teacher_config,
         init_from_teacher=args.init_from_teacher,
+        start_from=args.start_from,
     )
     print_trained(train_model(options))
     return 0
@@ -40,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init_from_teacher", action="store_true",
         help="start from the teacher's weights, as section `transplant` says",
+    )  # fmt: skip
+    parser.add_argument(
+        "--start_from", type=Path,
+        help="model with the same outputs to start from in this way, such as the base after output "
+        "surgery [the first teacher]",
     )  # fmt: skip
     parser.add_argument(
         "--alpha",

@@ -103,10 +103,13 @@ def planned_runs(
                 test_lists=str(test_lists or ""),
                 feature_teacher=feature_teacher if variant.needs_feature_teacher else "",
                 use_bf16=use_bf16,
+                start_from=str(teachers[variant.start]) if variant.has_own_start else "",
             )
             basis = [*(teacher_hashes[index] for index in variant.teachers), list_hash]
             if use_bf16:
                 basis.append("bf16")
+            if variant.has_own_start:
+                basis.append(f"start {teacher_hashes[variant.start]}")
             if variant.needs_feature_teacher:
                 if not feature_teacher:
                     raise ConfigError(f"{variant.name}: needs --feature_teacher")

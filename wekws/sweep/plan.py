@@ -35,9 +35,12 @@ class Option:
     teacher: int = 0
     """Distil from this one of the given teachers alone, counted from 1; 0: see num_teachers."""
 
+    start: int = 0
+    """Start from this one of the given teachers, counted from 1; 0: from the first that teaches."""
+
     def __post_init__(self) -> None:
         """Refuse a negative number, and two ways of naming the teachers."""
-        for name in ("num_teachers", "teacher"):
+        for name in ("num_teachers", "teacher", "start"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected 0 or more")
         if self.num_teachers and self.teacher:
@@ -136,7 +139,14 @@ class Variant:
     num_average: int
     """Epochs in the average."""
     teachers: tuple[int, ...]
-    """Indices of the given teachers that it is distilled from; it starts from the first."""
+    """Indices of the given teachers that it is distilled from."""
+    start: int
+    """Index of the given teacher that it starts from, if it starts from one."""
+
+    @property
+    def has_own_start(self) -> bool:
+        """Whether it starts from another model than the first teacher that it is distilled from."""
+        return self.init_from_teacher and self.start != self.teachers[0]
 
     @property
     def needs_feature_teacher(self) -> bool:
@@ -171,15 +181,16 @@ def plan_variants(
     are, two are the same run, or ``compare_to`` is none of them.
     """
     variants = [_variant(plan, overlays, cell, num_teachers) for cell in _cells(plan)]
-    by_identity: dict[tuple[str, tuple[int, ...]], Variant] = {}
+    by_identity: dict[tuple[str, tuple[int, ...], int], Variant] = {}
     for variant in variants:
-        other = by_identity.setdefault((variant.identity(), variant.teachers), variant)
+        key = (variant.identity(), variant.teachers, variant.start)
+        other = by_identity.setdefault(key, variant)
         if other is not variant:
             raise ConfigError(f"{variant.name}: the same run as {other.name}; leave one out")
     if plan.add_undistilled:
-        known = {(variant.identity(), variant.teachers[0]) for variant in variants}
+        known = {(variant.identity(), variant.start) for variant in variants}
         plain = _undistilled(variants, [tuple(cell) for cell in _cells(plan)])
-        variants += [v for v in plain if (v.identity(), v.teachers[0]) not in known]
+        variants += [v for v in plain if (v.identity(), v.start) not in known]
     names = [variant.name for variant in variants]
     if plan.compare_to and plan.compare_to not in names:
         raise ConfigError(f"compare_to: {plan.compare_to}: no variant; has {'; '.join(names)}")
@@ -212,24 +223,29 @@ def _variant(
     experiment = parse_section(TrainConfig, content, name)
     epochs = plan.epochs or round(plan.epoch_share * experiment.training_config.max_epoch)
     content = merge(content, _nested("training_config.max_epoch", max(1, epochs)))
-    teachers = _teachers(name, options, num_given)
-    return Variant(name, content, init_from_teacher, plan.num_average, teachers)
+    teachers, start = _teachers(name, options, num_given)
+    return Variant(name, content, init_from_teacher, plan.num_average, teachers, start)
 
 
-def _teachers(name: str, options: Sequence[Option], num_given: int) -> tuple[int, ...]:
-    """Return the indices of the teachers that the last option with a choice asks for."""
-    numbers = tuple(range(1, num_given + 1))
+def _teachers(name: str, options: Sequence[Option], num_given: int) -> tuple[tuple[int, ...], int]:
+    """Return the indices of the teachers that the last option with a choice asks for.
+
+    Returns: those to distil from, and the one to start from.
+    """
+    numbers, start = tuple(range(1, num_given + 1)), 0
     for option in options:
+        start = option.start or start
         if option.num_teachers:
             numbers = tuple(range(1, option.num_teachers + 1))
         elif option.teacher:
             numbers = (option.teacher,)
-    if max(numbers) > num_given:
+    if max(*numbers, start) > num_given:
         what = f"{len(numbers)} teachers" if len(numbers) > 1 else f"teacher {numbers[0]}"
+        what = f"start {start}" if start > num_given else what
         raise ConfigError(
             f"{name}: {what}; --teacher_checkpoint gives {num_given}, and may be repeated"
         )
-    return tuple(number - 1 for number in numbers)
+    return tuple(number - 1 for number in numbers), (start or numbers[0]) - 1
 
 
 def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) -> list[Variant]:
@@ -244,7 +260,7 @@ def _undistilled(variants: Sequence[Variant], cells: Sequence[tuple[str, ...]]) 
         content = merge(content, _nested("distill_conf.alpha", 1.0))
         # Only the first teacher has a part in it: as the start.
         bare = dataclasses.replace(variant, content=content, teachers=variant.teachers[:1])
-        identity = (bare.identity(), bare.teachers[0])
+        identity = (bare.identity(), bare.start)
         plain.setdefault(identity, bare)
         shared[identity] = [name for name in shared.get(identity, cell) if name in cell]
     return [

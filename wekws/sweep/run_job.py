@@ -44,6 +44,8 @@ class Job:
     """Feature teacher, see ``TrainOptions``; empty: none."""
     use_bf16: bool = False
     """Matrix products of the training in bfloat16."""
+    start_from: str = ""
+    """Checkpoint to start from instead of the first teacher; empty: none."""
 
     @property
     def checkpoint_name(self) -> str:
@@ -125,6 +127,7 @@ def _train(run_dir: Path, job: Job, device: DeviceName, num_threads: int, num_wo
         teachers=tuple(Path(path) for path in job.teachers),
         feature_teacher=job.feature_teacher,
         init_from_teacher=job.init_from_teacher,
+        start_from=Path(job.start_from) if job.start_from else None,
         resume=True,
         seed=job.seed,
         num_workers=num_workers,

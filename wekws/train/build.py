@@ -93,9 +93,12 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     start_config = config.at_epoch(0 if state is None else state["epoch"], teacher)
     model = make_model(options, start_config, labels, teacher)
     if options.init_from_teacher and state is None:
-        fill_from_teacher(
-            model, start_config, labels.vocabulary, teachers[0], data[0], options.seed
-        )
+        source = teachers[0]
+        if options.start_from is not None:
+            path = options.start_from
+            source = _load_teacher(path, config_beside(path), options, config, labels)
+            require_same_cmvn(cmvn_of(source), cmvn_of(teachers[0]), str(path), "the teacher")
+        fill_from_teacher(model, start_config, labels.vocabulary, source, data[0], options.seed)
     last_epoch = None if state is None else int(state["epoch"])
     run = assemble(
         options, config, process, model=model, teacher=teacher, data=data, last_epoch=last_epoch
@@ -212,7 +215,10 @@ def load_teachers(options: TrainOptions, config: TrainConfig, labels: LabelSet) 
 
     Raises: ConfigError if one's vocabulary, frame rate, features or CMVN are not the student's.
     """
-    teachers = [_load_teacher(path, options, config, labels) for path in options.teachers]
+    teachers = [
+        _load_teacher(path, options.teacher_config or config_beside(path), options, config, labels)
+        for path in options.teachers
+    ]
     for path, teacher in zip(options.teachers[1:], teachers[1:], strict=True):
         first = str(options.teachers[0])
         require_same_cmvn(cmvn_of(teacher), cmvn_of(teachers[0]), str(path), first)
@@ -220,9 +226,8 @@ def load_teachers(options: TrainOptions, config: TrainConfig, labels: LabelSet) 
 
 
 def _load_teacher(
-    path: Path, options: TrainOptions, config: TrainConfig, labels: LabelSet
+    path: Path, config_path: Path, options: TrainOptions, config: TrainConfig, labels: LabelSet
 ) -> KwsModel:
-    config_path = options.teacher_config or config_beside(path)
     require_same_front_end(config_path, config)
     require_same_vocabulary(path, labels.vocabulary)
     teacher = load_model(path, config_path)

@@ -50,6 +50,9 @@ class TrainOptions:
     ``wekws.dataset.feature_teacher.load_feature_teacher``; empty: none."""
     init_from_teacher: bool = False
     """Start from the (first) teacher's weights, as section ``transplant`` says."""
+    start_from: Path | None = None
+    """Model with the same outputs to start from in the same way, such as the base after output
+    surgery; None: the first teacher."""
     resume: bool = False
     """Continue after the last finished epoch, if there is one."""
     seed: int = 777
@@ -72,6 +75,8 @@ class TrainOptions:
         require_trackers(self.trackers)
         if self.init_from_teacher and self.checkpoint:
             raise ConfigError("--init_from_teacher and --checkpoint: two starts; give one")
+        if self.start_from and not self.init_from_teacher:
+            raise ConfigError("--start_from: no effect without --init_from_teacher; add it")
         if self.init_from_teacher and not self.teachers:
             raise ConfigError("--init_from_teacher: no teacher is given; add --teacher_checkpoint")
         if self.config.distill_conf.needs_feature_teacher and not self.feature_teacher:

@@ -32,6 +32,7 @@ CMVN_NAME = "global_cmvn.kaldi"
 _FIXED = {
     "start": "--init_from_teacher or --checkpoint",
     "checkpoint_fingerprint": "--checkpoint",
+    "start_fingerprint": "--start_from",
     "teacher_fingerprints": "--teacher_checkpoint",
     "feature_teacher_fingerprint": "--feature_teacher",
     "train_fingerprint": "--train_data",
@@ -65,6 +66,7 @@ class RunRecord:
     ) -> "RunRecord":
         """Describe a run. Fingerprints tell the content of its inputs, wherever they lie."""
         checkpoint, embeddings = options.checkpoint, train_set.embeddings
+        start_from = options.start_from
         entries = {
             "command": options.command or shlex.join(sys.orig_argv),
             "wekws": wekws.__version__,
@@ -83,6 +85,7 @@ class RunRecord:
             "train_audio": train_set.caches[0].audio_fingerprint,
             "cv_audio": cv_set.caches[0].audio_fingerprint,
             "teacher_fingerprints": [file_sha256(path)[:16] for path in options.teachers],
+            "start_fingerprint": file_sha256(start_from)[:16] if start_from else "",
             "checkpoint_fingerprint": file_sha256(checkpoint)[:16] if checkpoint else "",
             "num_train": len(train_set),
             "num_cv": len(cv_set),

@@ -193,6 +193,24 @@ def test_a_plan_may_ask_for_a_second_teacher(place):
     assert num_teachers == {"one": 1, "two": 2, "CTC alone": 1}
 
 
+def test_a_plan_may_start_from_a_model_that_does_not_teach(place):
+    plan = yaml.safe_load((place / "plan.yaml").read_text()) | {"add_undistilled": False}
+    plan["axes"] = {
+        "start": {"options": {"base": {"teacher": 1, "start": 2}, "own": {"teacher": 1}}}
+    }
+    plan["seeds"] = [9]
+    (place / "start.yaml").write_text(yaml.safe_dump(plan))
+    flags = ["--plan", str(place / "start.yaml")]
+    assert run(place, *flags, "--teacher_checkpoint", str(place / "teacher/0.pt")) == 0
+    figures = json.loads((place / "out/start/figures.json").read_text())
+    records = {
+        name: json.loads((Path(dirs[0]) / "run.json").read_text())
+        for name, dirs in figures["runs"].items()
+    }
+    assert len(records["base"]["teachers"]) == 1
+    assert records["base"]["start_fingerprint"] and not records["own"]["start_fingerprint"]
+
+
 def test_training_in_bfloat16_is_another_run(place, capsys):
     assert run(place, "--seeds", "8", "--list") == 0
     usual = capsys.readouterr().out

@@ -142,6 +142,19 @@ def test_numbers_of_teachers_are_held_against_those_given(tmp_path):
         read_plan(write_plan(tmp_path, axes={"teachers": {"options": options}}))
 
 
+def test_a_variant_may_start_from_a_model_that_does_not_teach_it(tmp_path):
+    options = {"base": {"teacher": 1, "start": 2}, "teacher": {"teacher": 1}}
+    plan = read_plan(write_plan(tmp_path, axes={"start": {"options": options}}))
+    found = {v.name: v for v in plan_variants(plan, num_teachers=2)}
+    assert {name: (v.teachers, v.start) for name, v in found.items()} == {
+        "base": ((0,), 1),
+        "teacher": ((0,), 0),
+        "base, CTC alone": ((0,), 1),
+        "teacher, CTC alone": ((0,), 0),
+    }
+    assert found["base"].has_own_start and not found["teacher"].has_own_start
+
+
 def test_a_variant_may_have_one_of_the_teachers_alone(tmp_path):
     options = {"first": {"teacher": 1}, "larger": {"teacher": 2}}
     plan = read_plan(write_plan(tmp_path, axes={"teacher": {"options": options}}))
@@ -155,6 +168,10 @@ def test_a_variant_may_have_one_of_the_teachers_alone(tmp_path):
     }
     with pytest.raises(ConfigError, match="larger: teacher 2; --teacher_checkpoint gives 1"):
         plan_variants(plan, num_teachers=1)
+    with pytest.raises(ConfigError, match="first: start 3; --teacher_checkpoint gives 2"):
+        options["first"]["start"] = 3
+        read = read_plan(write_plan(tmp_path, axes={"teacher": {"options": options}}))
+        plan_variants(read, num_teachers=2)
     options["larger"]["num_teachers"] = 2
     with pytest.raises(ConfigError, match="teacher: given beside num_teachers"):
         read_plan(write_plan(tmp_path, axes={"teacher": {"options": options}}))
