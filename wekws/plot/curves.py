@@ -54,6 +54,8 @@ class _Panel:
     """Axis from 0 up to this value at least; 0: by the values."""
     lines: Mapping[str, Points] = field(default_factory=dict)
     """Instead of fields: lines of one run by name, with a legend in the panel."""
+    may_be_log: bool = True
+    """Whether values of very different size may make the axis logarithmic."""
 
 
 _PANELS = (
@@ -168,17 +170,19 @@ def _panels_of_runs(runs: Mapping[str, _Log]) -> list[_Panel]:
             }
             note = "mean of the epoch's measured steps, before clipping"
             panels += _lines_panel(f"{title} by layer{of_run}", note, found)
-        for kind, title in (("grad_cos_", "Cosine to CTC's gradient"), ("grad_share_", "Gradient")):
-            note = "below 0: against CTC" if kind == "grad_cos_" else "share of each term, 0 to 1"
-            panels += _lines_panel(f"{title}{of_run}", note, _probed(log, kind))
+        cosines, shares = _probed(log, "grad_cos_"), _probed(log, "grad_share_")
+        panels += _lines_panel(f"Cosine to CTC's gradient{of_run}", "below 0: against CTC", cosines)
+        panels += _lines_panel(f"Share of the gradient{of_run}", "of each term, 0 to 1", shares)
         fields = dict.fromkeys(name for row in log.cv for name in row if _is_figure(name))
         groups: dict[str, dict[str, Points]] = {}
         for figure_name in fields:
             if points := series(log.cv, figure_name)[0]:
-                group = figure_name.split("_")[0]
-                groups.setdefault(group, {})[figure_name] = (points, series(log.cv, figure_name)[1])
+                group, _, rest = figure_name.partition("_")
+                values = series(log.cv, figure_name)[1]
+                groups.setdefault(group, {})[rest or group] = (points, values)
         for group, lines in groups.items():
-            panels += _lines_panel(f"Figures of {group}{of_run}", "mean of the epoch", lines)
+            title = f"Figures of {group}{of_run}"
+            panels += _lines_panel(title, "mean of the epoch", lines, may_be_log=False)
     return panels
 
 
@@ -203,11 +207,13 @@ def _is_figure(name: str) -> bool:
     return name not in _OTHERS and not name.startswith(("train_", "cv_")) and name != "kind"
 
 
-def _lines_panel(title: str, note: str, lines: Mapping[str, Points]) -> list[_Panel]:
+def _lines_panel(
+    title: str, note: str, lines: Mapping[str, Points], *, may_be_log: bool = True
+) -> list[_Panel]:
     shown = dict(list(lines.items())[:_MAX_LINES])
     if len(lines) > len(shown):
         note += f"; the first {len(shown)} of {len(lines)}"
-    return [_Panel(title, note=note, lines=shown)] if shown else []
+    return [_Panel(title, note=note, lines=shown, may_be_log=may_be_log)] if shown else []
 
 
 def _has_values(panel: _Panel, runs: Mapping[str, _Log]) -> bool:
@@ -219,7 +225,7 @@ def _draw_panel(axis: Axes, panel: _Panel, runs: Mapping[str, _Log], last_epoch:
     drawn = _draw_lines(axis, panel) if panel.lines else _draw_fields(axis, panel, runs)
     axis.set_title(style.readable(panel.title), loc="left", pad=20)
     style.note_above(axis, panel.note)
-    _format_axes(axis, drawn, last_epoch, panel.is_percent)
+    _format_axes(axis, drawn, last_epoch, panel)
     if panel.least_top:
         axis.set_ylim(0.0, max(panel.least_top, *(1.05 * value for value in drawn)))
     if panel.lines:
@@ -290,7 +296,7 @@ def _mark_ends(axis: Axes, runs: Mapping[str, _Log]) -> None:
             axis.axhline(losses[-1], color=colour, linestyle=":", linewidth=1.0)
 
 
-def _format_axes(axis: Axes, shown: Sequence[float], last_epoch: int, is_percent: bool) -> None:
+def _format_axes(axis: Axes, shown: Sequence[float], last_epoch: int, panel: _Panel) -> None:
     axis.set_xlim(BEFORE_FIRST_STEP - 0.4, max(last_epoch, 1) + 0.6)
     inner = MaxNLocator(integer=True, nbins=7, min_n_ticks=1).tick_values(0, max(last_epoch, 1))
     ticks = [tick for tick in inner if 0 <= tick <= max(last_epoch, 1)]
@@ -298,9 +304,9 @@ def _format_axes(axis: Axes, shown: Sequence[float], last_epoch: int, is_percent
     axis.set_xticks([BEFORE_FIRST_STEP, *(ticks[1:] if crowded else ticks)])
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "start" if x < 0 else f"{x:g}"))
     axis.set_xlabel("Epoch")
-    if is_percent:
+    if panel.is_percent:
         axis.set_ylim(min(0.0, *shown) if min(shown) > -20 else -20, 102)
-    elif min(shown) > 0 and max(shown) / min(shown) > 8:
+    elif panel.may_be_log and min(shown) > 0 and max(shown) / min(shown) > 8:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5), numticks=12))
         axis.yaxis.set_minor_locator(LogLocator(base=10, subs=(1,), numticks=2))

@@ -12,6 +12,7 @@ from wekws.report.document import Block, Paragraph, Table
 from wekws.report.format import count, duration
 from wekws.report.model_folder import TrainedModel, read_model
 from wekws.score.det import Budget
+from wekws.score.results import read_result
 from wekws.sweep.plan_table import FIGURES_NAME
 from wekws.sweep.preset_info import SHORT_TEACHERS
 from wekws.sweep.speed_record import known_speed
@@ -136,8 +137,7 @@ def _ratio(teacher: int | None, student: int | None) -> str:
 
 def _speed_up(runs: PresetRuns, models: Sequence[TrainedModel]) -> str:
     """Return the mean speed-up of the runs whose checkpoints still exist."""
-    teacher = read_model(TEACHER, runs.teacher.parent, "", [runs.teacher])
-    teacher_path = teacher.headline.summary.get("checkpoint")
+    teacher_path = read_result(TEACHER, runs.teacher).summary.get("checkpoint")
     ratios = [
         known_speed(Path(teacher_path), Path(path))["speed_up"]
         for model in models

@@ -192,8 +192,8 @@ def test_curves_show_every_term_setting_layer_and_border(tmp_path, drawn):
     axes = {axis.get_title(loc="left"): axis for axis in drawn[0].axes}
     assert [title for title in axes if title] == [
         *("cv loss", "CTC", "Distillation (KD)", "Term hidden", "Learning rate", "alpha"),
-        *("Temperature", "Gradient norm by layer", "Cosine to CTC's gradient", "Gradient"),
-        "Figures of gate",
+        *("Temperature", "Gradient norm by layer", "Cosine to CTC's gradient"),
+        *("Share of the gradient", "Figures of gate"),
     ]
     layers = {line.get_label(): line for line in axes["Gradient norm by layer"].lines}
     assert layers["fsmn.0"].get_ydata().tolist() == [1.0, 2.0, 3.0, 4.0]
@@ -201,7 +201,7 @@ def test_curves_show_every_term_setting_layer_and_border(tmp_path, drawn):
     assert cosines.get_label() == "kd" and cosines.get_ydata() == pytest.approx([0.3] * 4)
     assert axes["alpha"].lines[0].get_ydata() == pytest.approx([0.0, 0.1, 0.2, 0.3])
     gates = [line.get_label() for line in axes["Figures of gate"].lines]
-    assert gates[:2] == ["gate_mean", "gate_mean_blank"]
+    assert gates[:2] == ["mean", "mean_blank"]
     # Both borders lie before epoch 2; the first stage begins with the run and needs no line.
     assert [text.get_text() for text in axes["cv loss"].texts][1:] == ["task, 3 blocks"]
 
