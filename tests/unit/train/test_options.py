@@ -254,6 +254,11 @@ def test_parts_cover_every_utterance_once():
     assert [part.embeddings.starts.tolist() for part in parts] == [[0, 1, 2], [3, 4]]
 
 
+def test_a_model_to_start_from_needs_a_transplant(distill, teacher, tmp_path):
+    with pytest.raises(ConfigError, match="--start_from: no effect without --init_from_teacher"):
+        distill(tmp_path / "run", [], "--start_from", str(teacher / "final.pt"))
+
+
 def test_the_teacher_may_get_clean_features(distill, tmp_path, monkeypatch):
     inputs = {}
     for view in ("student", "clean"):
