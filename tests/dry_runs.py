@@ -48,7 +48,7 @@ HEAD = """# What --dry_run prints
 
 `bash run_distill.sh ... --dry_run` checks every option and file, prints the plan with the estimated
 time, and stops. Without `--dry_run` the same lines come first. Here are five usual commands and
-five wrong ones. Times were measured on two cores of an AMD EPYC while other programs ran; where a
+five wrong ones. Times were measured on one thread of an AMD EPYC (CPU time of a few steps); where a
 run has been begun, they come from its own log.
 
 Made by `python tests/dry_runs.py >examples/DRY_RUNS.md`.

@@ -39,8 +39,8 @@ def seconds_per_utterance(
     Teacher (None: plain CTC) and student have the configured sizes; their input is noise with
     durations drawn from ``durations_s``. A step is SpecAugment, both forward passes, loss,
     backward pass, clipping and optimiser; reading features is not part of it. Returned is the
-    fastest of ``repeats`` steps after one that is not counted, so that other work on the machine
-    has little effect.
+    fastest of ``repeats`` steps after one that is not counted, and on one CPU thread its CPU time,
+    so that other work on the machine has little effect.
     most_utterances: measure smaller batches than the configured ones; 0: do not.
     """
     # What is logged of a run does not concern these steps.
@@ -49,13 +49,15 @@ def seconds_per_utterance(
     logging.disable(logging.NOTSET)
     size = min(experiment.step_size, most_utterances or experiment.step_size)
     batch = random_batch(experiment, durations_s, size)
+    is_alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if is_alone else time.perf_counter
     times = []
     for index in range(1 + repeats):
-        began = time.perf_counter()
+        began = clock()
         _step(parts, batch, index)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return min(times[1:]) / len(batch.keys)
 
 
