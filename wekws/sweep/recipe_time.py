@@ -37,7 +37,7 @@ _NUM_PROBED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class TimeEstimate:
     """Time of one part of the run."""
 
     name: str
@@ -71,7 +71,7 @@ def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
     return [f"   {name:<{width}}{text}" for name, text in rows.items()]
 
 
-def _trainings(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
+def _trainings(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate]:
     base_given = plan.base_given or plan.teacher_given
     teachers = [path.parent for path in plan.teacher_checkpoints]
     models: list[tuple[str, int, Length, Path, bool]] = [
@@ -88,7 +88,7 @@ def _trainings(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
 
 def _training(
     name: str, length: Length, folder: Path, plan: RecipePlan, options: RecipeOptions
-) -> Estimate:
+) -> TimeEstimate:
     """Return the time of the epochs of a model that are not done yet."""
     logged = {
         int(row["epoch"]): float(row["seconds"])
@@ -97,7 +97,7 @@ def _training(
     }
     num_left = max(0, length.epochs - len(logged))
     if not num_left:
-        return Estimate(name=name, seconds=0.0, text=f"done, {length.epochs} epochs")
+        return TimeEstimate(name=name, seconds=0.0, text=f"done, {length.epochs} epochs")
     if logged:
         epoch_s = statistics.median(logged.values())
         source = f"measured in {folder / 'metrics.jsonl'}"
@@ -107,17 +107,17 @@ def _training(
     if trained_on.num is None:
         per = duration(1000 * step_s * num_left)
         text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
-        return Estimate(name=name, seconds=None, text=text)
+        return TimeEstimate(name=name, seconds=None, text=text)
     num = trained_on.num * length.config.dataset_conf.filter_conf.data_share
     epoch_s = step_s * num / options.num_processes
     return _of_epochs(name, num_left, epoch_s, "a few steps on random data just now")
 
 
-def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> Estimate:
+def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEstimate:
     seconds = num_left * epoch_s
     shown = f"{epoch_s:.1f} s" if epoch_s < 60 else duration(epoch_s)
     text = f"{num_left} epochs of {shown}: {duration(seconds)} ({source})"
-    return Estimate(name=name, seconds=seconds, text=text)
+    return TimeEstimate(name=name, seconds=seconds, text=text)
 
 
 def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
@@ -173,7 +173,7 @@ def _step_seconds(
     )
 
 
-def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
+def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate]:
     """Return the time of the stages besides training, from earlier runs of the same name."""
     path, times = plan.exp / TIMES_NAME, dict[int, float]()
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -189,8 +189,8 @@ def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[Estimate]:
         if all(stage in times for stage in stages_left):
             seconds = sum(times[stage] for stage in stages_left)
             text = f"{duration(seconds)}, less what is done already ({path})"
-            found.append(Estimate(name=name, seconds=seconds, text=text))
+            found.append(TimeEstimate(name=name, seconds=seconds, text=text))
         else:
             text = f"unknown: no earlier run in {plan.exp} has been through it"
-            found.append(Estimate(name=name, seconds=None, text=text))
+            found.append(TimeEstimate(name=name, seconds=None, text=text))
     return found
