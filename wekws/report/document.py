@@ -231,9 +231,8 @@ def inline_markdown(text: str) -> str:
     Inside `code` everything is literal already.
     """
     pieces = text.split("`")
-    return "`".join(
-        piece if index % 2 else piece.replace("<", "\\<") for index, piece in enumerate(pieces)
-    )
+    pieces[::2] = (re.sub(r"<(?=[A-Za-z/!?])", r"\\<", piece) for piece in pieces[::2])
+    return "`".join(pieces)
 
 
 def inline_html(text: str) -> str:

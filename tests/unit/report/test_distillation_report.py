@@ -228,7 +228,8 @@ def test_document_renders_the_same_content_twice(tmp_path):
         Code("a < b"),
     ]
     markdown = to_markdown(blocks, tmp_path)
-    assert "# A <title>" in markdown and "a\\|b" in markdown and "](a%20b.png)" in markdown
+    assert "# A \\<title>" in markdown and "> 1 < 2" in markdown
+    assert "a\\|b" in markdown and "](a%20b.png)" in markdown
     page = to_html(blocks)
     assert "<title>A &lt;title&gt;</title>" in page
     assert "1 &lt; 2 &amp; <code>code</code> <strong>bold</strong>" in page

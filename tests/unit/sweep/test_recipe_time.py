@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
 def times(*options):
     read = read_options([*defaults(), *options])
     lines = time_lines(resolve(read, UserPaths(Path())), read)
-    return {line[3:13].strip(): line[13:] for line in lines}
+    return {name: text.strip() for name, _, text in (line.strip().partition(" ") for line in lines)}
 
 
 def test_a_first_run_of_the_demo_rests_on_steps_measured_now(project):
