@@ -114,8 +114,10 @@ def test_training_stages_write_these_files(finished):
     page = (finished.recipe.folder / EXP / "report" / "report.html").read_text(encoding="utf-8")
     assert 'href="errors.html"' in page and 'href="diagnosis/diagnosis.html"' in page
     assert {name.split("/")[2] for name in finished.files if name.startswith("exp/")} == {
-        "base", "teacher_init", "teacher", "student", "report",
+        "base", "teacher_init", "teacher", "student", "report", "stage_times.txt",
     }  # fmt: skip
+    times = (finished.recipe.folder / EXP / "stage_times.txt").read_text().splitlines()
+    assert [line.split()[0] for line in times[:9]] == [str(stage) for stage in range(-2, 7)]
 
 
 def test_models_are_of_the_sizes_asked_for(finished):
