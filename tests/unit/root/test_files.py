@@ -184,12 +184,6 @@ def test_a_thread_of_a_library_that_fails_is_one_warning(capsys):
     assert "Traceback" not in said
 
 
-def test_an_interrupt_while_a_command_is_imported_is_one_line():
-    code = "import wekws.bin; raise KeyboardInterrupt"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr == "interrupted\n" and done.returncode != 0
-
-
 def test_a_worker_ends_with_its_parent():
     """A killed parent can end nothing itself; Ctrl-C reaches the worker too, which ignores it."""
     code = """

@@ -1,74 +1,75 @@
 """Packages that may be missing: what needs them says so, and how to get them."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-BLOCK = """
+ROOT = Path(__file__).parents[3]
+BLOCKER = """
 import importlib.abc, sys
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in {missing}:
+        if name.partition(".")[0] == {package!r}:
             raise {error}
 sys.meta_path.insert(0, Blocker())
 """
 NOT_FOUND = "ModuleNotFoundError(f'No module named {name!r}', name=name)"
 
 
-def run_without(missing, code, error=NOT_FOUND):
-    """Run code in an interpreter that lacks some packages; return status and what it said."""
-    block = BLOCK.format(missing=missing, error=error)
+def run_without(folder, package, words, error=NOT_FOUND):
+    """Run Python where importing a package fails; return status and standard error."""
+    (folder / "sitecustomize.py").write_text(BLOCKER.format(package=package, error=error))
     done = subprocess.run(
-        [sys.executable, "-c", block + code], capture_output=True, text=True, timeout=120
+        [sys.executable, *words],
+        env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("missing", "code", "message"),
+    ("package", "error", "said"),
     [
-        ({"torch"}, "import wekws.bin.train", "torch is not installed, and this command needs it"),
-        ({"yaml"}, "import wekws.bin.make_dict, wekws.yaml_files", "yaml is not installed"),
+        ("torch", NOT_FOUND, "error: torch is not installed, and this command needs it: pip inst"),
+        ("numpy", "OSError('libm.so: not found')", "error: libm.so: not found; a package cannot"),
+        ("numpy", "KeyboardInterrupt", "interrupted\n"),
+    ],
+)
+def test_what_ends_a_command_while_it_starts_is_one_line(tmp_path, package, error, said):
+    status, text = run_without(tmp_path, package, ["-m", "wekws.bin.train"], error)
+    assert status != 0 and text.startswith(said) and text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "imports", "call", "message"),
+    [
+        ("onnx", "", "__import__('wekws.export')", "onnx is not installed, and the export needs"),
         (
-            {"onnx"},
-            "import wekws.bin; from wekws.log import run\n"
-            "def main():\n    import wekws.export\n"
-            "sys.exit(run(main))",
-            "onnx is not installed, and the export needs it: pip install -e .[export]",
-        ),
-        (
-            {"onnxruntime"},
-            "import wekws.bin; from wekws.log import run\n"
-            "from wekws.stream.onnx_network import open_session\n"
-            "from pathlib import Path\n"
-            "sys.exit(run(lambda: open_session(Path('x.onnx'))))",
+            "onnxruntime",
+            "from wekws.stream.onnx_network import open_session",
+            "open_session('x.onnx')",
             "onnxruntime is not installed, and exported models need it: pip install onnxruntime",
         ),
         (
-            {"aiohttp"},
-            "from wekws.log import run; from wekws.stream.web import _aiohttp_web\n"
-            "sys.exit(run(_aiohttp_web))",
+            "aiohttp",
+            "from wekws.stream.web import _aiohttp_web",
+            "_aiohttp_web()",
             "--web needs aiohttp: pip install aiohttp",
         ),
         (
-            {"sounddevice"},
-            "from wekws.log import run; from wekws.stream.microphone import read_microphone\n"
-            "sys.exit(run(lambda: next(read_microphone(16000))))",
+            "sounddevice",
+            "from wekws.stream.microphone import read_microphone",
+            "next(read_microphone(16000))",
             "the microphone needs sounddevice and PortAudio",
         ),
     ],
 )
-def test_what_is_missing_is_named(missing, code, message):
-    status, said = run_without(missing, code)
-    assert status != 0 and message in said
-    assert said.startswith("error: ") and said.count("\n") == 1
-
-
-def test_a_package_that_cannot_be_loaded_is_named():
-    """As soundfile without libsndfile, or torchaudio beside another torch."""
-    status, said = run_without(
-        {"soundfile"}, "import wekws.bin.make_list", "OSError('sndfile library not found')"
-    )
-    assert status != 0 and said.startswith("error: sndfile library not found; a package cannot be")
-    assert said.count("\n") == 1
+def test_what_is_missing_is_named(tmp_path, package, imports, call, message):
+    code = f"import sys\nfrom wekws.log import run\n{imports}\nsys.exit(run(lambda: {call}))"
+    status, text = run_without(tmp_path, package, ["-c", code])
+    assert status == 2 and text.startswith(f"error: {message}") and text.count("\n") == 1
