@@ -104,6 +104,16 @@ def test_stages_that_mean_nothing_are_refused(values, message):
         StagePlan([Stage(name="s", epochs=1)] * 2, 2)
 
 
+def test_paths_without_parameters_are_named_with_those_that_have_some():
+    stage = Stage(name="s", epochs=1, freeze=("a.b", "no"), lr_scales={"a": 0.5})
+    with pytest.raises(ConfigError, match=r"no module no with .*; expected some of a, a\.b$"):
+        StagePlan([stage], 1).require_modules(["a.b.weight"], ["", "a", "a.b", "c"])
+    frozen = StagePlan([Stage(name="s", epochs=1, freeze=("a",))], 1)
+    with pytest.raises(ConfigError, match="s freezes the whole student"):
+        frozen.require_modules(["a.b.weight"], ["", "a", "a.b"])
+    frozen.require_modules(["a.b.weight", "c.weight"], ["", "a", "a.b", "c"])
+
+
 def test_the_longest_path_gives_the_learning_rate_and_freezing_ends_at_a_dot():
     scales = {"backbone": 0.5, "backbone.out_linear1": 0.1}
     stage = Stage(name="s", epochs=1, lr_scales=scales, freeze=("backbone.fsmn.1",))

@@ -52,7 +52,7 @@ def test_no_false_alarm_at_all_stays_none():
 
 
 def test_degenerate_sets():
-    with pytest.raises(DataError, match="no positives"):
+    with pytest.raises(DataError, match="no positives: FRR needs utterances"):
         det_points(np.array([]), np.array([0.1]), 1.0)
     with pytest.raises(DataError, match="no negatives"):
         det_points(np.array([0.1]), np.array([]), 0.0)

@@ -179,6 +179,12 @@ def with_categories():
     return split_by_keyword(table, listed, ["COMPUTER"])
 
 
+def test_the_table_says_which_model_was_scored():
+    summary = summary_of(scored())
+    for params, text in ((1234567, "(1,234,567 parameters)"), (None, "(? parameters)")):
+        assert text in summary_to_markdown({**summary, "params": params})
+
+
 def test_false_alarms_per_category():
     summary = summary_of(with_categories())
     validate_summary(summary)
