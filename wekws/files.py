@@ -29,7 +29,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -38,8 +42,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename2 is not None:  # a failed replacement names the temporary file first
-            error.filename, error.filename2 = str(path), None
+        if error.filename2 is not None or str(error.filename) == name:
+            error.filename, error.filename2 = str(path), None  # not the temporary file
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -127,6 +127,13 @@ def test_an_error_while_writing_names_the_file(tmp_path):
     with pytest.raises(OSError) as caught, atomic_path(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "a.txt")
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "a.txt") as temporary:
+        raise OSError(errno.EROFS, "Read-only file system", str(temporary))
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    long = tmp_path / ("x" * 250)
+    with pytest.raises(OSError) as caught, atomic_path(long):
+        pass
+    assert caught.value.filename == str(long)
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError) as caught, atomic_path(tmp_path / "folder"):
         pass
