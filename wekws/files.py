@@ -139,6 +139,9 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[No
         yield
 
 
+_RESTORE = "restore the file, or make it again with the command that wrote it"
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -149,9 +152,9 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as JSON: {error}") from error
+        raise DataError(f"{path}: not readable as JSON: {error}; {_RESTORE}") from error
     except RecursionError:
-        raise DataError(f"{path}: not readable as JSON: nested too deeply") from None
+        raise DataError(f"{path}: not readable as JSON: nested too deeply; {_RESTORE}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content

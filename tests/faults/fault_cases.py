@@ -275,7 +275,8 @@ def on_opening(act: Callable[[object], object]) -> None:
     real = builtins.open
 
     def opening(file, mode="r", *arguments, **options):  # type: ignore[no-untyped-def]
-        if any(letter in mode for letter in "wax+") and not str(file).startswith("/dev/"):
+        is_named = not isinstance(file, int) and not str(file).startswith("/dev/")
+        if is_named and any(letter in mode for letter in "wax+"):
             instead = act(file)
             if instead is not None:
                 return real(instead, "wb" if "b" in mode else "w")

@@ -24,6 +24,7 @@ from onnxruntime.quantization import (
 )
 
 from wekws.errors import DataError
+from wekws.files import named_in_errors
 from wekws.model.cmvn import CMVN_KEYS
 
 Feed = Mapping[str, NDArray[np.float32]]
@@ -63,7 +64,11 @@ def to_int8(model: onnx.ModelProto, feeds: Sequence[Feed]) -> onnx.ModelProto:
 
     feeds: inputs of the graph for calibration, one or more.
     """
-    with tempfile.TemporaryDirectory() as folder, _without_warnings():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        named_in_errors(folder),
+        _without_warnings(),
+    ):
         path = Path(folder) / "int8.onnx"
         quantize_static(
             model,
