@@ -13,9 +13,10 @@ alike. Columns:
                         median, 95 % and 99 %, in the fastest of the repeats
     file, state         bytes of the model file; bytes of the network's state per stream, float32
 
-Porcupine and openWakeWord are measured besides if they are installed in this Python. The result is
-printed, and written to --out as JSON. --memory_hours streams noise through the last model and
-prints the memory of the process after each quarter.
+Porcupine and openWakeWord are measured besides if benchmarks/peers.py has installed them: the ratio
+of the CPU time of their own calls to the audio time. The result is printed, and written to --out as
+JSON. --memory_hours streams noise through the last model and prints the memory of the process after
+each quarter.
 """
 
 import argparse
@@ -29,11 +30,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import array  # noqa: E402
-
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from peer_engines import ENGINES  # noqa: E402
+from peers import EngineError, Worker  # noqa: E402
 
 from wekws.errors import ConfigError  # noqa: E402
 from wekws.files import write_json  # noqa: E402
@@ -83,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     models = dict(_named(item) for item in args.models)
     rows = measure(models, args.duration_s, args.repeats)
     for name in () if args.no_peers else ("porcupine", "openwakeword"):
-        if row := peer_row(name, args.duration_s, args.peer_keywords.split(",")):
+        if row := peer_row(name, args.env_dir, args.duration_s, args.peer_keywords.split(",")):
             rows.append(row)
     print(table(rows))
     if args.out:
@@ -148,22 +147,24 @@ def network_cost(model: SpotterModel) -> dict:
     return {name: cost[name] for name in ("params", "macs_per_second", "state_bytes")}
 
 
-def peer_row(name: str, duration_s: float, keywords: list[str]) -> dict | None:
+def peer_row(name: str, env_dir: Path, duration_s: float, keywords: list[str]) -> dict | None:
     """Return the row of a wake-word engine; None if it is not installed."""
     settings: dict = {"keywords": keywords}
     if name == "porcupine":
         settings["sensitivities"] = [0.5]
+    audio = (noise(round(16000 * duration_s), 0) * 32767).astype(np.int16)
     try:
-        engine = ENGINES[name](**settings)
-    except ImportError:
-        print(f"{name}: not installed in this Python, left out", file=sys.stderr)
+        with Worker(env_dir / name / "bin" / "python", name, settings) as worker:
+            cpu_s = min(worker.detect(audio)[1] for _ in range(3))
+            ready = worker.ready
+    except EngineError as error:
+        print(
+            f"{name} is left out, benchmarks/peers.py --env_dir {env_dir} installs it: {error}",
+            file=sys.stderr,
+        )
         return None
-    audio = array.array(
-        "h", (noise(round(16000 * duration_s), 0) * 32767).astype(np.int16).tolist()
-    )
-    _, cpu_s = min((engine.detect(audio) for _ in range(3)), key=lambda found: found[1])
     return {
-        "name": f"{name} ({', '.join(engine.keywords)})",
+        "name": f"{name} {ready['version']} ({', '.join(ready['keywords'])})",
         "real_time_factor": round(cpu_s / duration_s, 6),
     }
 
@@ -242,6 +243,10 @@ def _parser() -> argparse.ArgumentParser:
         default=WORDS,
         help="keywords of Porcupine and openWakeWord [%(default)s]",
     )
+    add(
+        "--env_dir", type=Path, default=Path("exp/peers_env"),
+        help="folder of the environments that benchmarks/peers.py makes [%(default)s]",
+    )  # fmt: skip
     add("--no_peers", action="store_true", help="do not measure Porcupine and openWakeWord")
     add("--memory_hours", type=float, default=0.0, help="hours to stream for memory [%(default)s]")
     add("--out", type=Path, help="JSON to write")

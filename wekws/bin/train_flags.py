@@ -53,6 +53,10 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
         help="services that show the run: tensorboard | wandb | swanlab | none [%(default)s]",
     )  # fmt: skip
     add(
+        "--fake_quant", action="store_true",
+        help="round weights and activations as int8 does, to fine-tune a model that loses in int8",
+    )  # fmt: skip
+    add(
         "--override", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help="change the configuration; may be given several times",
     )  # fmt: skip
@@ -85,6 +89,7 @@ def train_options(
         device=args.device,
         use_bf16=args.bf16,
         trackers=trackers_from_text(args.tracker),
+        use_fake_quant=args.fake_quant,
         **more,
     )
 

@@ -35,6 +35,7 @@ from wekws.train.epoch_checkpoint import (
     require_fresh,
     unusable_state,
 )
+from wekws.train.fake_quant import add_fake_quant
 from wekws.train.learning_rate import LearningRate
 from wekws.train.loop import Run, fit
 from wekws.train.optimizer import make_optimizer, require_modules
@@ -150,6 +151,8 @@ def assemble(
         hop_ms=config.dataset_conf.front_end.hop_ms,
     ).to(process.device)
     optimizer = make_optimizer(config, model, objective)
+    if options.use_fake_quant:
+        add_fake_quant(model)
     hooks = build_hooks(
         config,
         model,

@@ -67,6 +67,8 @@ class TrainOptions:
     """Matrix products in bfloat16; losses stay in float32."""
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     """Services that show the run while it is trained, see ``wekws.runlog.trackers``."""
+    use_fake_quant: bool = False
+    """Round weights and inputs of the layers as int8 does; see ``wekws.train.fake_quant``."""
     command: str = ""
     """Command line to record in run.json; empty: that of this process."""
 
@@ -84,6 +86,8 @@ class TrainOptions:
                 "distill_conf: a term has the outputs of a feature teacher as targets; give "
                 "--feature_teacher, or set its weight to 0"
             )
+        if self.use_fake_quant and self.config.progressive.is_used:
+            raise ConfigError("--fake_quant and progressive: fine-tune the model that has grown")
         if len(self.teachers) > 1 and self.teacher_config:
             raise ConfigError(
                 f"--teacher_config {self.teacher_config}: given for {len(self.teachers)} teachers; "

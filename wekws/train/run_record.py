@@ -41,6 +41,7 @@ _FIXED = {
     "cv_audio": "--cv_data",
     "seed": "--seed",
     "bf16": "--bf16",
+    "fake_quant": "--fake_quant",
 }
 
 
@@ -93,6 +94,7 @@ class RunRecord:
             "world_size": process.world_size,
             "device": str(process.device),
             "bf16": options.use_bf16,
+            "fake_quant": options.use_fake_quant,
         }
         return cls(entries)
 
