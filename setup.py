@@ -39,6 +39,8 @@ setup(
         # Networks of the voices of Piper and Kokoro; the voices themselves are the user's files.
         "piper": ["espeakng-loader>=0.2.4", "onnxruntime>=1.20"],
         "kokoro": ["espeakng-loader>=0.2.4", "onnxruntime>=1.20"],
+        # Training from tar shards.
+        "shards": ["webdataset>=0.2.86"],
         # wekws-spot --mic
         "mic": ["sounddevice>=0.4.6"],
         # wekws-spot --web
@@ -50,6 +52,7 @@ setup(
             "aiohttp>=3.9",
             "onnx>=1.16",
             "onnxruntime>=1.20",
+            "webdataset>=0.2.86",
             "ruff>=0.8",
             "mypy>=1.11",
             "types-PyYAML>=6.0",

@@ -79,6 +79,7 @@ def make_batch(batch_size: int, num_frames: int) -> Batch:
         label_lengths=torch.full((batch_size,), 4),
         holds_keyword=torch.rand(batch_size, len(KEYWORD_LENGTHS), generator=generator) < 0.1,
         indices=torch.arange(batch_size),
+        places=torch.arange(batch_size),
         num_global=batch_size,
     )
 

@@ -6,6 +6,7 @@ takes the length of the file) or a truncated Ogg (it stops at the last whole pag
 checked here.
 """
 
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -107,13 +108,33 @@ def read_pieces(
     than its header says, the error comes after the pieces before it.
     """
     with _open(path) as stream:
-        info = _info(stream)
-        if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
-            raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
-        resampler = Resampler(info.sample_rate_hz, sample_rate_hz)
-        for piece in _mono_pieces(stream, path, info, piece_s):
-            yield resampler(piece)
-        yield resampler.flush()
+        yield from _pieces(stream, path, sample_rate_hz, piece_s)
+
+
+def audio_from_bytes(content: bytes, name: str, sample_rate_hz: int) -> np.ndarray:
+    """Return what `read_audio` would of a file with this content.
+
+    name: the file's, for messages. Raises: AudioError.
+    """
+    try:
+        stream = soundfile.SoundFile(io.BytesIO(content))
+    except soundfile.LibsndfileError as error:
+        found = error.error_string.rstrip(".")
+        raise AudioError(name, "unreadable", found, "write the shards again") from None
+    with stream:
+        return np.concatenate([*_pieces(stream, name, sample_rate_hz, math.inf)])
+
+
+def _pieces(
+    stream: soundfile.SoundFile, path: str | os.PathLike[str], sample_rate_hz: int, piece_s: float
+) -> Iterator[np.ndarray]:
+    info = _info(stream)
+    if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
+        raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
+    resampler = Resampler(info.sample_rate_hz, sample_rate_hz)
+    for piece in _mono_pieces(stream, path, info, piece_s):
+        yield resampler(piece)
+    yield resampler.flush()
 
 
 def decode_pieces(path: str | os.PathLike[str], *, piece_s: float = 10.0) -> Iterator[np.ndarray]:

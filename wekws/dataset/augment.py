@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-import torchaudio.functional
 
 from wekws.dataset.codecs import opus, telephone
 from wekws.dataset.feature_view import AugmentConfig as AugmentConfig
 from wekws.dataset.feature_view import SpecAugConfig as SpecAugConfig
 from wekws.dataset.feature_view import draw_speed as draw_speed
 from wekws.dataset.feature_view import speed_ratio as speed_ratio
+from wekws.dataset.resample import Resampler
 from wekws.dataset.rooms import (
     fast_fft_size,
     mean_power,
@@ -201,10 +201,8 @@ def change_speed(samples: np.ndarray, factor: float, sample_rate_hz: int) -> np.
     ratio = speed_ratio(factor)
     if ratio == 1:
         return samples
-    faster = torchaudio.functional.resample(
-        torch.from_numpy(np.ascontiguousarray(samples)), ratio.numerator, ratio.denominator
-    )
-    return faster.numpy()
+    resampler = Resampler(ratio.numerator, ratio.denominator)
+    return np.concatenate([resampler(samples), resampler.flush()])
 
 
 def spec_augment(
@@ -214,6 +212,8 @@ def spec_augment(
     config: SpecAugConfig,
     generator: torch.Generator,
     fill: torch.Tensor,
+    places: torch.Tensor | None = None,
+    num_places: int = 0,
 ) -> torch.Tensor:
     """Return features with random spans of frames and of mel bins replaced by ``fill``.
 
@@ -222,12 +222,21 @@ def spec_augment(
     generator: on the CPU; the few random numbers are drawn there whatever the device of the
     features, so that no step waits for the device.
     fill: (F,) neutral value, the CMVN mean; 0 is not neutral for log-mel energies.
+    places: (B,) on the CPU, places of these utterances among the ``num_places`` of a step that
+    several processes share. Random numbers are drawn for the whole step, so that the masks of an
+    utterance do not depend on the number of processes. None: the utterances are the step.
     """
     num_frames, num_bins = feats.shape[1:]
     frame_counts = lengths.float()
     bin_counts = torch.full_like(frame_counts, num_bins)
-    time = _span_mask(frame_counts, config.num_t_mask, config.max_t, num_frames, generator)
-    band = _span_mask(bin_counts, config.num_f_mask, config.max_f, num_bins, generator)
+    if places is None:
+        places, num_places = torch.arange(len(lengths)), len(lengths)
+    draws = [
+        torch.rand(2, num_places, num_masks, generator=generator)[:, places]
+        for num_masks in (config.num_t_mask, config.num_f_mask)
+    ]
+    time = _span_mask(frame_counts, draws[0], config.max_t, num_frames)
+    band = _span_mask(bin_counts, draws[1], config.max_f, num_bins)
     # Masks cover a few per cent of the cells: writing by index costs a tenth of torch.where.
     masked, fill = feats.clone(), fill.to(feats)
     masked[_indices(time, feats.device)] = fill
@@ -239,10 +248,12 @@ def spec_augment(
 
 
 def _span_mask(
-    counts: torch.Tensor, num_masks: int, max_width: int, size: int, generator: torch.Generator
+    counts: torch.Tensor, draws: torch.Tensor, max_width: int, size: int
 ) -> torch.Tensor:
-    """Return the union of num_masks random spans inside the first counts[b] cells, (B, size)."""
-    draws = torch.rand(2, len(counts), num_masks, generator=generator)
+    """Return the union of spans inside the first counts[b] cells, (B, size).
+
+    draws: (2, B, number of spans) uniform in 0 to 1, for the width and the start of each span.
+    """
     limit = counts[:, None].clamp(max=max_width)
     width = (draws[0] * (limit + 1)).floor()
     start = (draws[1] * (counts[:, None] - width + 1)).floor()

@@ -68,6 +68,8 @@ class Batch:
     """(B, K) bool: the transcript contains the keyword."""
     indices: torch.Tensor
     """(B,) int64, position of each utterance in the data set; -1 where two are joined."""
+    places: torch.Tensor
+    """(B,) int64, place of each utterance in the step of all processes; random masks go by it."""
     num_global: int
     """Utterances of the whole step, all processes together."""
     embeddings: Embeddings | None = None
@@ -100,5 +102,6 @@ class Batch:
             label_lengths=change(self.label_lengths),
             holds_keyword=change(self.holds_keyword),
             indices=change(self.indices),
+            places=change(self.places),
             embeddings=self.embeddings and self.embeddings.map(change),
         )

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -80,11 +80,11 @@ class FeatureCache:
         """All frames of all utterances, (total frames, F)."""
         return self._feats[:-1]
 
-    def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Return (B, longest, F) features of the utterances at ``indices``, zero-padded."""
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        """Return (B, longest, F) float32 features of the utterances at ``indices``, zero-padded."""
         index = padded_index(self._offsets, indices, padding=len(self._feats) - 1)
         # mode="clip": "raise" would copy through a buffer, and all indices are in range here.
-        return self._feats.take(index, axis=0, mode="clip", out=out)
+        return self._feats.take(index, axis=0, mode="clip").astype(np.float32, copy=False)
 
 
 def padded_index(offsets: np.ndarray, indices: np.ndarray, padding: int) -> np.ndarray:
@@ -115,6 +115,8 @@ class CacheContent:
     """Makes what computes the features; called in every process."""
     copy: int = 0
     """Number of the augmented copy."""
+    storage: Literal["float32", "float16"] = "float32"
+    """Number format on disk."""
 
 
 def open_cache(
@@ -141,6 +143,7 @@ def open_cache(
         num_utterances=len(utterances),
         make_extractor=functools.partial(Extractor, list(utterances), view),
         copy=view.copy,
+        storage=view.storage,
     )
     return open_or_build(
         directory, content, num_workers=num_workers, max_bad_fraction=max_bad_fraction
@@ -241,6 +244,7 @@ def _build(directory: Path, content: CacheContent, num_workers: int) -> dict[str
     failures: dict[str, str] = {}
     conversions: collections.Counter[str] = collections.Counter()
     num_values, num_utterances = content.num_values, content.num_utterances
+    dtype = np.dtype(content.storage).newbyteorder("<")
     audio = hashlib.sha256()
     with (
         open(directory / "feats.npy", "wb") as stream,
@@ -248,17 +252,17 @@ def _build(directory: Path, content: CacheContent, num_workers: int) -> dict[str
         ExtractionPool(content.make_extractor, num_workers) as pool,
         tqdm(total=num_utterances, desc="features", unit="utt", disable=None) as bar,
     ):
-        _write_header(stream, 0, num_values)
+        _write_header(stream, dtype, 0, num_values)
         for part in pool.map(range(num_utterances), content.copy, _CHUNK):
-            stream.write(part.feats.data)
+            stream.write(part.feats.astype(dtype, copy=False).data)
             num_frames += part.num_frames
             audio.update(part.audio)
             failures |= part.failures
             conversions += part.conversions
             bar.update(len(part.num_frames))
-        stream.write(np.zeros(num_values, np.float32).data)
+        stream.write(np.zeros(num_values, dtype).data)
         stream.seek(0)
-        _write_header(stream, sum(num_frames) + 1, num_values)
+        _write_header(stream, dtype, sum(num_frames) + 1, num_values)
     np.save(directory / "offsets.npy", np.cumsum([0, *num_frames], dtype=np.int64))
     seconds = time.monotonic() - started
     logger.info(
@@ -279,9 +283,9 @@ def _build(directory: Path, content: CacheContent, num_workers: int) -> dict[str
     }
 
 
-def _write_header(stream: BinaryIO, num_rows: int, num_values: int) -> None:
+def _write_header(stream: BinaryIO, dtype: np.dtype, num_rows: int, num_values: int) -> None:
     """Write a .npy header; numpy pads it, so it has the same size for any number of rows."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, num_values)}
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (num_rows, num_values)}
     np.lib.format.write_array_header_1_0(stream, header)
 
 
@@ -302,13 +306,14 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def _check_disk_space(directory: Path, content: CacheContent) -> None:
-    needed = content.expected_frames * content.num_values * 4 * _DISK_MARGIN
+    num_bytes = np.dtype(content.storage).itemsize
+    needed = content.expected_frames * content.num_values * num_bytes * _DISK_MARGIN
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise DataError(
             f"{directory.parent}: {free / 2**30:.1f} GiB free; the features of"
-            f" {content.num_utterances} utterances need {needed / 2**30:.1f} GiB; free some or name"
-            " another --cache_dir"
+            f" {content.num_utterances} utterances need {needed / 2**30:.1f} GiB; free some, name"
+            " another --cache_dir, or set dataset_conf.cache to float16 or none"
         )
 
 

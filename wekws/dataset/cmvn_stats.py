@@ -1,21 +1,26 @@
 """CMVN statistics: mean and variance of the training features, in WeKWS's JSON format."""
 
+import dataclasses
+import functools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from wekws.dataset.cache import FeatureCache
+from wekws.dataset.cache import FeatureCache, one_torch_thread
 from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.extract import ExtractionPool, Extractor, FeatureView
 from wekws.dataset.loader import open_caches
-from wekws.dataset.manifest import read_data_list
+from wekws.dataset.manifest import Utterance, read_data_list
+from wekws.dataset.sources import FailureCount
 from wekws.errors import DataError
 from wekws.files import atomic_path
 
 _CHUNK_FRAMES = 1 << 15
+_CHUNK_UTTERANCES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +56,17 @@ def compute_cmvn(
     """Return the statistics of the features that training on a list will use.
 
     They are computed from the training caches (all augmented copies, or without copies the audio
-    with dither), which are built if needed and which training then reuses.
+    with dither), which are built if needed and which training then reuses; where the configuration
+    has no cache, from the audio with dither.
     num_workers: processes that extract features; 0: this one.
     Raises: DataError if too much audio is unreadable, or naming an utterance whose features are
     not finite.
     """
     utterances = read_data_list(data_list)
+    if config.cache == "none":
+        view = config.online_view(False, 0)
+        view = dataclasses.replace(view, dither=config.fbank_conf.dither)
+        return _audio_stats(utterances, view, num_workers, config.max_bad_fraction)
     caches = open_caches(
         data_list,
         utterances,
@@ -73,6 +83,25 @@ def compute_cmvn(
             f" remove {utterance.wav}"
         )
     return stats
+
+
+def _audio_stats(
+    utterances: Sequence[Utterance], view: FeatureView, num_workers: int, max_bad_fraction: float
+) -> CmvnStats:
+    """Return sums over features that are not kept; utterances with bad features are left out."""
+    failures = FailureCount(len(utterances), max_bad_fraction)
+    mean_stat, var_stat = np.zeros((2, view.front_end.num_mel_bins))
+    frame_num = 0
+    make_extractor = functools.partial(Extractor, list(utterances), view, is_kept=False)
+    with one_torch_thread(), ExtractionPool(make_extractor, num_workers) as pool:
+        for part in pool.map(range(len(utterances)), 0, _CHUNK_UTTERANCES):
+            failures.add(part)
+            first, second = _sums(part.feats)
+            mean_stat, var_stat = mean_stat + first, var_stat + second
+            frame_num += len(part.feats)
+    if frame_num == 0:
+        raise DataError("no frames to compute CMVN statistics from")
+    return CmvnStats(mean_stat=mean_stat, var_stat=var_stat, frame_num=frame_num)
 
 
 def _first_non_finite(caches: Iterable[FeatureCache]) -> int:

@@ -81,10 +81,15 @@ class ResampleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffleConfig:
-    """WeKWS's shuffle buffer; accepted, but without effect."""
+    """WeKWS's shuffle buffer; for shards only."""
 
     shuffle_size: int = 1500
-    """Utterances in the buffer; without effect."""
+    """Utterances among which a process draws the next one, >= 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty buffer."""
+        if self.shuffle_size < 1:
+            raise ConfigError(f"shuffle_size: found {self.shuffle_size}; expected >= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +143,15 @@ class DatasetConfig:
     """SpecAugment settings."""
     augment_conf: AugmentConfig = AugmentConfig()
     """Augmentation of training waveforms."""
+    cache: Literal["float32", "float16", "none"] = "float32"
+    """Features on disk: as computed, in half the space, or none: they are computed from the audio
+    in every epoch, and the lengths of utterances are those of the list."""
     join_prob: float = 0.0
     """Share of training utterances that are followed by another one without a gap, 0 to 1."""
     shuffle: bool = True
     """Whether each training epoch has a random order."""
     shuffle_conf: ShuffleConfig | None = None
-    """Without effect: the whole list is shuffled."""
+    """Shuffle buffer for shards; otherwise without effect, since the whole list is shuffled."""
     sort: bool = False
     """Without effect: see batch_conf.batching."""
     batch_conf: BatchConfig = BatchConfig()
@@ -205,7 +213,13 @@ class DatasetConfig:
     @property
     def is_online(self) -> bool:
         """Whether training audio is augmented in every epoch instead of in cached copies."""
-        return self.augmentation is not None and self.augment_conf.copies == 0
+        is_copied = self.augment_conf.copies > 0 and self.cache != "none"
+        return self.augmentation is not None and not is_copied
+
+    @property
+    def shuffle_size(self) -> int:
+        """Size of the shuffle buffer for shards."""
+        return (self.shuffle_conf or ShuffleConfig()).shuffle_size
 
     def view(self, is_training: bool) -> FeatureView:
         """Return the view without waveform augmentation; dither is on in training only."""
@@ -213,10 +227,24 @@ class DatasetConfig:
             front_end=self.front_end,
             dither=self.fbank_conf.dither if is_training else 0.0,
             seed=self.augment_conf.seed,
+            storage="float32" if self.cache == "none" else self.cache,
         )
 
+    def online_view(self, is_training: bool, seed: int) -> FeatureView:
+        """Return the view of features that are computed anew in every epoch of a run.
+
+        seed: of the run; it takes the place of that of the cached copies.
+        """
+        augment = self.augmentation if is_training else None
+        return dataclasses.replace(self.view(is_training), augment=augment, seed=seed)
+
     def cached_views(self, is_training: bool) -> list[FeatureView]:
-        """Return the views to cache: one per augmented copy, or one without augmentation."""
+        """Return the views to cache: one per augmented copy, or one without augmentation, or none.
+
+        Where audio is augmented in every epoch, the one without gives the lengths.
+        """
+        if self.cache == "none":
+            return []
         plain = self.view(is_training)
         if not is_training or self.augmentation is None or self.is_online:
             return [plain]
@@ -233,13 +261,18 @@ class DatasetConfig:
         for folder in self.augmentation.folders if self.augmentation is not None else []:
             audio_files(folder)
 
-    def warn_about_unused_settings(self) -> None:
-        """Warn about settings that were given but have no effect."""
-        if self.shuffle_conf is not None:
+    def warn_about_unused_settings(self, *, is_sharded: bool = False) -> None:
+        """Warn about settings that were given but have no effect.
+
+        is_sharded: the audio is in shards.
+        """
+        if self.shuffle_conf is not None and not is_sharded:
             logger.warning("dataset_conf.shuffle_conf has no effect: the whole list is shuffled")
         if self.sort:
             logger.warning("dataset_conf.sort has no effect: see batch_conf.batching")
-        if self.augment_conf.copies > 0 and self.augmentation is None:
+        if self.augment_conf.copies > 0 and (self.cache == "none" or is_sharded):
+            logger.warning("augment_conf.copies has no effect: without a cache no copy is kept")
+        elif self.augment_conf.copies > 0 and self.augmentation is None:
             logger.warning("augment_conf.copies has no effect: no augmentation is configured")
         if self.augment_conf.opus_prob > 0 and not opus_is_available():
             logger.warning(

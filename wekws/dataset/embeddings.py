@@ -143,7 +143,7 @@ class EmbeddingExtractor:
         copy: without effect, the audio is not augmented.
         """
         return extract_each(
-            {self._keys[index]: self._wavs[index] for index in indices},
+            [(self._keys[index], self._wavs[index]) for index in indices],
             [functools.partial(self._embed, self._wavs[index]) for index in indices],
             num_values=self._teacher.num_values,
             sample_rate_hz=self._teacher.sample_rate_hz,

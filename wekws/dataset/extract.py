@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -54,14 +54,17 @@ class ChunkExtractor(Protocol):
 class Extractor:
     """Reads and augments utterances of one list and computes their features."""
 
-    def __init__(self, utterances: Sequence[Utterance], view: FeatureView) -> None:
+    def __init__(
+        self, utterances: Sequence[Utterance], view: FeatureView, *, is_kept: bool = True
+    ) -> None:
         """Take the whole list: babble noise is made of other utterances of it.
 
+        is_kept: the features go into a cache, which records checksums and conversions of the audio.
         Raises: DataError if a folder of noise or rooms contains no recording.
         """
         self.keys = [utterance.key for utterance in utterances]
         self.wavs = [utterance.wav for utterance in utterances]
-        self.view = view
+        self.view, self._is_kept = view, is_kept
         folders = view.augment.folders if view.augment is not None else []
         self._recordings = {folder: audio_files(folder) for folder in folders}
 
@@ -74,8 +77,8 @@ class Extractor:
         rng = copy_rng(view.seed, copy, self.keys[index])
         sample_rate_hz = view.front_end.sample_rate_hz
         if view.augment is None and view.dither == 0:
-            return self._extract_in_pieces(self.wavs[index])
-        samples = read_audio(self.wavs[index], sample_rate_hz)
+            return self._extract_in_pieces(index)
+        samples = self.read(index)
         if view.augment is not None:
             samples = augment(
                 samples,
@@ -91,25 +94,40 @@ class Extractor:
         # Kaldi rounds the shift down to whole samples: rounding errors must not take it below.
         shift_ms = view.front_end.frame_shift_ms * view.tempo(self.keys[index], copy) * (1 + 1e-9)
         front_end = dataclasses.replace(view.front_end, frame_shift_ms=shift_ms)
-        return _finite(fbank(samples, front_end, dither=view.dither, rng=rng), self.wavs[index])
+        noise: np.random.Generator | torch.Generator = rng
+        if not self._is_kept:  # features of one epoch need not be those of earlier versions
+            noise = torch.Generator().manual_seed(int(rng.integers(1 << 63)))
+        return _finite(fbank(samples, front_end, dither=view.dither, rng=noise), self.wavs[index])
 
-    def _extract_in_pieces(self, wav: str) -> torch.Tensor:
+    def _extract_in_pieces(self, index: int) -> torch.Tensor:
         """Return the features of a recording as it is, without all its samples in memory."""
         front_end = self.view.front_end
-        pieces = list(fbank_pieces(read_pieces(wav, front_end.sample_rate_hz), front_end))
+        pieces = list(fbank_pieces(self.pieces(index), front_end))
         if not pieces:
             # Too short: the message of `fbank` says so.
-            return fbank(read_audio(wav, front_end.sample_rate_hz), front_end)
-        return _finite(pieces[0] if len(pieces) == 1 else torch.cat(pieces), wav)
+            return fbank(self.read(index), front_end)
+        return _finite(pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.wavs[index])
 
     def extract_many(self, indices: Sequence[int], copy: int) -> ExtractedFeatures:
         """Return the features of several utterances; failures are recorded, not raised."""
         return extract_each(
-            {self.keys[index]: self.wavs[index] for index in indices},
+            [(self.keys[index], self.wavs[index]) for index in indices],
             [functools.partial(self._values, index, copy) for index in indices],
             num_values=self.view.front_end.num_mel_bins,
-            sample_rate_hz=self.view.front_end.sample_rate_hz,
+            sample_rate_hz=self.view.front_end.sample_rate_hz if self._is_kept else None,
         )
+
+    def read(self, index: int) -> np.ndarray:
+        """Return the samples of an utterance. Raises: AudioError."""
+        return read_audio(self.wavs[index], self.view.front_end.sample_rate_hz)
+
+    def pieces(self, index: int) -> Iterator[np.ndarray]:
+        """Yield the samples of an utterance piece by piece. Raises: AudioError."""
+        return read_pieces(self.wavs[index], self.view.front_end.sample_rate_hz)
+
+    def babble_sources(self, own: int) -> Sequence[int]:
+        """Return the utterances that babble over one of them may be made of."""
+        return range(len(self.wavs))
 
     def _values(self, index: int, copy: int) -> np.ndarray:
         return self.extract(index, copy).numpy()
@@ -117,15 +135,16 @@ class Extractor:
     def _babble(self, own: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Sum several other utterances, all at the same power, each from a random start."""
         low, high = _NUM_BABBLE_VOICES
-        count = min(int(rng.integers(low, high + 1)), len(self.wavs) - 1)
-        others = rng.choice(len(self.wavs) - 1, count, replace=False)
+        sources = self.babble_sources(own)
+        place = sources.index(own)
+        count = min(int(rng.integers(low, high + 1)), len(sources) - 1)
+        others = rng.choice(len(sources) - 1, count, replace=False)
         total = np.zeros(num_samples, np.float32)
         for other in others:
-            path = self.wavs[other + (other >= own)]
             start = rng.random()
             # Skip unreadable babble sources; they are reported as utterances of their own.
             with contextlib.suppress(AudioError):
-                voice = read_audio(path, self.view.front_end.sample_rate_hz)
+                voice = self.read(sources[other + (other >= place)])
                 total += _fit_length(voice, num_samples, start)
         return total
 
@@ -149,25 +168,28 @@ def _finite(feats: torch.Tensor, wav: str) -> torch.Tensor:
 
 
 def extract_each(
-    wavs: Mapping[str, str],
+    wavs: Sequence[tuple[str, str]],
     computations: Iterable[Callable[[], np.ndarray]],
     *,
     num_values: int,
-    sample_rate_hz: int,
+    sample_rate_hz: int | None,
 ) -> ExtractedFeatures:
     """Run the computation of each utterance; those that raise a DataError have no frames.
 
-    wavs: audio file by key. computations: one for each, returning (T, num_values).
-    sample_rate_hz: rate that the audio is converted to.
+    wavs: key and audio file of each. computations: one for each, returning (T, num_values).
+    sample_rate_hz: rate that the audio is converted to; None: checksums and conversions are not
+    recorded.
     """
     arrays: list[np.ndarray] = []
     failures: dict[str, str] = {}
     conversions: collections.Counter[str] = collections.Counter()
     audio = []
-    for (key, wav), compute in zip(wavs.items(), computations, strict=True):
+    for (key, wav), compute in zip(wavs, computations, strict=True):
         try:
-            audio.append(_file_sha1(wav))
-            conversion = probe(wav).conversion(sample_rate_hz)
+            conversion = ""
+            if sample_rate_hz is not None:
+                audio.append(_file_sha1(wav))
+                conversion = probe(wav).conversion(sample_rate_hz)
             arrays.append(compute())
         except DataError as error:
             failures[key] = str(error)
@@ -233,7 +255,7 @@ class ExtractionPool:
         num_workers: processes with one thread each; 0: extract in this process.
         Raises: what ``make_extractor`` raises.
         """
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._executor: Executor | None = None
         # Also made in this process, so that an empty noise folder is refused before the start.
         self._extractor = make_extractor()
@@ -257,14 +279,22 @@ class ExtractionPool:
         pending: collections.deque[Future[ExtractedFeatures]] = collections.deque()
         for chunk in chunks:
             pending.append(self._executor.submit(_work, chunk, copy))
-            if len(pending) > 4 * self._num_workers:
+            if len(pending) > 4 * self.num_workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
+    def submit(self, indices: Sequence[int], copy: int) -> Future[ExtractedFeatures]:
+        """Let a process extract the features of some utterances; without processes, do it now."""
+        if self._executor is not None:
+            return self._executor.submit(_work, indices, copy)
+        done: Future[ExtractedFeatures] = Future()
+        done.set_result(self._extractor.extract_many(indices, copy))
+        return done
+
     def extract_now(self, indices: Sequence[int], copy: int) -> list[ExtractedFeatures]:
         """Return the features of one batch, divided evenly among the processes."""
-        share = -(-len(indices) // max(1, self._num_workers))
+        share = -(-len(indices) // max(1, self.num_workers))
         return list(self.map(indices, copy, share))
 
     def close(self) -> None:

@@ -229,10 +229,14 @@ class FeatureView:
     """Number of the augmented copy; its random numbers depend on (seed, copy, key)."""
     seed: int = 0
     """Seed of augmentation and dither."""
+    storage: Literal["float32", "float16"] = "float32"
+    """Number format of a cache."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change features, as plain values."""
         settings = dataclasses.asdict(self) | {"version": _VERSION}
+        if self.storage == "float32":  # caches of before have no other
+            del settings["storage"]
         # Context and frame skip are applied after the cache.
         del settings["front_end"]
         settings["sample_rate_hz"] = self.front_end.sample_rate_hz

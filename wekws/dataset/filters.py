@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.manifest import Utterance
@@ -71,7 +72,7 @@ def keep_share(
     *,
     share: float,
     keys: Sequence[str],
-    is_keyword: Sequence[bool],
+    is_keyword: npt.NDArray[np.bool_],
 ) -> list[str | None]:
     """Leave out all but a share of the utterances that are kept so far; return all reasons.
 
@@ -80,6 +81,8 @@ def keep_share(
     of the list, and a larger share contains a smaller one.
     """
     thinned = list(reasons)
+    if share == 1.0:
+        return thinned
     for kind in (True, False):
         rows = [i for i, reason in enumerate(reasons) if reason is None and is_keyword[i] == kind]
         rows.sort(key=lambda i: hashlib.sha256(keys[i].encode()).digest())

@@ -39,6 +39,7 @@ def join_batches(
     num_labels = batch.label_lengths[at] + second.label_lengths
     # Twice as many output frames as labels leave a blank between any two.
     fits = -(-num_frames // frame_skip) >= 2 * num_labels
+    fits &= (batch.feat_lengths[at] > 0) & (second.feat_lengths > 0)
     if max_labels:
         fits &= num_labels <= max_labels
     at, second = at[fits], second.select(fits)

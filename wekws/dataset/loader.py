@@ -3,15 +3,15 @@
 Axes: N utterances of the data set, K keywords, B batch, T frames of 10 ms, F mel bins, L labels.
 """
 
-import dataclasses
+import collections
 import functools
 import hashlib
 import itertools
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from json.encoder import encode_basestring_ascii
 from typing import TypeVar
 
 import numpy as np
@@ -29,9 +29,17 @@ from wekws.dataset.filters import filter_reasons, keep_share, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import Utterance, audio_status, read_data_list
-from wekws.dataset.order import plan_batches
+from wekws.dataset.order import cut_batches, plan_batches
+from wekws.dataset.shards import ShardSource, is_sharded, shard_order
+from wekws.dataset.sources import (
+    AudioSource,
+    CacheSource,
+    FeatureSource,
+    frames_by_duration,
+    sizes_fingerprint,
+)
 from wekws.dataset.vocabulary import contains_keyword
-from wekws.errors import DataError
+from wekws.errors import ConfigError, DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,12 +56,11 @@ class SpeechDataset:
         keys: Sequence[str],
         labels: Sequence[Sequence[int]],
         holds_keyword: npt.NDArray[np.bool_],
-        caches: Sequence[FeatureCache],
-        cache_rows: npt.NDArray[np.int64],
+        source: FeatureSource,
+        rows: npt.NDArray[np.int64],
+        caches: Sequence[FeatureCache] = (),
         join_prob: float = 0.0,
         seed: int = 0,
-        pool: ExtractionPool | None = None,
-        views: Sequence[FeatureView] = (),
         embeddings: EmbeddingSet | None = None,
         durations_s: npt.NDArray[np.float64] | None = None,
         num_listed: int = 0,
@@ -64,13 +71,13 @@ class SpeechDataset:
         keys: ids of N utterances.
         labels: label ids per utterance.
         holds_keyword: (N, K), whether the transcript contains each keyword of the label set.
-        caches: feature caches, one per augmented copy.
-        cache_rows: (N,), position of each utterance in every cache.
+        source: gives the features of the list's utterances.
+        rows: (N,), position of each utterance in the list.
+        caches: feature caches of the list, one per augmented copy; none where features are
+            computed from audio in every epoch.
         join_prob: share of utterances that are followed by another one, 0 to 1.
         seed: chooses the joined utterances.
-        pool: extracts the features in every epoch; None: they come from the caches.
-        views: those of the caches, or the one that ``pool`` augments; only for ``embeddings``.
-        embeddings: outputs of a feature teacher, with one row per row of the caches; None: none.
+        embeddings: outputs of a feature teacher for the list's utterances; None: none.
         durations_s: (N,) length of each utterance in the list; None: unknown.
         num_listed: utterances of the list, usable or not.
         audio: hash of names, sizes and times of the list's audio files; empty: unknown.
@@ -81,11 +88,13 @@ class SpeechDataset:
         self.holds_keyword = holds_keyword
         self.is_keyword: npt.NDArray[np.bool_] = np.asarray(holds_keyword.any(axis=1))
         self.caches = list(caches)
-        self._cache_rows = cache_rows
-        self._label_offsets = np.cumsum([0, *map(len, self.labels)])
-        self._flat_labels = np.array([*itertools.chain(*self.labels), 0], np.int64)
-        self._join_prob, self._seed, self._pool = join_prob, seed, pool
-        self._views, self.embeddings = tuple(views), embeddings
+        self._source, self._rows = source, rows
+        num_labels = np.fromiter(map(len, self.labels), np.int64, len(self.labels))
+        self._label_offsets = np.concatenate([[0], np.cumsum(num_labels)])
+        flat = itertools.chain(itertools.chain.from_iterable(self.labels), [0])
+        self._flat_labels = np.fromiter(flat, np.int64, self._label_offsets[-1] + 1)
+        self._join_prob, self._seed = join_prob, seed
+        self.embeddings = embeddings
         self.repeated: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         """Positions of the utterances that occur once more in each epoch."""
 
@@ -96,31 +105,73 @@ class SpeechDataset:
     @property
     def fingerprint(self) -> str:
         """Hash (16 hexadecimal digits) of the utterances' keys and labels, in their order."""
-        text = json.dumps([self.keys, self.labels])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        # The text is json.dumps([keys, labels]); most labels are those of some other utterance.
+        labels = {id(ids): str(ids) for ids in self.labels}
+        digest = hashlib.sha256(b"[[")
+        digest.update(", ".join(map(encode_basestring_ascii, self.keys)).encode())
+        digest.update(b"], [")
+        digest.update(", ".join([labels[id(ids)] for ids in self.labels]).encode())
+        digest.update(b"]]")
+        return digest.hexdigest()[:16]
 
     @property
     def num_frames(self) -> np.ndarray:
-        """Frames of each utterance in the first cached copy, (N,)."""
+        """Frames of each utterance in the first epoch, (N,)."""
         return self.frames_in(0)
 
     def frames_in(self, epoch: int) -> np.ndarray:
         """Return the frames of each utterance in an epoch, (N,); before a speed change online."""
-        return self._cache(epoch).num_frames[self._cache_rows]
+        return self._source.num_frames(epoch)[self._rows]
+
+    @property
+    def shards(self) -> npt.NDArray[np.int64] | None:
+        """Number of each utterance's shard, (N,); None where the audio is in files of its own."""
+        source = self._source
+        return source.shards[self._rows] if isinstance(source, ShardSource) else None
+
+    def start(self, indices: np.ndarray, epoch: int) -> None:
+        """Announce the utterances of an epoch, in the order in which batches will hold them."""
+        self._source.start(self._rows[indices], epoch)
+
+    @property
+    def audio_fingerprint(self) -> str:
+        """Hash that tells the list's audio; empty: unknown."""
+        return self._source.audio_fingerprint
+
+    @property
+    def num_ahead(self) -> int:
+        """Batches that can be made at the same time."""
+        return self._source.num_ahead
 
     def batch(
         self,
         indices: Sequence[int] | np.ndarray,
         epoch: int = 0,
         *,
+        places: np.ndarray | None = None,
         num_global: int | None = None,
     ) -> Batch:
         """Return the utterances at ``indices`` with their features of ``epoch``.
 
-        num_global: utterances of this step in all processes; None: those of this batch.
+        places: (B,) places of these utterances in the step of all processes; None: 0 to B - 1.
+        num_global: utterances of that step; None: those of this batch.
+        Raises: DataError if none of them, or too few of the list, can be read.
         """
         chosen = np.asarray(indices, dtype=np.int64)
-        batch = self._single_batch(chosen, epoch, num_global)
+        if places is None:
+            places = np.arange(len(chosen))
+        batch = self._joined_batch(chosen, epoch, places, num_global)
+        is_readable = batch.feat_lengths > 0
+        if is_readable.all():
+            return batch
+        if not is_readable.any():
+            raise DataError(f"no utterance of a batch can be read: {', '.join(batch.keys)}")
+        return batch.select(is_readable)
+
+    def _joined_batch(
+        self, chosen: np.ndarray, epoch: int, places: np.ndarray, num_global: int | None
+    ) -> Batch:
+        batch = self._single_batch(chosen, epoch, places, num_global)
         if self._join_prob == 0:
             return batch
         partners = choose_partners(
@@ -132,18 +183,20 @@ class SpeechDataset:
         return join_batches(
             batch,
             rows=rows,
-            second=self._single_batch(partners[rows], epoch, None),
+            second=self._single_batch(partners[rows], epoch, rows, None),
             frame_skip=self.config.frame_skip,
             max_labels=self.config.filter_conf.max_label_length,
         )
 
-    def _single_batch(self, indices: np.ndarray, epoch: int, num_global: int | None) -> Batch:
+    def _single_batch(
+        self, indices: np.ndarray, epoch: int, places: np.ndarray, num_global: int | None
+    ) -> Batch:
         """Return a batch of utterances that are not joined."""
-        feats, feat_lengths = self._features(self._cache_rows[indices], epoch)
+        feats, feat_lengths = self._source.features(self._rows[indices], epoch)
         embeddings = None
         if self.embeddings is not None:
-            speeds = np.array([self._speed(self.keys[i], epoch) for i in indices])
-            rows = self._cache_rows[indices]
+            speeds = np.array([self._source.speed(self.keys[i], epoch) for i in indices])
+            rows = self._rows[indices]
             embeddings = self.embeddings.gather(rows, speeds, self.config.front_end)
         label_index = padded_index(self._label_offsets, indices, len(self._flat_labels) - 1)
         if label_index.shape[1] == 0:
@@ -156,38 +209,14 @@ class SpeechDataset:
             label_lengths=torch.from_numpy(np.diff(self._label_offsets)[indices]),
             holds_keyword=torch.from_numpy(self.holds_keyword[indices]),
             indices=torch.from_numpy(indices),
+            places=torch.from_numpy(places),
             num_global=len(indices) if num_global is None else num_global,
             embeddings=embeddings,
         )
 
-    def _speed(self, key: str, epoch: int) -> float:
-        """Return how many times as fast as the recording an utterance is in an epoch."""
-        if self._pool is not None:
-            return self._views[0].speed(key, epoch)
-        view = self._views[epoch % len(self._views)]
-        return view.speed(key, view.copy)
-
     def close(self) -> None:
         """End the processes that augment online, if there are any."""
-        if self._pool is not None:
-            self._pool.close()
-
-    def _cache(self, epoch: int) -> FeatureCache:
-        return self.caches[epoch % len(self.caches)]
-
-    def _features(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._pool is None:
-            cache = self._cache(epoch)
-            return cache.gather(rows), cache.num_frames[rows]
-        parts = self._pool.extract_now(rows.tolist(), epoch)
-        for key, cause in itertools.chain(*(part.failures.items() for part in parts)):
-            raise DataError(f"utterance {key} was readable before: {cause}")
-        lengths = np.array([n for part in parts for n in part.num_frames], np.int64)
-        frames = np.concatenate(
-            [*(part.feats for part in parts), np.zeros_like(parts[0].feats[:1])]
-        )
-        index = padded_index(np.cumsum([0, *lengths]), np.arange(len(rows)), len(frames) - 1)
-        return frames[index], lengths
+        self._source.close()
 
 
 def open_dataset(
@@ -216,19 +245,25 @@ def open_dataset(
     Raises: DataError if too much audio is unreadable or no utterance is left.
     """
     utterances = [u for u in read_data_list(data_list) if u.duration <= longest_s]
+    sharded = bool(utterances) and is_sharded(utterances)
     if is_training:
-        config.warn_about_unused_settings()
-    views = config.cached_views(is_training)
+        config.warn_about_unused_settings(is_sharded=sharded)
+    if sharded:
+        _require_streamable(data_list, config, is_training, feature_teacher)
     caches = open_caches(
         data_list,
         utterances,
-        views=views,
+        views=[] if sharded else config.cached_views(is_training),
         cache_dir=cache_dir,
         num_workers=num_workers,
         max_bad_fraction=config.max_bad_fraction,
     )
+    counts = [cache.num_frames for cache in caches]
+    if not caches:
+        counts = [frames_by_duration(utterances, config.front_end)]
     labels, holds_keyword = _read_texts(utterances, label_set)
-    shortest, longest = _frame_ranges(caches, config, is_training)
+    is_online = is_training and (config.is_online or not caches)
+    shortest, longest = _frame_ranges(counts, config, is_online)
     reasons = filter_reasons(
         config=config,
         labels=labels,
@@ -242,15 +277,34 @@ def open_dataset(
             reasons,
             share=config.filter_conf.data_share,
             keys=[utterance.key for utterance in utterances],
-            is_keyword=[any(row) for row in holds_keyword.tolist()],
+            is_keyword=np.asarray(holds_keyword.any(axis=1)),
         )
     report_left_out(data_list, utterances, reasons)
     kept = np.flatnonzero([reason is None for reason in reasons])
-    pool = None
-    if is_training and config.is_online:
-        view = dataclasses.replace(config.view(is_training), augment=config.augmentation, seed=seed)
-        views = [view]
-        pool = ExtractionPool(functools.partial(Extractor, utterances, view), num_workers)
+    source: FeatureSource
+    if sharded:
+        source = ShardSource(
+            utterances,
+            config.online_view(is_training, seed),
+            num_workers=num_workers,
+            num_frames=counts[0],
+            max_bad_fraction=config.max_bad_fraction,
+        )
+    elif not is_online and caches:
+        source = CacheSource(caches, config.cached_views(is_training))
+    else:
+        view = config.online_view(is_training, seed)
+        source = AudioSource(
+            ExtractionPool(
+                functools.partial(Extractor, utterances, view, is_kept=False), num_workers
+            ),
+            view,
+            num_frames=counts[0],
+            audio_fingerprint=(
+                caches[0].audio_fingerprint if caches else sizes_fingerprint(utterances)
+            ),
+            max_bad_fraction=config.max_bad_fraction,
+        )
     embeddings = None
     if feature_teacher:
         embeddings = open_embeddings(
@@ -267,12 +321,11 @@ def open_dataset(
         keys=[utterances[i].key for i in kept],
         labels=[labels[i] for i in kept],
         holds_keyword=holds_keyword[kept],
+        source=source,
+        rows=kept,
         caches=caches,
-        cache_rows=kept,
         join_prob=config.join_prob if is_training else 0.0,
         seed=seed,
-        pool=pool,
-        views=views,
         embeddings=embeddings,
         durations_s=np.array([utterances[i].duration for i in kept]),
         num_listed=len(utterances),
@@ -280,14 +333,42 @@ def open_dataset(
     )
 
 
+def _require_streamable(
+    data_list: str | os.PathLike[str],
+    config: DatasetConfig,
+    is_training: bool,
+    feature_teacher: str,
+) -> None:
+    """Raise ConfigError for uses of shards that would read them in another order."""
+    problems = [
+        name
+        for name, is_used in (
+            ("dev and test sets", not is_training),
+            ("dataset_conf.join_prob", config.join_prob > 0),
+            ("batch_conf.batching: bucket", config.batch_conf.batching == "bucket"),
+            ("batch_conf.negative_share", config.batch_conf.negative_share < 1.0),
+            ("--feature_teacher", bool(feature_teacher)),
+        )
+        if is_used
+    ]
+    if problems:
+        raise ConfigError(
+            f"{data_list}: shards are read from start to end; {', '.join(problems)} needs audio "
+            "files: name the list that the shards were made from, or leave it out"
+        )
+
+
 def _frame_ranges(
-    caches: Sequence[FeatureCache], config: DatasetConfig, is_training: bool
+    counts: Sequence[np.ndarray], config: DatasetConfig, is_online: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fewest and the most frames that each utterance can have in any epoch, (N,)."""
-    counts = np.stack([cache.num_frames for cache in caches])
-    shortest, longest = counts.min(axis=0), counts.max(axis=0)
+    """Return the fewest and the most frames that each utterance can have in any epoch, (N,).
+
+    counts: (N,) frames in each cached copy, or without a cache those that the durations give.
+    is_online: waveforms are augmented in every epoch.
+    """
+    shortest, longest = np.min(counts, axis=0), np.max(counts, axis=0)
     augmentation = config.augmentation
-    if augmentation is None or not (is_training and config.is_online):
+    if augmentation is None or not is_online:
         return shortest, longest
     # Audio with n frames is at least n - 1 hops plus one window long, and less than one hop
     # longer.
@@ -343,7 +424,8 @@ def batches(
     """
 
     def make(indices: np.ndarray) -> Batch:
-        batch = dataset.batch(indices[rank::world_size], epoch, num_global=len(indices))
+        places = np.arange(rank, len(indices), world_size)
+        batch = dataset.batch(indices[places], epoch, places=places, num_global=len(indices))
         return batch.pin_memory() if pin_memory else batch
 
     plan = epoch_plan(
@@ -354,7 +436,8 @@ def batches(
         world_size=world_size,
         shuffle=shuffle,
     )
-    return _prefetch(make, plan)
+    dataset.start(np.concatenate([indices[rank::world_size] for indices in plan]), epoch)
+    return _prefetch(make, plan, dataset.num_ahead)
 
 
 def epoch_plan(
@@ -368,6 +451,21 @@ def epoch_plan(
 ) -> list[np.ndarray]:
     """Return the global batches of an epoch as indices; the length is the number of steps."""
     conf = dataset.config.batch_conf
+    if dataset.shards is not None:
+        if batch_size % world_size:
+            raise ConfigError(
+                f"batch_conf.batch_size {batch_size}: with shards, expected a multiple of the "
+                f"{world_size} processes"
+            )
+        order = shard_order(
+            dataset.shards,
+            epoch=epoch,
+            seed=seed,
+            world_size=world_size,
+            buffer_size=dataset.config.shuffle_size if shuffle else 1,
+            repeated=dataset.repeated,
+        )
+        return cut_batches(order, batch_size, world_size)
     return plan_batches(
         dataset.frames_in(epoch),
         batch_size=batch_size,
@@ -383,20 +481,21 @@ def epoch_plan(
     )
 
 
-def _prefetch(make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield make(item) for each item while a thread makes the next one.
+def _prefetch(
+    make: Callable[[Item], Result], items: Iterable[Item], num_ahead: int = 1
+) -> Iterator[Result]:
+    """Yield make(item) for each item while ``num_ahead`` threads make the next ones.
 
-    If the consumer stops early, or either side raises, the thread is waited for and ended.
+    If the consumer stops early, or either side raises, the threads are waited for and ended.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
-        pending: Future[Result] | None = None
+    with ThreadPoolExecutor(num_ahead, thread_name_prefix="batches") as threads:
+        pending: collections.deque[Future[Result]] = collections.deque()
         for item in items:
-            following = thread.submit(make, item)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()
+            pending.append(threads.submit(make, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _read_texts(

@@ -1,11 +1,14 @@
 """Lists on disk: Kaldi tables (``wav.scp``, ``text``, ...) and WeKWS's ``data.list``."""
 
 import array
+import contextlib
 import filecmp
+import gc
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +23,13 @@ SPLITS = ("train", "dev", "test")
 
 _MAX_NAMED = 20
 _DECODER = json.JSONDecoder()
-_USUAL_FIELDS = {"key", "wav", "txt", "duration"}
+# As write_data_list writes it, without an escaped character. JSON allows no control character.
+_TEXT = r'"([^"\\\x00-\x1f]{})"'
+_USUAL_LINE = re.compile(
+    rf'\{{"key": {_TEXT.format("+")}, "txt": {_TEXT.format("*")}, '
+    rf'"duration": (\d+\.\d+), "wav": {_TEXT.format("+")}\}}',
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +68,23 @@ def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
     Raises: DataError with file and line of every bad line, of every duplicate key, or if the
     list is empty.
     """
+    with _collector_paused():
+        return _read_data_list(path)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from searching a million new objects again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
     utterances: dict[str, Utterance] = {}
     lines = array.array("q")  # where the utterances are, in their order
     problems = []
@@ -164,6 +190,10 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 
 
 def _parse_utterance(line: str) -> Utterance:
+    if usual := _USUAL_LINE.fullmatch(line):  # a shortcut for nearly every line of a list
+        key, txt, duration, wav = usual.groups()
+        if 0 < (seconds := float(duration)) < math.inf:
+            return Utterance(key=key, wav=wav, txt=txt, duration=seconds)
     try:
         record, end = _DECODER.raw_decode(line)  # a third of the time of json.loads
         if end != len(line):
@@ -174,12 +204,6 @@ def _parse_utterance(line: str) -> Utterance:
         raise ValueError("not JSON (nested too deeply)") from None
     if not isinstance(record, dict):
         raise ValueError(f"found {line[:40]}; expected a JSON object")
-    if record.keys() == _USUAL_FIELDS:
-        key, wav, txt, duration = record["key"], record["wav"], record["txt"], record["duration"]
-        # A shortcut for nearly every line of a list: three texts and a length.
-        if key and wav and type(key) is type(wav) is type(txt) is str and type(duration) is float:
-            if 0 < duration < math.inf:
-                return Utterance(key=key, wav=wav, txt=txt, duration=duration)
     missing = [name for name in ("key", "wav", "txt", "duration") if name not in record]
     if missing:
         raise ValueError(f"'{', '.join(missing)}' missing; expected key, wav, txt and duration")

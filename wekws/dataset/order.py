@@ -58,8 +58,7 @@ def plan_batches(
         pool_size = batch_size * pool_batches
         pools = [order[i : i + pool_size] for i in range(0, len(order), pool_size)]
         order = np.concatenate([p[np.argsort(num_frames[p], kind="stable")] for p in pools])
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    batches = _merge_small_last(batches, world_size)
+    batches = cut_batches(order, batch_size, world_size)
     if batching == "bucket":
         batches = [batches[i] for i in rng.permutation(len(batches))]
     return batches
@@ -74,6 +73,12 @@ def _without_some_negatives(
     rng = np.random.default_rng((*seed, 3))
     drawn = rng.choice(negatives, math.ceil(share * len(negatives)), replace=False)
     return np.sort(np.concatenate([np.flatnonzero(~is_negative), drawn]))
+
+
+def cut_batches(order: np.ndarray, batch_size: int, world_size: int) -> list[np.ndarray]:
+    """Return consecutive batches of an order; a last one that is too small joins the one before."""
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return _merge_small_last(batches, world_size)
 
 
 def longest_first(

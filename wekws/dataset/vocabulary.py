@@ -44,6 +44,8 @@ _RUN = re.compile(f"{_MARKUP}|{_CJK}+|{_WORD}")
 _IS_CJK = re.compile(_CJK)
 # Text in which every character but the space is a token as it stands.
 _PLAIN = re.compile("[A-Za-z\u4e00-\u9fff ]*")
+# Text in which every character is a unit and its own normal form.
+_CHARACTERS = re.compile("[\u4e00-\u9fff]*")
 
 
 def normalise(text: str) -> str:
@@ -209,14 +211,11 @@ class Vocabulary:
         return list(utterance.txt)
 
     def _encode(self, tokens: Iterable[str]) -> list[int]:
-        labels: list[int] = []
-        id_of, last = self.ids.get, BLANK
-        for token in tokens:
-            label = id_of(token, FILLER)
-            if label != FILLER or last != FILLER:
-                labels.append(label)
-            last = label
-        return labels
+        labels = list(map(self.ids.get, tokens, itertools.repeat(FILLER)))
+        if labels.count(FILLER) < 2:
+            return labels
+        pairs = zip(labels, [BLANK, *labels], strict=False)
+        return [label for label, last in pairs if label != FILLER or last != FILLER]
 
 
 def _canonical(index: int, token: str) -> str:
@@ -287,6 +286,8 @@ def contains_keyword(text: str, keyword: str) -> bool:
     In alphabetic text only whole words match; in CJK text a match can begin at any character.
     """
     wanted = _units(keyword)
+    if _CHARACTERS.fullmatch(text):
+        return "".join(wanted) in text
     if wanted[0] not in (upper := text.upper().replace("\u2019", "'")) and (
         unicodedata.is_normalized("NFKC", upper)
     ):

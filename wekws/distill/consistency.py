@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from wekws.distill.frames import valid_frames
+from wekws.distill.frames import take_valid
 from wekws.distill.method import LossInputs, Method, MethodConfig, MethodContext, Term
 from wekws.distill.schedule import Scheduled, as_schedule, checked_schedule, is_used
 
@@ -64,8 +64,8 @@ def consistency_loss(logits: Tensor, other_logits: Tensor, lengths: Tensor) -> T
     without passing a gradient there.
     Source: Yao et al. 2024, arXiv:2410.05101 (CR-CTC), with CTC on the first view alone.
     """
-    valid = valid_frames(lengths, logits.shape[1])
-    one, other = (x[valid].float().log_softmax(dim=-1) for x in (logits, other_logits))
+    both = (take_valid(x, lengths).float() for x in (logits, other_logits))
+    one, other = (x.log_softmax(dim=-1) for x in both)
     forth = F.kl_div(one, other.detach(), reduction="sum", log_target=True)
     back = F.kl_div(other, one.detach(), reduction="sum", log_target=True)
     return 0.5 * (forth + back)

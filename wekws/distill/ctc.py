@@ -11,7 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from wekws.distill.frames import valid_frames
+from wekws.distill.frames import take_valid
 from wekws.distill.method import LossInputs, Method, MethodConfig, MethodContext, Term
 from wekws.distill.schedule import as_schedule
 from wekws.errors import ConfigError
@@ -89,7 +89,8 @@ def ctc_loss(
     """Return the CTC negative log-likelihood summed over the utterances of the batch, in nats.
 
     logits: (B, T, V), unnormalised. lengths: (B,) valid frames. labels: (B, L), padded with
-    anything. label_lengths: (B,); 0 is an utterance without speech, all blank.
+    anything. label_lengths: (B,); 0 is an utterance without speech, all blank. Both lengths are
+    best on the CPU, where torch needs them.
     Every utterance must be feasible (the data set leaves out those that are not), so that an
     infinite loss is a fault and not masked.
     Source: Graves et al. 2006, "Connectionist temporal classification", eq. 4 and 8.
@@ -104,7 +105,7 @@ def smoothing_loss(logits: Tensor, lengths: Tensor, over: Literal["all", "tokens
     logits: (B, T, V). over: ``all`` outputs, or the ``tokens`` alone, renormalised without blank.
     Source: Kim et al. 2017, arXiv:1711.02212 (label smoothing beside CTC).
     """
-    chosen = logits[valid_frames(lengths, logits.shape[1])].float()
+    chosen = take_valid(logits, lengths).float()
     log_probs = chosen[:, 1 if over == "tokens" else 0 :].log_softmax(dim=-1)
     num_outputs = log_probs.shape[1]
     return -(log_probs.mean(dim=1) + math.log(num_outputs)).sum()

@@ -151,7 +151,7 @@ class EmbeddingDistance(Method):
         assert targets is not None, "a run with this term has a feature teacher"
         features = inputs.student.features[self._path].float()
         means = piece_means(features, inputs.targets.lengths, targets, self._num_pieces)
-        valid = valid_frames(targets.lengths, targets.values.shape[1])
+        valid = valid_frames(targets.lengths, targets.values.shape[1], features.device)
         normalised = (targets.values[valid] - self.mean) / self.deviation
         distances = self._distance(self.adapter(means[valid]), normalised)
         total = distances.sum()
@@ -177,7 +177,7 @@ def piece_means(features: Tensor, lengths: Tensor, targets: Embeddings, num: int
     Returns: (B, K, num * C), pieces in order; of padding, anything.
     """
     num_frames = int(lengths.max())
-    mask = valid_frames(lengths, num_frames)
+    mask = valid_frames(lengths, num_frames, features.device)
     padded = features.new_zeros(*mask.shape, features.shape[1])
     padded = padded.masked_scatter(mask[..., None], features)
     edges = torch.linspace(0.0, 1.0, num + 1, device=features.device)

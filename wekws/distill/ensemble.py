@@ -68,7 +68,7 @@ class TeacherEnsemble(KwsModel):
         mixed = mixed.log_softmax(dim=-1)
         if lengths is None:
             return mixed
-        return mixed * valid_frames(lengths, mixed.shape[1])[..., None]
+        return mixed * valid_frames(lengths, mixed.shape[1], mixed.device)[..., None]
 
     def _weighted(self, feats: Tensor, lengths: Tensor | None, index: int) -> Tensor:
         log_probs = self.members[index](feats, lengths).float().log_softmax(dim=-1)

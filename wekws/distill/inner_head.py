@@ -85,7 +85,7 @@ class InnerHead(Method):
         features: module path -> (N, C), the valid frames of the batch.
         """
         rows = self.linear(features[self.path].float())
-        mask = valid_frames(lengths, num_frames)
+        mask = valid_frames(lengths, num_frames, rows.device)
         logits = rows.new_zeros(*mask.shape, rows.shape[1])
         return logits.masked_scatter(mask[..., None], rows)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from wekws.distill.frames import FrameChoice, choose_frames
+from wekws.distill.frames import FrameChoice, choose_frames, take_valid
 from wekws.distill.method import LossInputs, Method, MethodConfig, MethodContext, Term
 from wekws.distill.schedule import Scheduled, as_schedule, checked_schedule, is_used
 from wekws.errors import ConfigError
@@ -100,7 +100,7 @@ def kd_loss(
     """Return KL(teacher || student) summed over the chosen frames, times temperature squared.
 
     student_logits, teacher_logits: (B, T, V), unnormalised.
-    lengths: (B,) valid frames; later frames are padding and weigh zero.
+    lengths: (B,) valid frames, on the CPU; later frames are padding and weigh zero.
     config: which frames, and how blank and tokens are weighed; None: all frames, full KL. Where
     no frame is chosen the value is 0.
     Summed over an utterance's frames it has the scale of CTC, which is such a sum too; a mean
@@ -116,9 +116,15 @@ def kd_loss(
         )
     if not (lengths > 0).any():
         raise ValueError("no frame is valid: every length is 0")
-    chosen = choose_frames(teacher_logits, lengths, config.frames, config.num_neighbours)
-    student = (student_logits[chosen].float() / temperature).log_softmax(dim=-1)
-    targets = teacher_logits[chosen].float().clamp(min=_LOWEST_LOGIT)
+    if config.frames == "all":
+        student_rows, teacher_rows = (
+            take_valid(logits, lengths) for logits in (student_logits, teacher_logits)
+        )
+    else:  # on a GPU this waits for the device: the teacher decides how many frames there are
+        chosen = choose_frames(teacher_logits, lengths, config.frames, config.num_neighbours)
+        student_rows, teacher_rows = student_logits[chosen], teacher_logits[chosen]
+    student = (student_rows.float() / temperature).log_softmax(dim=-1)
+    targets = teacher_rows.float().clamp(min=_LOWEST_LOGIT)
     teacher = (targets / temperature).log_softmax(dim=-1)
     if config.is_decoupled:
         blank, tokens = decoupled_kl(student, teacher, config.token_scale)

@@ -253,7 +253,7 @@ class SoftKeywordScore(nn.Module):
 
         log_probs: (B, T, V) normalised. lengths: (B,) valid frames; the rest does not count.
         """
-        is_valid = valid_frames(lengths, log_probs.shape[1])
+        is_valid = valid_frames(lengths, log_probs.shape[1], log_probs.device)
         scale = self._softness or 1.0
         by_frame = log_probs.masked_fill(~is_valid[..., None], 0.0).permute(1, 2, 0) / scale
         best = by_frame.amax(dim=1)

@@ -52,11 +52,11 @@ class LossTargets:
     """Labels of a batch, and the outputs of a feature teacher."""
 
     lengths: Tensor
-    """(B,) valid frames."""
+    """(B,) valid frames, on the CPU: they size what is computed."""
     labels: Tensor
     """(B, L), padded with anything."""
     label_lengths: Tensor
-    """(B,) labels per utterance."""
+    """(B,) labels per utterance, on the CPU."""
     holds_keyword: Tensor | None = None
     """(B, K) bool, whether the utterance contains each keyword; None: unknown."""
     indices: Tensor | None = None

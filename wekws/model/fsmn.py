@@ -12,6 +12,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,17 +66,29 @@ class Packing:
     """Length of that time axis."""
 
 
-def pack(lengths: Tensor, num_frames: int, gap: int) -> Packing:
+def pack(lengths: Tensor, num_frames: int, gap: int, device: torch.device | str = "cpu") -> Packing:
     """Place the valid frames of a batch on one time axis, ``gap`` empty slots after each utterance.
 
-    lengths: (B,) valid frames; 0 is an utterance that is all padding. num_frames: T.
-    On a GPU this waits for the device once, because the number of valid frames sizes the result.
+    lengths: (B,) valid frames, best on the CPU, see ``valid_rows``; 0 is an utterance that is all
+    padding. num_frames: T. device: where the positions are needed.
     """
-    is_valid = torch.arange(num_frames, device=lengths.device) < lengths.unsqueeze(1)
-    rows = is_valid.flatten().nonzero().squeeze(1)
-    utterance = rows.div(max(num_frames, 1), rounding_mode="floor")
-    slots = torch.arange(rows.numel(), device=rows.device) + gap * utterance
-    return Packing(rows, slots, rows.numel() + gap * lengths.numel())
+    rows = valid_rows(lengths, num_frames)
+    slots = np.arange(len(rows)) + gap * (rows // max(num_frames, 1))
+    return Packing(
+        torch.from_numpy(rows).to(device, non_blocking=True),
+        torch.from_numpy(slots).to(device, non_blocking=True),
+        len(rows) + gap * lengths.numel(),
+    )
+
+
+def valid_rows(lengths: Tensor, num_frames: int) -> np.ndarray:
+    """Return the indices (N,) of the valid frames among the B * T frames of a batch.
+
+    lengths: (B,) valid frames; best on the CPU, since their number sizes the result: of lengths on
+    a GPU this waits for all work that the GPU has been given.
+    """
+    is_valid = np.arange(num_frames) < lengths.cpu().numpy()[:, None]
+    return np.flatnonzero(is_valid)
 
 
 class Linear(nn.Module):
@@ -206,14 +219,15 @@ class FSMN(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map features to logits.
 
-        x: (B, T, D). lengths: (B,) valid frames; padding may hold anything. None: all are valid.
+        x: (B, T, D). lengths: (B,) valid frames, best on the CPU whatever the device of x, see
+        ``valid_rows``; padding may hold anything. None: all are valid.
         Returns: (B, T, V), zero on padding.
         """
         num_utterances, num_frames = x.shape[:2]
         if lengths is None:
-            lengths = torch.full((num_utterances,), num_frames, device=x.device)
+            lengths = torch.full((num_utterances,), num_frames)
         gap = max(self.config.left_reach, self.config.right_reach, 1)
-        packing = pack(lengths.to(x.device), num_frames, gap)
+        packing = pack(lengths, num_frames, gap, x.device)
         rows = x.reshape(-1, x.shape[2])
         if packing.rows.numel() < rows.shape[0]:
             rows = rows.index_select(0, packing.rows)

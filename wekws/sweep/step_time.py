@@ -82,6 +82,7 @@ def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int
         label_lengths=num_labels,
         holds_keyword=torch.zeros(num, 0, dtype=torch.bool),
         indices=torch.arange(num),
+        places=torch.arange(num),
         num_global=num,
     )
 
@@ -110,6 +111,6 @@ def _step_parts(
 
 
 def _step(parts: StepParts, batch: Batch, index: int) -> None:
-    backward(parts, step_inputs(parts, batch, step_generator(0, 0, index, 0), HALFWAY), HALFWAY)
+    backward(parts, step_inputs(parts, batch, step_generator(0, 0, index), HALFWAY), HALFWAY)
     nn.utils.clip_grad_norm_(parts.parameters, parts.config.training_config.grad_clip)
     parts.optimizer.step()

@@ -60,7 +60,7 @@ class CvSums:
         logits: (B, T, V). is_keyword: (B,) bool, utterances that hold a keyword.
         terms: ``ctc`` and the loss terms, summed over the batch.
         """
-        tokens = inputs.label_lengths
+        tokens = inputs.label_lengths.to(logits.device)
         hypotheses, hypothesis_lengths = greedy_tokens(logits, inputs.lengths)
         errors = edit_distances(hypotheses, hypothesis_lengths, inputs.labels, tokens)
         frames, blanks, fillers = frame_counts(logits, inputs.lengths)

@@ -1,9 +1,10 @@
 """One process or several: gradients add up, and rank 0 alone writes."""
 
 import atexit
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -74,7 +75,7 @@ def stop(process: Process) -> None:
     finished run counted as failed. Nothing is left for a teardown to do here.
     """
     if process.world_size > 1:
-        dist.barrier()
+        barrier(process)
         atexit.register(_exit_at_once)
 
 
@@ -87,20 +88,40 @@ def _exit_at_once() -> None:
 def barrier(process: Process) -> None:
     """Wait for all peers."""
     if process.world_size > 1:
-        dist.barrier()
+        with _reached_peers(process):
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def _reached_peers(process: Process) -> Iterator[None]:
+    """Turn the failure of an exchange into one line: a peer has ended, so this process ends too.
+
+    Raises: ConnectionError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        cause = (str(error).strip().splitlines() or [""])[0]
+        raise ConnectionError(
+            f"process {process.rank} of {process.world_size} ends: another process has ended or "
+            f"cannot be reached ({cause}); its own last lines say why. Start all processes again "
+            "with --resume"
+        ) from error
 
 
 def add_over_peers(process: Process, values: Tensor) -> Tensor:
     """Return the elementwise sum of ``values`` over all processes."""
     if process.world_size > 1:
-        dist.all_reduce(values)
+        with _reached_peers(process):
+            dist.all_reduce(values)
     return values
 
 
 def max_over_peers(process: Process, values: Tensor) -> Tensor:
     """Return the elementwise maximum of ``values`` over all processes."""
     if process.world_size > 1:
-        dist.all_reduce(values, dist.ReduceOp.MAX)
+        with _reached_peers(process):
+            dist.all_reduce(values, dist.ReduceOp.MAX)
     return values
 
 
@@ -115,7 +136,7 @@ def add_gradients(process: Process, parameters: Sequence[nn.Parameter]) -> None:
     is_used = torch.tensor([float(p.grad is not None) for p in parameters])
     flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     summed = torch.cat([is_used.to(flat[0].device), *(grad.flatten() for grad in flat)])
-    dist.all_reduce(summed)
+    add_over_peers(process, summed)
     parts = summed.split([len(parameters), *(p.numel() for p in parameters)])
     for parameter, num, part in zip(parameters, parts[0].tolist(), parts[1:], strict=True):
         parameter.grad = part.view_as(parameter) if num else None
@@ -124,5 +145,6 @@ def add_gradients(process: Process, parameters: Sequence[nn.Parameter]) -> None:
 def copy_from_first(process: Process, model: nn.Module) -> None:
     """Give every process the weights and buffers of rank 0."""
     if process.world_size > 1:
-        for value in (*model.parameters(), *model.buffers()):
-            dist.broadcast(value.detach(), src=0)
+        with _reached_peers(process):
+            for value in (*model.parameters(), *model.buffers()):
+                dist.broadcast(value.detach(), src=0)

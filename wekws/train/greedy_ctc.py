@@ -18,7 +18,8 @@ def greedy_tokens(logits: Tensor, lengths: Tensor, blank: int = 0) -> tuple[Tens
     """
     best = logits.argmax(dim=-1)
     before = torch.nn.functional.pad(best[:, :-1], (1, 0), value=blank)
-    is_token = (best != blank) & (best != before) & valid_frames(lengths, best.shape[1])
+    valid = valid_frames(lengths, best.shape[1], best.device)
+    is_token = (best != blank) & (best != before) & valid
     place = is_token.cumsum(dim=1) - 1
     packed = best.new_full((best.shape[0], best.shape[1] + 1), -1)
     packed.scatter_(1, torch.where(is_token, place, best.shape[1]), best)
@@ -46,7 +47,8 @@ def edit_distances(
 
 def frame_counts(logits: Tensor, lengths: Tensor, *, blank: int = 0, filler: int = 1) -> Tensor:
     """Return (3,): valid frames, those whose best token is blank, those whose best is filler."""
-    best, valid = logits.argmax(dim=-1), valid_frames(lengths, logits.shape[1])
+    best = logits.argmax(dim=-1)
+    valid = valid_frames(lengths, logits.shape[1], logits.device)
     return torch.stack([(valid & kind).sum() for kind in (valid, best == blank, best == filler)])
 
 

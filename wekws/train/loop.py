@@ -28,7 +28,6 @@ from wekws.distill.objective import Objective, add_losses
 from wekws.distill.taps import StepOutputs, forward_tapped
 from wekws.distill.transplant import Sample
 from wekws.distill.transplant.sample import draw_sample
-from wekws.errors import DataError
 from wekws.model.model import KwsModel
 from wekws.runlog.fields import Kind
 from wekws.runlog.health import health_changes
@@ -36,6 +35,7 @@ from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train.cv_figures import CvSums
 from wekws.train.distributed import Process, add_gradients, copy_from_first, max_over_peers
 from wekws.train.epoch_checkpoint import save_epoch, save_final
+from wekws.train.finite_check import FiniteCheck, Step
 from wekws.train.gradient_probe import GradientProbe
 from wekws.train.layer_norms import LayerNorms
 from wekws.train.learning_rate import LearningRate
@@ -258,7 +258,7 @@ def train_epoch(run: Run, epoch: int) -> dict[str, float]:
     num_each = sum(map(len, steps))
     num_left = (config.max_epoch - epoch) * num_each
     means = RunningMeans(run.objective, names, process=run.process, num_utterances_left=num_left)
-    layers = LayerNorms(run.model, run.objective)
+    layers, finite = LayerNorms(run.model, run.objective), FiniteCheck()
     is_quiet = not (run.process.is_first and sys.stderr.isatty())
     own_batches = training_batches(run, epoch)
     bar = tqdm(own_batches, total=total, desc=f"epoch {epoch}", disable=is_quiet, leave=False)
@@ -267,20 +267,21 @@ def train_epoch(run: Run, epoch: int) -> dict[str, float]:
         progress = (epoch + index / total) / config.max_epoch
         is_probed = config.gradient_interval and run.num_steps_done % config.gradient_interval == 0
         probe = GradientProbe(run.model, run.objective.task_terms) if is_probed else None
-        generator = step_generator(run.seed, epoch, index, run.process.rank)
+        generator = step_generator(run.seed, epoch, index)
         loss = backward(run, step_inputs(run, batch, generator, progress), progress, probe)
         add_gradients(run.process, run.parameters)
         is_logged = (index + 1) % config.log_interval == 0 or index + 1 == total
         if is_logged:
             layers.measure()
         norm = nn.utils.clip_grad_norm_(run.parameters, config.grad_clip)
-        require_finite(loss, norm, epoch, index, batch, rate)
+        finite.add(loss, norm, Step(epoch, index, batch, rate))
         run.optimizer.step()
         run.counters.num_steps += 1
         for hook in run.hooks:
             hook.after_step(run)
         means.add(loss, norm, batch.num_global)
         if is_logged:
+            finite.require()
             run.log("step", {"epoch": epoch, **means.interval(rate, progress)})
         if probe is not None:
             run.log("gradient", {"epoch": epoch, **probe.figures(run.process)})
@@ -392,27 +393,6 @@ def forward_models(
                     parts.teacher, inputs.teacher, inputs.lengths, objective.teacher_paths
                 )
     return StepOutputs(student, teacher, second_view)
-
-
-def require_finite(
-    loss: LossValue, norm: Tensor, epoch: int, index: int, batch: Batch, rate: float
-) -> None:
-    """Raise DataError if loss or gradient is not finite, with the likely cause.
-
-    rate: learning rate of the step.
-    """
-    if torch.isfinite(norm) and torch.isfinite(loss.total):
-        return
-    where = f"epoch {epoch}, step {index}: the loss or its gradient is not finite; "
-    if not torch.isfinite(batch.feats).all():
-        raise DataError(
-            f"{where}neither are the features of its utterances: {', '.join(batch.keys)}"
-        )
-    raise DataError(
-        f"{where}the features are, so training has diverged at a learning rate of {rate:g}: lower "
-        "optim_conf.lr, raise scheduler_conf.warmup_epochs, or lower training_config.grad_clip. "
-        f"The weights were left as they were. Utterances of the step: {', '.join(batch.keys)}"
-    )
 
 
 @torch.no_grad()

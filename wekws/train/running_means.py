@@ -51,7 +51,7 @@ class RunningMeans:
         self._interval = torch.zeros(size, dtype=torch.float64, device=process.device)
         self._epoch = torch.zeros_like(self._interval)
         self._num_interval = self._num_epoch = self._num_steps = 0
-        self._norm = 0.0
+        self._norm = self._interval.new_zeros(())
         self._started = time.monotonic()
         self._num_left = num_utterances_left
 
@@ -66,7 +66,7 @@ class RunningMeans:
         self._interval += torch.stack([*values, *counts])
         self._num_interval += num_utterances
         self._num_steps += 1
-        self._norm += float(norm)
+        self._norm += norm  # in float64; read when the interval ends
 
     def interval(self, learning_rate: float, progress: float) -> dict[str, float]:
         """Return the fields of a log line and start the next interval.
@@ -89,13 +89,13 @@ class RunningMeans:
             row["temperature"] = self._objective.temperature(progress)
         row |= {
             "lr": learning_rate,
-            "grad_norm": self._norm / self._num_steps,
+            "grad_norm": float(self._norm) / self._num_steps,
             "utt_per_s": round(pace, 1),
             "eta_s": round((self._num_left - self._num_epoch) / pace),
         }
         self._interval = torch.zeros_like(self._interval)
         self._num_interval = self._num_steps = 0
-        self._norm, self._started = 0.0, now
+        self._norm, self._started = torch.zeros_like(self._norm), now
         return row
 
     def epoch(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ from wekws.distill.method import LossTargets
 
 @dataclass(frozen=True, kw_only=True)
 class StepInputs:
-    """Inputs of student and teacher for one step, on the run's device."""
+    """Inputs of student and teacher for one step, on the run's device but for the two lengths."""
 
     student: Tensor
     """(B, T, D), masked by SpecAugment in training."""
@@ -30,11 +30,11 @@ class StepInputs:
     second_view: Tensor
     """The student's input with other masks; the first view where no term needs a second one."""
     lengths: Tensor
-    """(B,) valid frames."""
+    """(B,) valid frames, on the CPU: they size what is computed, and no step waits for a GPU."""
     labels: Tensor
     """(B, L)."""
     label_lengths: Tensor
-    """(B,)."""
+    """(B,), on the CPU."""
     holds_keyword: Tensor
     """(B, K)."""
     indices: Tensor
@@ -94,44 +94,44 @@ class InputMaker:
 
         generator: source of SpecAugment's masks; None leaves the features as they are, for all.
         """
-        num_frames = batch.feat_lengths  # on the CPU, where masks are drawn
-        batch = batch.to(self.device)
-        student, lengths = self._view(batch, num_frames, generator)
+        on_cpu, batch = batch, batch.to(self.device)
+        student = self._view(batch, on_cpu, generator)
         teacher = second_view = student
         embeddings = batch.embeddings and batch.embeddings.every(self.config.frame_skip)
         if generator is not None and has_second_view:
-            second_view, _ = self._view(batch, num_frames, generator)
+            second_view = self._view(batch, on_cpu, generator)
         if generator is not None and not teacher_sees_masks:
-            teacher, _ = self._view(batch, num_frames, None)
+            teacher = self._view(batch, on_cpu, None)
         return StepInputs(
             student=student,
             teacher=teacher,
             second_view=second_view,
-            lengths=lengths,
+            lengths=-(-on_cpu.feat_lengths // self.config.frame_skip),
             labels=batch.labels,
-            label_lengths=batch.label_lengths,
+            label_lengths=on_cpu.label_lengths,
             holds_keyword=batch.holds_keyword,
             indices=batch.indices,
             num_global=batch.num_global,
             embeddings=embeddings,
         )
 
-    def _view(
-        self, batch: Batch, num_frames: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    def _view(self, batch: Batch, on_cpu: Batch, generator: torch.Generator | None) -> Tensor:
         feats, config = batch.feats, self.config
         if generator is not None and config.spec_aug:
             feats = spec_augment(
                 feats,
-                num_frames,
+                on_cpu.feat_lengths,
                 config=config.spec_aug_conf,
                 generator=generator,
                 fill=self.neutral,
+                places=on_cpu.places,
+                num_places=batch.num_global,
             )
-        return expand_context(feats, batch.feat_lengths, config.front_end)
+        return expand_context(feats, batch.feat_lengths, config.front_end)[0]
 
 
-def step_generator(seed: int, epoch: int, index: int, rank: int) -> torch.Generator:
-    """Return the source of one step's random masks: a function of its place in the run."""
-    place = np.random.SeedSequence([seed, epoch, index, rank])
+def step_generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """Return the source of one step's random masks, the same in every process."""
+    # The last number was that of the process once; runs of one process keep their masks.
+    place = np.random.SeedSequence([seed, epoch, index, 0])
     return torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0] >> 1))

@@ -194,7 +194,7 @@ def captured_run(command, monkeypatch):
 def first_inputs(run, progress=0.5):
     """The inputs of a run's first step."""
     batch = next(iter(loop.training_batches(run, 0)))
-    return loop.step_inputs(run, batch, step_generator(run.seed, 0, 0, 0), progress)
+    return loop.step_inputs(run, batch, step_generator(run.seed, 0, 0), progress)
 
 
 def gradients_in_parts(run, accum_grad):
