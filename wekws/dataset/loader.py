@@ -28,7 +28,12 @@ from wekws.dataset.extract import ExtractionPool, Extractor, FeatureView
 from wekws.dataset.filters import filter_reasons, keep_share, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.manifest import Utterance, audio_status, read_data_list
+from wekws.dataset.manifest import (
+    Utterance,
+    audio_status,
+    collector_paused,
+    read_data_list,
+)
 from wekws.dataset.order import cut_batches, plan_batches
 from wekws.dataset.shards import ShardSource, is_sharded, shard_order
 from wekws.dataset.sources import (
@@ -498,6 +503,7 @@ def _prefetch(
             yield pending.popleft().result()
 
 
+@collector_paused()
 def _read_texts(
     utterances: Sequence[Utterance], label_set: LabelSet
 ) -> tuple[list[list[int]], npt.NDArray[np.bool_]]:

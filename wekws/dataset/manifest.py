@@ -62,18 +62,8 @@ class KaldiRow:
     """Rest of the line; may be empty."""
 
 
-def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
-    """Read JSON lines with ``key``, ``wav``, ``txt``, ``duration``; ``tok``, ``category`` if given.
-
-    Raises: DataError with file and line of every bad line, of every duplicate key, or if the
-    list is empty.
-    """
-    with _collector_paused():
-        return _read_data_list(path)
-
-
 @contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Keep the garbage collector from searching a million new objects again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -84,7 +74,13 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
+@collector_paused()
+def read_data_list(path: str | os.PathLike[str]) -> list[Utterance]:
+    """Read JSON lines with ``key``, ``wav``, ``txt``, ``duration``; ``tok``, ``category`` if given.
+
+    Raises: DataError with file and line of every bad line, of every duplicate key, or if the
+    list is empty.
+    """
     utterances: dict[str, Utterance] = {}
     lines = array.array("q")  # where the utterances are, in their order
     problems = []
