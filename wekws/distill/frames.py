@@ -11,8 +11,11 @@ from wekws.model.fsmn import valid_rows
 FrameChoice = Literal["all", "non_blank", "widened"]
 
 
-def valid_frames(lengths: Tensor, num_frames: int, device: torch.device) -> Tensor:
-    """Return a (B, T) mask on ``device`` that is True on the frames before each length."""
+def valid_frames(lengths: Tensor, num_frames: int, device: torch.device | None = None) -> Tensor:
+    """Return a (B, T) mask that is True on the frames before each length.
+
+    device: of the mask; None: that of the lengths. To index with it, see ``take_valid``.
+    """
     mask = torch.arange(num_frames, device=lengths.device) < lengths.unsqueeze(1)
     return mask.to(device, non_blocking=True)
 
