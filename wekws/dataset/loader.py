@@ -7,7 +7,6 @@ import collections
 import functools
 import hashlib
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -234,7 +233,7 @@ def open_dataset(
     seed: int = 0,
     num_workers: int = 0,
     use_filters: bool = True,
-    longest_s: float = math.inf,
+    utterances: Sequence[Utterance] | None = None,
     feature_teacher: str = "",
 ) -> SpeechDataset:
     """Read a data list, open or build its feature caches, leave out unusable utterances.
@@ -244,13 +243,14 @@ def open_dataset(
     num_workers: processes that extract features; 0: this one.
     use_filters: False keeps every readable utterance; for scoring, where long recordings and
         labels without a CTC path do no harm.
-    longest_s: longer utterances are no part of the data set, and their audio is not read.
+    utterances: those of the list to take, where it has been read already; None: all.
     feature_teacher: see ``load_feature_teacher``; its outputs are cached and part of each batch.
         Empty: none.
     Raises: DataError if too much audio is unreadable or no utterance is left.
     """
-    utterances = [u for u in read_data_list(data_list) if u.duration <= longest_s]
-    sharded = bool(utterances) and is_sharded(utterances)
+    if utterances is None:
+        utterances = read_data_list(data_list)
+    sharded = is_sharded(utterances)
     if is_training:
         config.warn_about_unused_settings(is_sharded=sharded)
     if sharded:
@@ -323,7 +323,7 @@ def open_dataset(
     return SpeechDataset(
         config=config,
         label_set=label_set,
-        keys=[utterances[i].key for i in kept],
+        keys=[utterances[i].key for i in kept.tolist()],
         labels=[labels[i] for i in kept],
         holds_keyword=holds_keyword[kept],
         source=source,
@@ -332,7 +332,7 @@ def open_dataset(
         join_prob=config.join_prob if is_training else 0.0,
         seed=seed,
         embeddings=embeddings,
-        durations_s=np.array([utterances[i].duration for i in kept]),
+        durations_s=np.array([utterances[i].duration for i in kept.tolist()]),
         num_listed=len(utterances),
         audio="" if is_training else audio_status(utterances),
     )

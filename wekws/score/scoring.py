@@ -176,7 +176,7 @@ def score_list(
             is_training=False,
             num_workers=num_workers,
             use_filters=False,
-            longest_s=LONG_S,
+            utterances=[u for u in utterances if u.duration <= LONG_S],
         )
         began = time.monotonic()
         by_key |= {
