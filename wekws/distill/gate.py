@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wekws.distill.frames import valid_frames
+from wekws.distill.frames import take_valid
 from wekws.errors import ConfigError
 from wekws.runlog.health import HealthRule, RunLog
 
@@ -105,7 +105,7 @@ class GateCounts:
         )
         for name, frames in zip(self._pairs, stacked, strict=True):
             counts |= _sums(name, frames)
-        best = logits[valid_frames(lengths, logits.shape[1])].argmax(dim=-1)
+        best = take_valid(logits, lengths).argmax(dim=-1)
         is_keyword = best > 1
         if self._keyword_tokens:
             is_keyword = torch.isin(best, best.new_tensor(self._keyword_tokens))
