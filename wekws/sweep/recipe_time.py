@@ -188,7 +188,7 @@ def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate
             continue
         if all(stage in times for stage in stages_left):
             seconds = sum(times[stage] for stage in stages_left)
-            text = f"{duration(seconds)}, less what is done already ({path})"
+            text = f"{duration(seconds)}, less what is finished ({path})"
             found.append(TimeEstimate(name=name, seconds=seconds, text=text))
         else:
             text = f"unknown: no earlier run in {plan.exp} has been through it"

@@ -63,7 +63,7 @@ def test_a_run_that_has_begun_rests_on_its_own_log(project):
         "4 epochs of 4.0 s: 16 s (measured in exp/synth_small/student/metrics.jsonl)"
     )
     # Stage 4 was skipped the second time: what counts is the time of its work.
-    assert found["results"].startswith("58 s, less what is done already")
+    assert found["results"].startswith("58 s, less what is finished")
     assert found["time"] == "about 1 min 34 s, besides data: unknown"
     assert times("student_epochs=3", "num_average=1")["student"] == "done, 3 epochs"
 
