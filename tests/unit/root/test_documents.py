@@ -15,6 +15,7 @@ DOCUMENTS = [
     "README.md",
     "README.zh.md",
     "wekws/export/PORTING.md",
+    "wekws/train/CLUSTER.md",
     "examples/LOG_FIELDS.md",
     *(f"examples/hi_xiaowen/{name}.md" for name in NOTES),
 ]
