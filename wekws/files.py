@@ -142,6 +142,15 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[No
 _RESTORE = "restore the file, or make it again with the command that wrote it"
 
 
+@contextmanager
+def named_if_no_text(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise DataError naming a file that the block reads as text in UTF-8 and that is none."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8 ({error.reason}); {_RESTORE}") from error
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON object.
 

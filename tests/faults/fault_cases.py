@@ -183,9 +183,10 @@ class Ended:
 
     @property
     def is_one_line(self) -> bool:
-        """Whether it refused with one message and no traceback."""
+        """Whether it refused with one message or a list of problems, and no traceback."""
         lines = [line for line in self.text.splitlines() if line.startswith("error: ")]
-        return self.status == 2 and len(lines) == 1 and "Traceback" not in self.text
+        is_said = len(lines) == 1 or "validation.md: " in self.message
+        return self.status == 2 and is_said and "Traceback" not in self.text
 
     @property
     def message(self) -> str:
@@ -479,8 +480,11 @@ def _check_damaged(world: World, command: str, name: str, damage: str) -> tuple[
     ended = in_child(words)
     if marker.exists():
         return False, "its code was executed"
+    if ended.status == 0 and world.is_as_without_fault(command, folder):
+        return True, "done as without the fault"
     if ended.status == 0:
-        return world.is_as_without_fault(command, folder), "done as without the fault"
+        warned = [line for line in ended.text.splitlines() if "WARNING" in line and name in line]
+        return bool(warned), " ".join(warned) or "done, but not as without the fault"
     return ended.is_one_line, ended.message.replace(str(folder), "RUN")
 
 

@@ -16,7 +16,7 @@ from wekws.dataset.vocabulary import (
     normalise_keywords,
     write_keywords,
 )
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
 from wekws.files import require_not_input
 
 logger = logging.getLogger(__name__)
@@ -53,13 +53,16 @@ def make_dict(
     num_tokens: size of the dictionary, blank and filler included; None: all tokens of the text.
     lexicon: pronunciations, ``WORD unit unit ...``; None: characters and letters are the tokens.
     keywords_path: file to write the normalised keywords to, one per line.
-    Raises: DataError for a file that cannot be read; ConfigError for keywords that cannot be used.
+    Raises: DataError for a file that cannot be read or has no transcript; ConfigError for keywords
+    that cannot be used.
     """
     require_not_input(dict_path, text, lexicon, keywords_path)
     if keywords_path is not None:
         require_not_input(keywords_path, text, lexicon)
     normalised = normalise_keywords(keywords)
-    texts = (row.value for row in kaldi_rows(text))
+    texts = [row.value for row in kaldi_rows(text)]
+    if not any(texts):
+        raise DataError(f"{text}: has no transcript; expected lines `id transcript`")
     selection = select_tokens(
         texts, normalised, tokenizer=Tokenizer(lexicon), num_tokens=num_tokens
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import DataError
-from wekws.files import file_sha256, read_json
+from wekws.files import file_sha256, named_if_no_text, read_json
 from wekws.score.det import budget_from_label
 from wekws.score.intervals import wilson
 from wekws.score.summary import validate_summary
@@ -195,7 +195,7 @@ def read_stats(path: str | os.PathLike[str]) -> Stats:
     Raises: DataError naming a line that is not such a triple, or if thresholds do not ascend.
     """
     rows = []
-    with open(path, encoding="utf-8") as stream:
+    with named_if_no_text(path), open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip() or line.startswith("#"):
                 continue

@@ -18,7 +18,7 @@ import numpy as np
 from wekws.dataset.vocabulary import keyword_id, normalise_keywords
 from wekws.decode.event_rule import Event
 from wekws.errors import ConfigError, DataError
-from wekws.files import atomic_path, read_json
+from wekws.files import atomic_path, named_if_no_text, read_json
 
 SCORES_NAME, SCORE_INFO_NAME, EVENTS_NAME = "score.txt", "score.json", "events.tsv"
 REJECTED = -1.0
@@ -164,7 +164,7 @@ def read_timed_events(
     if not path.exists():
         raise DataError(f"{path}: no such file; run wekws.bin.score_ctc on this folder first")
     events: dict[tuple[str, str], list[TimedEvent]] = {}
-    with open(path, encoding="utf-8") as stream:
+    with named_if_no_text(path), open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             if number == 1:
                 continue

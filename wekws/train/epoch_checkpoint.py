@@ -6,6 +6,7 @@ holds optimiser and schedule; it is written last, so that it never refers to wei
 there.
 """
 
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -18,6 +19,8 @@ from wekws.files import atomic_path
 from wekws.model.checkpoint import load_weights, read_torch_file, save_weights, write_torch_file
 from wekws.model.model import KwsModel
 from wekws.yaml_files import read_yaml, write_yaml
+
+logger = logging.getLogger(__name__)
 
 STATE_NAME = "train_state.pt"
 
@@ -128,8 +131,12 @@ def comparable_epochs(model_dir: Path) -> list[int]:
     """Return the epochs of the last stage at full depth, ascending.
 
     Epochs of other stages had another loss, those of a student that has yet to grow another
-    shape: neither is averaged with, or compared to, the last ones.
+    shape: neither is averaged with, or compared to, the last ones. Weights without a YAML, as an
+    interrupted run may leave them, are named in a warning.
     """
+    for path in sorted(model_dir.glob("*.pt")):
+        if path.stem.isdigit() and not path.with_suffix(".yaml").exists():
+            logger.warning("%s: no %s.yaml beside it; the epoch is left out", path, path.stem)
     infos = {epoch: read_epoch_info(model_dir, epoch) for epoch in epoch_numbers(model_dir)}
     grown = [epoch for epoch, info in infos.items() if "num_layers" not in info]
     return [e for e in grown if infos[e].get("stage") == infos[grown[-1]].get("stage")]

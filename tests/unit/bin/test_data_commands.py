@@ -273,3 +273,9 @@ def test_dictionary_size_is_checked(corpus, tmp_path, num_tokens):
     options = {"text": corpus / "train" / "text", "keywords": "JARVIS", "dict": tmp_path / "d"}
     with pytest.raises(ConfigError, match="expected `all` or a number from 3"):
         run(make_dict, **options, num_tokens=num_tokens)
+
+
+def test_a_dictionary_needs_transcripts(tmp_path):
+    (tmp_path / "text").touch()
+    with pytest.raises(DataError, match="text: has no transcript"):
+        run(make_dict, text=tmp_path / "text", keywords="JARVIS", dict=tmp_path / "d")

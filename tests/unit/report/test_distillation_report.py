@@ -405,6 +405,7 @@ def test_a_damaged_configuration_is_named(tmp_path, content, message):
     [
         ("test_avg_3/summary.json", '{"keywords": 3}', "summary.keywords: found 3; expected a"),
         ("test_avg_3/summary.json", '{"keywords": [3]}', r"summary.keywords\[0\]: found 3"),
+        ("test_avg_3/stats.A.txt", "\udc80", r"stats\.A\.txt: not text in UTF-8"),
         ("run.json", '{"command": 3}', "run.json: not the record of a training run"),
         ("run.json", '{"teachers": 3}', "run.json: not the record of a training run"),
     ],
@@ -412,6 +413,6 @@ def test_a_damaged_configuration_is_named(tmp_path, content, message):
 def test_a_damaged_result_is_named(tmp_path, name, content, message):
     exp_dir = fake.make_run(tmp_path / "student", model=MODEL)
     fake.make_result(exp_dir / "test_avg_3", ["A"])
-    (exp_dir / name).write_text(content)
+    (exp_dir / name).write_text(content, errors="surrogateescape")
     with pytest.raises(DataError, match=message):
         main(["--student_dir", str(exp_dir), "--out_dir", str(tmp_path / "out")])

@@ -11,6 +11,7 @@ from wekws.score.scores import (
     ScoredUtterance,
     read_score_info,
     read_scores,
+    read_timed_events,
     write_scores,
 )
 
@@ -86,3 +87,9 @@ def test_lines_of_a_file_that_was_written_twice_are_refused(tmp_path, again):
     (tmp_path / "score.txt").write_text("a rejected\na rejected\n")
     with pytest.raises(DataError, match="rejected above"):
         read_scores(tmp_path / "score.txt")
+
+
+def test_times_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "events.tsv").write_bytes(b"\x80\x05")
+    with pytest.raises(DataError, match="events.tsv: not text in UTF-8"):
+        read_timed_events(tmp_path)

@@ -24,6 +24,12 @@ def test_last_and_best_epochs_single_digits_included(model_dir):
     assert choose_epochs(model_dir, 3, is_best=True) == [8, 9, 10]
 
 
+def test_weights_without_their_figures_are_left_out_and_named(model_dir, caplog):
+    (model_dir / "10.yaml").unlink()
+    assert choose_epochs(model_dir, 3, is_best=False) == [8, 9, 11]
+    assert "10.pt: no 10.yaml beside it; the epoch is left out" in caplog.text
+
+
 def test_stages_and_depths_are_never_mixed(model_dir):
     """The best two by cv loss, 9 and 10, were of a stage without distillation."""
     for epoch, stage in ((8, "task"), (9, "task"), (10, "task"), (11, "distil"), (12, "distil")):
