@@ -6,6 +6,13 @@ mutmut changes one expression at a time in the modules that pyproject.toml names
 tool.mutmut) and runs the tests that reach the function. A mutant survives if they still pass. A
 sample of each module's mutants is run; the table is followed by the changes that survived. Needs
 the extra `dev`. Results are kept in mutants/, so that a second call of other seeds adds to them.
+
+First run (seed 0, the mutants that a crowded machine got through): of 57 in 12 modules 48 were
+found and 9 not. Of these 9, 7 are found since (the scale of tokens in the decoupled KL, settings
+and paths of stages, the temperature without a teacher, the size of the model in summary.md, a
+message); 2 change a line of the log, and the spelling of an argument that numpy reads in any case.
+Of 31 more in 11 modules 28 were found; the others change a message, the seed of the bootstrap, and
+a type that numpy chooses anyway.
 """
 
 import argparse

@@ -145,6 +145,7 @@ class RecipeWorld:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
         )
 
     def keep(self, name: str) -> None:
@@ -171,6 +172,11 @@ class RecipeWorld:
             if there[name].read_bytes() != expected[name].read_bytes()
         ]
         return sorted(there.keys() ^ expected.keys()) + others
+
+
+def _heed_interrupts() -> None:
+    """Let a child be interrupted even if this process runs in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -224,6 +230,8 @@ def _check_interrupted(
         # A command that goes on without its script ends by itself.
         text, _ = first.communicate(timeout=LONGEST_S)
         end = f"status {first.returncode}"
+        if sent == signal.SIGINT and first.returncode == 0:
+            return False, "the interrupt was ignored"
     if "Traceback" in text:
         return False, f"{end}: {text[-400:]}"
     deadline = time.monotonic() + 30
