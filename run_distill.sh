@@ -60,7 +60,7 @@ teacher_config=conf/fsmn_ctc_teacher.yaml # configuration of base and teacher
 student_config=conf/fsmn_ctc_student_mini.yaml # configuration of the student
 preset=                 # settings laid over the student's: a name in conf/presets | list | ask
 overlay=                # YAML laid over all configurations, separated by commas, or none
-                        # [conf/overlays/speed.yaml for synth, small_corpus.yaml for kaldi,
+                        # [conf/overlays/speed.yaml for synth, own_word.yaml for kaldi,
                         # from_text.yaml or from_text_quick.yaml with --from_text]
 student_overlay=        # YAML laid over the student's configuration alone, separated by commas
 extra_lists=            # data/NAME of another corpus whose training set joins the base's
@@ -95,7 +95,8 @@ num_workers=            # processes for feature extraction [all cores]
 num_threads=0           # CPU threads of each training process; 0 = its share of the cores
 num_processes=1         # training processes, one per GPU
 device=auto             # auto | cpu | cuda
-bf16=false              # matrix products in bfloat16
+bf16=auto               # matrix products in bfloat16 in training: true | false | auto, on a CPU that has
+                        # instructions for it
 tracker=tensorboard     # services that show a training: tensorboard | wandb | swanlab, separated by
                         # commas, or none
 baseline=               # folder of another run that the diagnosis compares the student with
@@ -110,7 +111,7 @@ declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir syn
   teacher_given teacher_dir teacher_average student_dir student_checkpoint student_average \
   report_dir plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
-base_epoch_flags=() teacher_epoch_flags=() student_epoch_flags=()
+base_flags=() teacher_flags=() student_flags=()
 
 # make_plan [NAME=VALUE...]: resolve all options in Python, check them, set the variables.
 make_plan() {
@@ -165,7 +166,6 @@ train_flags=("${overlay_flags[@]}" --cv_data "$lists/dev/data.list"
   --keywords_file "$keywords_file" "${lexicon_flags[@]}" --cache_dir "$cache" --seed "$seed"
   --num_workers "$num_workers" --num_threads "$num_threads" --device "$device"
   --tracker "$tracker" --resume)
-if $bf16; then train_flags+=(--bf16); fi
 if [ -n "$feature_teacher" ]; then train_flags+=(--feature_teacher "$feature_teacher"); fi
 average_flags=()
 if $average_best; then average_flags=(--val_best); fi
@@ -302,7 +302,7 @@ if begin_stage 2 "base, surgery, teacher"; then
       "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_flags[@]}" \
         --train_data "$base_lists/data.list" --model_dir "$exp/base" \
         --dict "$lists/dict/dict_all.txt" --cmvn_file "$lists/global_cmvn" \
-        "${base_epoch_flags[@]}"
+        "${base_flags[@]}"
     fi
     python -m wekws.bin.surgery --checkpoint "$base_checkpoint" --source_dict "$base_dict" \
       --dict "$lists/dict/dict.txt" --text "$lists/train/text" "${lexicon_flags[@]}" \
@@ -312,7 +312,7 @@ if begin_stage 2 "base, surgery, teacher"; then
       "${launch[@]}" -m wekws.bin.train --config "$teacher_config" "${train_flags[@]}" \
         --seed $((seed + number)) --train_data "$lists/train/data.list" \
         --model_dir "$(dirname "$checkpoint")" --dict "$lists/dict/dict.txt" \
-        --checkpoint "$exp/teacher_init/init.pt" "${teacher_epoch_flags[@]}"
+        --checkpoint "$exp/teacher_init/init.pt" "${teacher_flags[@]}"
       python -m wekws.bin.average_model --src_path "$(dirname "$checkpoint")" \
         --dst_model "$checkpoint" --num "$teacher_average" "${average_flags[@]}"
     done
@@ -342,7 +342,7 @@ if begin_stage 3 "distillation"; then
     "${student_overlay_flags[@]}" --train_data "$lists/train/data.list" \
     --model_dir "$student_dir" --dict "$lists/dict/dict.txt" \
     --teacher_checkpoint "$teacher_checkpoint" "${more_teacher_flags[@]}" "${distill_flags[@]}" \
-    "${student_epoch_flags[@]}"
+    "${student_flags[@]}"
   python -m wekws.bin.average_model --src_path "$student_dir" \
     --dst_model "$student_checkpoint" --num "$student_average" "${average_flags[@]}"
 fi

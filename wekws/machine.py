@@ -1,9 +1,13 @@
-"""Processor cores that this process may use, and the life of its worker processes."""
+"""What the processor offers this process, and the life of its worker processes."""
 
 import multiprocessing
 import os
 import signal
 import threading
+from pathlib import Path
+
+# Names that Linux gives them in /proc/cpuinfo.
+_BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 
 
 def usable_cores() -> int:
@@ -15,6 +19,19 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def has_bf16_instructions() -> bool:
+    """Return whether the CPU multiplies in bfloat16 itself: x86 with AVX-512 BF16 or AMX, on Linux.
+
+    Without such instructions bfloat16 is slower than float32.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return not _BF16_INSTRUCTIONS.isdisjoint(flags.split())
 
 
 def follow_parent() -> None:

@@ -72,14 +72,23 @@ def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
         "student_overlay_flags": _repeat("--overlay", plan.student_overlays),
         "feature_teacher": plan.feature_teacher,
         "more_teacher_flags": _repeat("--teacher_checkpoint", plan.more_teachers),
-        "base_epoch_flags": plan.base.flags,
-        "teacher_epoch_flags": plan.teacher.flags,
-        "student_epoch_flags": [
+        "base_flags": [
+            *_repeat("--override", plan.base_overrides),
+            *plan.base.flags,
+            *_precision(plan, plan.base_checkpoint),
+        ],
+        "teacher_flags": [*plan.teacher.flags, *_precision(plan, plan.teacher_checkpoint)],
+        "student_flags": [
             *_repeat("--override", plan.student_overrides),
             *plan.student.flags,
+            *_precision(plan, plan.student_checkpoint),
         ],
         "plan_summary": "\n".join([plan.summary(), *times]),
     }
+
+
+def _precision(plan: RecipePlan, checkpoint: Path) -> list[str]:
+    return ["--bf16"] if plan.uses_bf16(checkpoint.parent) else []
 
 
 def _repeat(flag: str, values: Iterable[object]) -> list[str]:

@@ -186,9 +186,7 @@ class _Processes:
             process.terminate()
 
 
-def _run_one(
-    run: PlannedRun, free: "queue.SimpleQueue[RunDevice]", processes: _Processes
-) -> bool:
+def _run_one(run: PlannedRun, free: "queue.SimpleQueue[RunDevice]", processes: _Processes) -> bool:
     run.run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(run.run_dir / CONFIG_NAME, to_mapping(run.variant.content))
     run.job.write(run.run_dir)

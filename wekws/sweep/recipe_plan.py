@@ -22,8 +22,9 @@ from wekws.dataset.negatives import language_of
 from wekws.dataset.vocabulary import Tokenizer, parse_keywords
 from wekws.decode.duration import max_duration_from_text
 from wekws.distill.methods import DistillConfig
-from wekws.errors import ConfigError
-from wekws.machine import usable_cores
+from wekws.errors import ConfigError, DataError
+from wekws.files import read_json
+from wekws.machine import has_bf16_instructions, usable_cores
 from wekws.model.checkpoint import config_beside
 from wekws.runlog.trackers import trackers_from_text
 from wekws.score.det import budgets_from_text
@@ -33,6 +34,7 @@ from wekws.sweep.preset_info import SHORT_TEACHERS, find_preset
 from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
 from wekws.train.distributed import choose_device
 from wekws.train.options import MAX_SEED
+from wekws.train.run_record import RUN_NAME
 from wekws.train.train_config import TrainConfig, load_train_config
 
 PRESET_DIR = Path("conf/presets")
@@ -43,9 +45,12 @@ DEFAULT_NUM_AVERAGE = 30
 CHOSEN_TEACHERS = "teachers.txt"
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "synth": ("conf/overlays/speed.yaml",),
-    "kaldi": ("conf/overlays/small_corpus.yaml",),
+    "kaldi": ("conf/overlays/own_word.yaml",),
     "mobvoi": (),
 }
+# Epochs of the base with the default overlay of recordings: it learns the tokens, no more.
+OWN_WORD_BASE_EPOCHS = 10
+_WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +111,7 @@ class RecipeOptions:
     num_threads: int
     num_processes: int
     device: Literal["auto", "cpu", "cuda"]
-    bf16: bool
+    bf16: Literal["auto", "true", "false"]
     tracker: str
     baseline: str
     student_name: str
@@ -187,6 +192,9 @@ class RecipePlan:
     """Whether the user gave a base, so that none is trained."""
     base: Length
     """Training of the base."""
+    base_overrides: tuple[str, ...]
+    """Settings of the base, as ``SECTION.KEY=VALUE``: it learns the tokens alone, whatever else the
+    overlays add for the keywords."""
     teacher_checkpoint: Path
     """The teacher, given or to be trained."""
     teacher_given: bool
@@ -213,6 +221,10 @@ class RecipePlan:
     """Folder of the report."""
     num_workers: int
     """Processes for feature extraction."""
+    bf16: bool | None
+    """Whether models train in bfloat16; None: as they began, and new ones where it is faster."""
+    is_bf16_faster: bool
+    """Whether bfloat16 is faster than float32 here."""
 
     @property
     def student_checkpoint(self) -> Path:
@@ -226,6 +238,18 @@ class RecipePlan:
         numbers = range(2, self.num_teachers + 1)
         more = (first.parent.with_name(f"teacher_{n}") / first.name for n in numbers)
         return (first, *more)
+
+    def uses_bf16(self, folder: Path) -> bool:
+        """Return whether the model of a folder trains in bfloat16."""
+        if self.bf16 is not None:
+            return self.bf16
+        record = folder / RUN_NAME
+        if not record.is_file():
+            return self.is_bf16_faster
+        try:
+            return bool(read_json(record).get("bf16", False))
+        except DataError:
+            return False  # the training names what is wrong with the file
 
     def summary(self) -> str:
         """Return the plan in a few lines: models, epochs and who set them, where results go."""
@@ -294,7 +318,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     _check_numbers(options)
     _check_names(options)
     budgets_from_text(options.budgets)
-    choose_device(options.device, 0, options.num_processes)
+    device = choose_device(options.device, 0, options.num_processes)
     max_duration_from_text(options.max_duration_s)
     trackers_from_text(options.tracker)
     category_hours_from_text(options.category_hours)
@@ -326,7 +350,13 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     student_name = options.student_name or "student" + (f"_{preset.stem}" if preset else "")
     suffix = "" if student_name == "student" else f"_{student_name.removeprefix('student_')}"
 
-    base, teacher = _teacher_lengths(options, teacher_config, overlays, short)
+    base, teacher = _teacher_lengths(
+        options,
+        teacher_config,
+        overlays,
+        short,
+        has_usual_base=corpus == "kaldi" and not options.overlay,
+    )
     layers = (*overlays, *student_overlays)
     overrides, weighting = _weighting(options, student_config, layers)
     student = _student_length(options, student_config, layers, overrides)
@@ -366,6 +396,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         base_dict=paths.find_given(options.base_dict, "--base_dict", base_dict),
         base_given=bool(options.base_checkpoint),
         base=base,
+        base_overrides=_WITHOUT_KEYWORD_TERM if base.config.keyword_conf.is_used else (),
         teacher_checkpoint=paths.find_given(
             options.teacher_checkpoint, "--teacher_checkpoint", trained[1]
         ),
@@ -381,6 +412,8 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         baseline=paths.find(options.baseline, "--baseline") if options.baseline else None,
         report_dir=exp / f"report{suffix}",
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
+        bf16={"true": True, "false": False}.get(options.bf16),
+        is_bf16_faster=device.type == "cpu" and has_bf16_instructions(),
     )
     _require_extra_lists(plan.extra_lists)
     models = [("--more_teachers", path) for path in plan.more_teachers]
@@ -566,8 +599,13 @@ def _teacher_lengths(
     config: Path,
     overlays: Sequence[Path],
     short: tuple[int, int] | None,
+    has_usual_base: bool,
 ) -> tuple[Length, Length]:
-    """Return how long base and teacher train; short: their epochs where a preset sets them."""
+    """Return how long base and teacher train.
+
+    short: their epochs where a preset sets them. has_usual_base: the base goes with the default
+    overlay of recordings.
+    """
     average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
     flags, epochs = (
         ["--base_epochs", "--teacher_epochs"],
@@ -576,6 +614,8 @@ def _teacher_lengths(
     for index, number in enumerate(short or ()):
         if epochs[index] is None:
             flags[index], epochs[index] = f"--preset {options.preset}", number
+    if has_usual_base and epochs[0] is None:
+        flags[0], epochs[0] = "--data_dir", OWN_WORD_BASE_EPOCHS
     base = _length(flags[0], epochs[0], 1, config, overlays)
     teacher = _length(flags[1], epochs[1], average, config, overlays)
     if options.teacher_epochs is None and options.num_average is None:

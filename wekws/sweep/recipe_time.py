@@ -103,7 +103,7 @@ def _training(
         source = f"measured in {folder / 'metrics.jsonl'}"
         return _of_epochs(name, num_left, epoch_s, source)
     trained_on = _training_set(plan, options)
-    step_s = _step_seconds(name, length, plan, options, trained_on.durations_s)
+    step_s = _step_seconds(name, length, folder, plan, options, trained_on.durations_s)
     if trained_on.num is None:
         per = duration(1000 * step_s * num_left)
         text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
@@ -141,6 +141,7 @@ def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
 def _step_seconds(
     name: str,
     length: Length,
+    folder: Path,
     plan: RecipePlan,
     options: RecipeOptions,
     durations_s: Sequence[float],
@@ -169,7 +170,7 @@ def _step_seconds(
         device,
         repeats=2,
         most_utterances=_NUM_PROBED,
-        use_bf16=options.bf16,
+        use_bf16=plan.uses_bf16(folder),
     )
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from wekws.dataset.batch import Batch
+from wekws.dataset.label_set import LabelSet
+from wekws.dataset.vocabulary import BLANK_TOKEN, FILLER_TOKEN, Tokenizer, Vocabulary
 from wekws.distill.embedding import EmbeddingConfig
 from wekws.distill.methods import build_objective
 from wekws.model.model import KwsModel
@@ -80,7 +82,7 @@ def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int
         feat_lengths=lengths,
         labels=labels,
         label_lengths=num_labels,
-        holds_keyword=torch.zeros(num, 0, dtype=torch.bool),
+        holds_keyword=(torch.arange(num) % 2 == 0)[:, None],
         indices=torch.arange(num),
         places=torch.arange(num),
         num_global=num,
@@ -97,7 +99,8 @@ def _step_parts(
     # Without the embeddings of a feature teacher: they come from a cache and cost little.
     conf = dataclasses.replace(config.distill_conf, embedding=EmbeddingConfig())
     config = dataclasses.replace(config, distill_conf=conf)
-    objective = build_objective(config, student, teacher, config.stage_plan).to(device)
+    labels = _made_up_labels(config.model.output_dim)
+    objective = build_objective(config, student, teacher, config.stage_plan, labels).to(device)
     return StepParts(
         process=Process(0, 1, device),
         config=config,
@@ -107,6 +110,16 @@ def _step_parts(
         optimizer=make_optimizer(config, student, objective),
         seed=0,
         use_bf16=use_bf16,
+    )
+
+
+def _made_up_labels(size: int) -> LabelSet:
+    """Return labels for so many outputs, with one keyword: some terms need keywords."""
+    characters = [chr(0x4E00 + number) for number in range(size - 2)]
+    return LabelSet(
+        vocabulary=Vocabulary((BLANK_TOKEN, FILLER_TOKEN, *characters)),
+        tokenizer=Tokenizer(),
+        keywords=("".join(characters[:NUM_LABELS]),),
     )
 
 

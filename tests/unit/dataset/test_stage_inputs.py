@@ -73,7 +73,7 @@ def test_what_was_begun_with_other_settings_is_not_done_with_the_old_ones(tmp_pa
     for name in ("out", "stage.sh"):
         (tmp_path / name).write_text("x")
     (tmp_path / "stage.sh").write_text(
-        f'PATH={Path(sys.executable).parent}:$PATH; . {ROOT}/tools/stages.sh\n'
+        f"PATH={Path(sys.executable).parent}:$PATH; . {ROOT}/tools/stages.sh\n"
         'stage_outputs=("$1/out")\n'
         'if is_done "$1/stamp" "$2"; then exit 0; fi\n'
         'if [ "$3" = finish ]; then mark_done "$1/stamp"; fi; exit 3\n'

@@ -1,6 +1,7 @@
 """Options of run_distill.sh, resolved before its first stage."""
 
 import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from wekws.bin import plan_recipe
 from wekws.errors import ConfigError, DataError
 from wekws.shell import UserPaths
+from wekws.sweep import recipe_plan
 from wekws.sweep.recipe_plan import LAST_STAGE, RecipeOptions, RecipePlan, read_options, resolve
 
 ROOT = Path(__file__).parents[3]
@@ -116,7 +118,7 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         ),
         (["num_average=0"], "--num_average 0: expected at least 1"),
         (["num_average=many"], "--num_average: found 'many' .text.; expected an integer$"),
-        (["bf16=yes"], "--bf16: found 'yes' .text.; expected true or false"),
+        (["bf16=yes"], "--bf16: found 'yes'; expected auto .* true .* false"),
         (["decoder=beam"], r"--decoder: found 'beam'; expected keyword \| prefix_beam"),
         (["max_duration_s=2s"], "--max_duration_s: found '2s'; expected auto, seconds, or 0"),
         (["preset=balance"], "expected one of quick, .*, quality, .* list, ask"),
@@ -138,6 +140,35 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
 def test_a_wrong_option_is_refused_before_the_first_stage(project, options, message):
     with pytest.raises(ConfigError, match=message):
         plan(*options)
+
+
+def test_recordings_have_lengths_and_losses_of_their_own(project, tmp_path):
+    (tmp_path / "mine/train").mkdir(parents=True)
+    resolved = plan(f"data_dir={tmp_path / 'mine'}", "keywords=JARVIS")
+    assert resolved.overlays == (Path("conf/overlays/own_word.yaml"),)
+    assert (resolved.base.epochs, resolved.teacher.epochs, resolved.student.epochs) == (10, 25, 25)
+    assert resolved.base.flags == ["--override", "training_config.max_epoch=10"]
+    # The keyword term is for teacher and student; the base learns the tokens.
+    assert resolved.teacher.config.keyword_conf.weight == 1.0
+    assert resolved.base_overrides == ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
+    other = plan(f"data_dir={tmp_path / 'mine'}", "overlay=conf/overlays/small_corpus.yaml")
+    assert (other.base.epochs, other.base_overrides) == (80, ())
+    assert plan(f"data_dir={tmp_path / 'mine'}", "base_epochs=3").base.epochs == 3
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_bfloat16_where_it_is_faster_unless_a_model_began_otherwise(
+    project, monkeypatch, is_faster
+):
+    monkeypatch.setattr(recipe_plan, "has_bf16_instructions", lambda: is_faster)
+    resolved = plan("device=cpu")
+    assert resolved.uses_bf16(Path("exp/new")) == is_faster
+    for began in (True, False):
+        Path("exp/old").mkdir(parents=True, exist_ok=True)
+        Path("exp/old/run.json").write_text(json.dumps({"bf16": began}))
+        assert resolved.uses_bf16(Path("exp/old")) == began
+        assert plan("bf16=true").uses_bf16(Path("exp/old"))
+        assert not plan("bf16=false").uses_bf16(Path("exp/old"))
 
 
 @pytest.mark.parametrize("option", ["overlay", "student_overlay"])
@@ -317,10 +348,10 @@ def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_
     folder = tmp_path / "my $(touch hacked) 'tones'; *"
     for split in ("train", "dev", "test"):
         (folder / split).mkdir(parents=True)
-    options = [*defaults(), f"data_dir={folder}", "overlay=none", "student_epochs=40"]
+    options = [*defaults(), f"data_dir={folder}", "overlay=none", "student_epochs=40", "bf16=false"]
     assert plan_recipe.main(["--", *options]) == 0
     script = capsys.readouterr().out + 'printf "%s|" "$lists" ${#overlay_flags[@]}'
-    script += ' "${student_epoch_flags[@]}" "$lexicon" "$teacher_given"'
+    script += ' "${student_flags[@]}" "$lexicon" "$teacher_given"'
     done = subprocess.run(["bash", "-euc", script], capture_output=True, encoding="utf-8")
     assert done.stdout == (f"data/{folder.name}|0|--override|training_config.max_epoch=40||false|")
     assert not list(tmp_path.rglob("hacked"))

@@ -108,3 +108,11 @@ def test_the_transcript_is_what_the_commands_print_now(monkeypatch):
     monkeypatch.setattr(plan_recipe, "time_lines", lambda *_: [])
     written = (ROOT / "examples/DRY_RUNS.md").read_text(encoding="utf-8")
     assert without_times(transcript()) == without_times(written)
+
+
+def test_a_step_with_the_keyword_term_is_timed_with_a_keyword_of_its_own():
+    overlays = [Path("conf/overlays/own_word.yaml")]
+    config = load_train_config("conf/fsmn_ctc_student_s5.yaml", [], overlays)
+    device = torch.device("cpu")
+    assert config.keyword_conf.is_used
+    assert seconds_per_utterance(config, None, [0.3], device, repeats=1, most_utterances=2) > 0.0
