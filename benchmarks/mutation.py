@@ -1,4 +1,4 @@
-"""Mutation testing of search, scoring and losses: how many small changes of the code tests notice.
+"""Mutation testing of search, scoring and losses: the ratio of small changes that tests notice.
 
 python benchmarks/mutation.py [--num_mutants 10] [--seed 0] [--modules wekws.score.det ...]
 

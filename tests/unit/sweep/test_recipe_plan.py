@@ -269,8 +269,9 @@ def readme_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", readme_commands())
 def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatch):
-    # Its models may not be installed here.
+    # Its models and services may not be installed here.
     monkeypatch.setattr("wekws.sweep.recipe_plan.load_feature_teacher", lambda name: None)
+    monkeypatch.setattr("wekws.sweep.recipe_plan.trackers_from_text", lambda text: None)
     for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt"):
         touch(project / name)
         touch((project / name).with_name("config.yaml"))
