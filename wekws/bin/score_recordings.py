@@ -4,27 +4,31 @@ python -m wekws.bin.score_recordings --model student.onnx --references exp/mixed
 """
 
 import argparse
+import logging
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wekws.bin.spot import Progress, prepare_model
+from wekws.dataset.audio import probe
 from wekws.dataset.references import Reference, read_references
 from wekws.files import write_json
 from wekws.log import run
 from wekws.score.det import budgets_from_text
 from wekws.score.recordings import Matching, operating_points, points_table, score_recording
+from wekws.stream.network import SpotterModel
 from wekws.stream.spot_files import recordings_in
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the error rates and write them."""
     args = _parser().parse_args(argv)
     budgets = budgets_from_text(args.budgets)
-    references: dict[Path, list[Reference]] = dict(read_references(args.references))
-    for name in args.inputs:
-        for path in recordings_in(name):
-            references.setdefault(path, [])
+    references = _all_recordings(args.references, args.inputs)
     model = prepare_model(args.checkpoint or args.model, threshold=args.threshold)
+    _report_unknown_keywords(model, references)
     hop_s = model.front_end.hop_s
     matching = Matching(
         refractory_s=round(model.refractory_s / hop_s) * hop_s, tolerance_s=args.tolerance_s
@@ -48,6 +52,32 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None:
         write_json(args.out, {"references": str(args.references), "points": points})
     return 0
+
+
+def _all_recordings(
+    references_path: Path, inputs: Sequence[str]
+) -> dict[Path, Sequence[Reference]]:
+    """Return the events of each recording; every one of them has been found readable."""
+    references: dict[Path, Sequence[Reference]] = dict(read_references(references_path))
+    already = {path.resolve() for path in references}
+    further = [path for name in inputs for path in recordings_in(name)]
+    references |= {path: () for path in further if path.resolve() not in already}
+    for path in references:
+        probe(path)
+    return references
+
+
+def _report_unknown_keywords(
+    model: SpotterModel, references: Mapping[Path, Sequence[Reference]]
+) -> None:
+    known = {keyword.text for keyword in model.keywords}
+    unknown = {r.keyword for events in references.values() for r in events} - known
+    if unknown:
+        logger.warning(
+            "%s: in the references, but no keyword of the model; not counted as misses, and a "
+            "detection there is a confusion",
+            ", ".join(sorted(unknown)),
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

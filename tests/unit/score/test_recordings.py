@@ -1,11 +1,17 @@
 """Counting of detections against reference events; values worked out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from wekws.bin import score_recordings as command
-from wekws.dataset.references import Reference, write_references
+from wekws.dataset.audio import AudioError
+from wekws.dataset.references import COLUMNS, Reference, write_references
+from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.model import KwsModel
 from wekws.score.det import Budget
 from wekws.score.recordings import (
     Matching,
@@ -91,12 +97,9 @@ def test_points_of_all_keywords_together():
     assert len(operating_points([scored], {"A": None}, [], MATCHING)) == 0
 
 
-def test_the_command_scores_a_recording(tone_corpus, tmp_path, capsys, monkeypatch):
-    import torch
-
-    from wekws.model.checkpoint import read_model_config, save_weights
-    from wekws.model.model import KwsModel
-
+@pytest.fixture
+def model_folder(tone_corpus, tmp_path, monkeypatch):
+    """Current folder with an untrained model of 嗨小问 and two recordings of noise."""
     for name, source in (
         ("config.yaml", tone_corpus.config_path),
         ("dict.txt", tone_corpus.dict_path),
@@ -109,12 +112,44 @@ def test_the_command_scores_a_recording(tone_corpus, tmp_path, capsys, monkeypat
     rng = np.random.default_rng(0)
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, 0.1 * rng.standard_normal(32000), 16000)
-    events = [Reference(keyword="嗨小问", start_s=0.5, end_s=1.0)]
-    write_references(tmp_path / "r.tsv", "a.wav", events)
     monkeypatch.chdir(tmp_path)
-    flags = ["--checkpoint", "final.pt", "--references", "r.tsv", "b.wav", "--threshold", "0.99"]
-    assert command.main([*flags, "--out", "scored.json"]) == 0
+    return tmp_path
+
+
+FLAGS = ("--checkpoint", "final.pt", "--references", "r.tsv", "--threshold", "0.99")
+
+
+def test_the_command_scores_a_recording(model_folder, capsys):
+    events = [Reference(keyword="嗨小问", start_s=0.5, end_s=1.0)]
+    write_references("r.tsv", "a.wav", events)
+    assert command.main([*FLAGS, "b.wav", "--out", "scored.json"]) == 0
     printed = capsys.readouterr().out
     assert "| final.pt | its thresholds | 1 |" in printed
     assert "嗨小问: threshold 0.99, missed 1 of 1, 0 false alarms" in printed
-    assert (tmp_path / "scored.json").is_file()
+    assert (model_folder / "scored.json").is_file()
+
+
+def test_a_recording_named_twice_is_scored_once(model_folder, monkeypatch, capsys):
+    scored = []
+    monkeypatch.setattr(
+        command, "score_recording", lambda _, path, events, **__: (
+            scored.append(path.name), ScoredRecording(hours=1.0, references=events, peaks=())
+        )[1],
+    )  # fmt: skip
+    write_references("r.tsv", "a.wav", [])
+    assert command.main([*FLAGS, str(model_folder / "a.wav"), "./b.wav", "b.wav"]) == 0
+    assert scored == ["a.wav", "b.wav"]
+
+
+def test_a_missing_recording_ends_it_before_any_is_scored(model_folder, monkeypatch):
+    monkeypatch.setattr(command, "score_recording", lambda *_, **__: pytest.fail("scored"))
+    Path("r.tsv").write_text(f"{chr(9).join(COLUMNS)}\na.wav\t\t\t\nmissing.wav\t\t\t\n")
+    with pytest.raises(AudioError, match=r"missing\.wav"):
+        command.main([*FLAGS])
+
+
+def test_keywords_that_the_model_lacks_are_named(model_folder, capsys, caplog):
+    write_references("r.tsv", "a.wav", [reference(0.1, 0.5, "ALEXA")])
+    assert command.main([*FLAGS]) == 0
+    assert "ALEXA: in the references, but no keyword of the model" in caplog.text
+    assert "missed 0 of 0" in capsys.readouterr().out
