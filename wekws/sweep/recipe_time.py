@@ -5,6 +5,7 @@ Training: the seconds per epoch that the same run, or an earlier one of the mode
 took in earlier runs of the same name. What nothing is known about is called unknown.
 """
 
+import contextlib
 import itertools
 import json
 import statistics
@@ -124,9 +125,9 @@ def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
     path = plan.lists / SPLITS[0] / "data.list"
     if path.exists():
         with open(path, encoding="utf-8") as lines:
-            sample = [json.loads(line) for line in itertools.islice(lines, _NUM_SAMPLED)]
+            sample = list(itertools.islice(lines, _NUM_SAMPLED))
             num = len(sample) + sum(1 for _ in lines)
-        durations = [float(row["duration"]) for row in sample if row.get("duration")]
+        durations = [d for line in sample if (d := _duration_s(line))]
         return _TrainingSet(num=num, durations_s=durations or USUAL_DURATIONS_S)
     known: int | None = None
     if plan.data_dir and not plan.negatives and not plan.synthesis:
@@ -136,6 +137,14 @@ def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
         per_keyword, others = DEMO_SIZES[options.size or "small"]
         known = per_keyword * min(2, len(parse_keywords(options.keywords))) + others
     return _TrainingSet(num=known, durations_s=USUAL_DURATIONS_S)
+
+
+def _duration_s(line: str) -> float | None:
+    """Return the duration in a line of data.list; None if there is none to be read."""
+    try:
+        return float(json.loads(line)["duration"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _step_seconds(
@@ -176,12 +185,8 @@ def _step_seconds(
 
 def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate]:
     """Return the time of the stages besides training, from earlier runs of the same name."""
-    path, times = plan.exp / TIMES_NAME, dict[int, float]()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        stage, _, taken = line.partition(" ")
-        # A stage that was skipped took no time; the longest is that of its work.
-        times[int(stage)] = max(times.get(int(stage), 0.0), float(taken))
-    found = []
+    path = plan.exp / TIMES_NAME
+    times, found = _stage_times(path), []
     for first, last, name in ((-2, 1, "data"), (4, 6, "results")):
         stages = range(max(first, options.stage), min(last, options.stop_stage) + 1)
         stages_left = [stage for stage in stages if stage not in _TRAINING_STAGES]
@@ -195,3 +200,14 @@ def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate
             text = f"unknown: no earlier run in {plan.exp} has been through it"
             found.append(TimeEstimate(name=name, seconds=None, text=text))
     return found
+
+
+def _stage_times(path: Path) -> dict[int, float]:
+    """Return the longest time of each stage in seconds: a stage that was skipped took none."""
+    times = dict[int, float]()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        # A line that a full disk or a crash has cut counts for nothing.
+        with contextlib.suppress(ValueError):
+            stage, taken = line.split()
+            times[int(stage)] = max(times.get(int(stage), 0.0), float(taken))
+    return times

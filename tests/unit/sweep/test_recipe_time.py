@@ -86,6 +86,19 @@ def test_the_number_of_utterances_of_recordings(project):
     assert found["student"].startswith("30 epochs of 6.0 s: 3 min 00 s")
 
 
+def test_damaged_lists_and_times_do_not_keep_the_recipe_from_starting(project):
+    lists, exp = project / "data/own/train", project / "exp/own"
+    lists.mkdir(parents=True)
+    exp.mkdir(parents=True)
+    (project / "own/train").mkdir(parents=True)
+    good = '{"key": "a", "duration": 2.0}\n'
+    (lists / "data.list").write_text("[1]\n{}\n" + good * 2997 + good[:9])
+    (exp / "stage_times.txt").write_text("4 30\n5 8\n6 20\nx 1\n5\n4 100 2\n")
+    found = times("data_dir=own", "keywords=AB", "student_epochs=30")
+    assert found["student"].startswith("30 epochs of 6.0 s: 3 min 00 s")
+    assert found["results"].startswith("58 s, less what is finished")
+
+
 def test_a_model_that_is_given_takes_no_time(project):
     teacher = project / "given/teacher/avg_3.pt"
     teacher.parent.mkdir(parents=True)
