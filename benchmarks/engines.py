@@ -75,25 +75,35 @@ def stream_scores(model_path: Path, utterances: Sequence[Utterance]) -> Iterator
         yield ScoredUtterance(utterance.key, events)
 
 
-def score_engines(
-    name: str, checkpoint: Path, data_list: Path, out_dir: Path, cache_dir: Path | None
-) -> dict[str, Path]:
-    """Score a checkpoint and its exported files with each engine; return the result folders."""
-    folders = {f"{name}, offline": out_dir / f"{name}_offline"}
-    score_list(checkpoint, data_list, folders[f"{name}, offline"], cache_dir=cache_dir)
-    utterances = read_data_list(data_list)
-    hop_s = load_model(checkpoint).front_end.hop_s
-    for label, path in (
-        ("streaming", checkpoint),
-        ("streaming, onnx", checkpoint.with_suffix(".onnx")),
-        ("streaming, int8", checkpoint.with_suffix(".int8.onnx")),
-    ):
+def model_files(checkpoint: Path) -> dict[str, Path]:
+    """Return the file of each engine that runs as a stream.
+
+    Raises: ConfigError if the checkpoint has not been exported.
+    """
+    files = {
+        "streaming": checkpoint,
+        "streaming, onnx": checkpoint.with_suffix(".onnx"),
+        "streaming, int8": checkpoint.with_suffix(".int8.onnx"),
+    }
+    for path in files.values():
         if not path.is_file():
             raise ConfigError(f"{path}: no such file; export {checkpoint} first")
+    return files
+
+
+def score_engines(
+    name: str, checkpoint: Path, data_list: Path, out_dir: Path, cache_dir: Path | None
+) -> Iterator[tuple[str, Path]]:
+    """Yield each engine and its result folder when it has been scored, offline first."""
+    utterances = read_data_list(data_list)
+    hop_s = load_model(checkpoint).front_end.hop_s
+    offline = out_dir / f"{name}_offline"
+    score_list(checkpoint, data_list, offline, cache_dir=cache_dir)
+    yield "offline", offline
+    for label, path in model_files(checkpoint).items():
         folder = out_dir / f"{name}_{label.replace(', ', '_')}"
         write_scores(folder, stream_scores(path, utterances), hop_s)
-        folders[f"{name}, {label}"] = folder
-    return folders
+        yield label, folder
 
 
 def agreement(folder: Path, offline: Path) -> float:
@@ -128,25 +138,24 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     budgets = budgets_from_text(args.budgets)
     utterances = read_data_list(args.list)
-    lines = [
-        f"| engine | {' | '.join(f'FRR at {b.label}' for b in budgets)} | same events |",
-        "|---" * (len(budgets) + 2) + "|",
-    ]
+    checkpoints: dict[str, Path] = {}
     for item in args.checkpoints:
         name, _, path = item.rpartition("=")
         if not Path(path).is_file():
             raise ConfigError(f"--checkpoints {item}: {path}: no such file; expected NAME=FILE")
-        checkpoint = Path(path)
+        model_files(Path(path))
+        checkpoints[name or Path(path).stem] = Path(path)
+    print(f"| engine | {' | '.join(f'FRR at {b.label}' for b in budgets)} | same events |")
+    print("|---" * (len(budgets) + 2) + "|")
+    for name, checkpoint in checkpoints.items():
         keywords = [keyword.text for keyword in load_model(checkpoint).keywords]
-        folders = score_engines(
-            name or checkpoint.stem, checkpoint, args.list, args.out_dir, args.cache_dir
-        )
-        for label, folder in folders.items():
-            scored = split_by_keyword(read_scores(folder / SCORES_NAME), utterances, keywords)
-            sets = [s for s in scored.keywords if s.problem is None]
-            offline = args.out_dir / f"{name or checkpoint.stem}_offline"
-            lines.append(row(label, sets, budgets, agreement(folder, offline)))
-    print("\n".join(lines))
+        offline = args.out_dir / f"{name}_offline"
+        scored = score_engines(name, checkpoint, args.list, args.out_dir, args.cache_dir)
+        for engine, folder in scored:
+            split = split_by_keyword(read_scores(folder / SCORES_NAME), utterances, keywords)
+            sets = [s for s in split.keywords if s.problem is None]
+            share = agreement(folder, offline)
+            print(row(f"{name}, {engine}", sets, budgets, share), flush=True)
     return 0
 
 

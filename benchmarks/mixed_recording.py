@@ -15,7 +15,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,11 @@ def our_points(
 ) -> tuple[list[dict[str, Any]], float]:
     """Return the operating points of a model, and the ratio of CPU time to audio."""
     model = load_model(path)
-    hop_s, began = model.front_end.hop_s, time.process_time()
+    began = time.process_time()
     recordings = [score_recording(model, name, events) for name, events in references.items()]
     ratio = (time.process_time() - began) / sum(3600 * r.hours for r in recordings)
-    matching = Matching(
-        refractory_s=round(model.refractory_s / hop_s) * hop_s, tolerance_s=tolerance_s
-    )
     thresholds = {keyword.text: keyword.threshold for keyword in model.keywords}
+    matching = Matching.of(model, tolerance_s)
     return operating_points(recordings, thresholds, budgets, matching), ratio
 
 
@@ -109,33 +107,48 @@ def _run_engine(
     return ScoredRecording(hours=hours, references=events, peaks=peaks), cpu_s
 
 
-def main() -> int:
-    args = _parser().parse_args()
-    budgets = budgets_from_text(args.budgets)
-    references = read_references(args.references)
-    systems, ratios = {}, {}
-    for item in args.models:
-        name, _, path = item.rpartition("=")
-        if not Path(path).is_file():
-            raise ConfigError(f"--models {item}: {path}: no such file; expected NAME=FILE")
-        name = name or Path(path).name
-        systems[name], ratios[name] = our_points(Path(path), references, budgets, args.tolerance_s)
-        logger.info("%s: %.4f of real time", name, ratios[name])
+System = tuple[str, list[dict[str, Any]], float]
+"""Name, operating points, and ratio of CPU time to audio."""
+
+
+def systems(
+    args: argparse.Namespace, references: References, budgets: Sequence[Budget]
+) -> Iterator[System]:
+    """Yield each system when it has been counted; an engine that cannot run is left out."""
+    for name, path in _models(args.models).items():
+        yield name, *our_points(path, references, budgets, args.tolerance_s)
     for engine in args.engines:
         try:
             version, points, ratio = engine_points(engine, references, args, budgets)
         except EngineError as error:
             logger.error("%s is left out: %s", engine, error)
             continue
-        name = f"{engine} {version}"
-        systems[name], ratios[name] = points, ratio
-        logger.info("%s: %.4f of real time", name, ratio)
+        yield f"{engine} {version}", points, ratio
+
+
+def _models(items: Sequence[str]) -> dict[str, Path]:
+    found = {}
+    for item in items:
+        name, _, path = item.rpartition("=")
+        if not Path(path).is_file():
+            raise ConfigError(f"--models {item}: {path}: no such file; expected NAME=FILE")
+        found[name or Path(path).name] = Path(path)
+    return found
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    references = read_references(args.references)
     hours = sum(probe(path).duration_s for path in references) / 3600
     print(f"{hours:.2f} h, {sum(map(len, references.values()))} keywords")
-    print(points_table(systems))
+    all_points, ratios = {}, {}
+    for name, points, ratio in systems(args, references, budgets_from_text(args.budgets)):
+        all_points[name], ratios[name] = points, ratio
+        logger.info("%s: %.4f of real time", name, ratio)
+        if args.out is not None:
+            write_json(args.out, {"hours": hours, "points": all_points, "real_time_ratio": ratios})
+    print(points_table(all_points))
     print("ratio of CPU time to audio: " + ", ".join(f"{n} {r:.4f}" for n, r in ratios.items()))
-    if args.out is not None:
-        write_json(args.out, {"hours": hours, "points": systems, "real_time_ratio": ratios})
     return 0
 
 
@@ -160,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--tolerance_s", type=float, default=1.0, help="see wekws.score.recordings [%(default)s]")
     add("--budgets", default="0.5,1", help="false alarms per hour and keyword [%(default)s]")
-    add("--out", type=Path, help="JSON to write")
+    add("--out", type=Path, help="JSON to write, anew after each system")
     return parser
 
 

@@ -29,10 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     references = _all_recordings(args.references, args.inputs)
     model = prepare_model(args.checkpoint or args.model, threshold=args.threshold)
     _report_unknown_keywords(model, references)
-    hop_s = model.front_end.hop_s
-    matching = Matching(
-        refractory_s=round(model.refractory_s / hop_s) * hop_s, tolerance_s=args.tolerance_s
-    )
+    matching = Matching.of(model, args.tolerance_s)
     recordings = []
     for path, events in references.items():
         with Progress(path, model.front_end.sample_rate_hz) as progress:

@@ -151,6 +151,12 @@ class Matching:
                 "seconds from 0 on"
             )
 
+    @classmethod
+    def of(cls, model: SpotterModel, tolerance_s: float) -> "Matching":
+        """Return the rules for a detector: its refractory time in whole frames, as it runs."""
+        hop_s = model.front_end.hop_s
+        return cls(refractory_s=round(model.refractory_s / hop_s) * hop_s, tolerance_s=tolerance_s)
+
 
 def count_at(
     recordings: Sequence[ScoredRecording], keyword: str, threshold: float, matching: Matching
