@@ -1,4 +1,4 @@
-"""What the processor offers this process, and the life of its worker processes."""
+"""Capabilities of the processor, and the life of worker processes."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ def usable_cores() -> int:
 def has_bf16_instructions() -> bool:
     """Return whether the CPU multiplies in bfloat16 itself: x86 with AVX-512 BF16 or AMX, on Linux.
 
-    Without such instructions bfloat16 is slower than float32.
+    Without such instructions every product in bfloat16 is emulated.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

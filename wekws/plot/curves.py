@@ -24,7 +24,7 @@ Points = tuple[list[int], list[float]]
 
 @dataclass(frozen=True)
 class _Log:
-    """What the figure shows of one run."""
+    """Rows of one run that the figure shows."""
 
     cv: list[Row]
     """One row per epoch, with the alpha and temperature of its last logged step."""
