@@ -22,8 +22,8 @@ import soundfile
 import torch
 
 from wekws.config import to_mapping
-from wekws.dataset.augment import AugmentConfig
 from wekws.dataset.cmvn_stats import compute_cmvn, write_cmvn
+from wekws.dataset.feature_view import AugmentConfig
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.dataset.vocabulary import write_keywords
 from wekws.score.scoring import score_list

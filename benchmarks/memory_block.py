@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wekws.model.fsmn import FSMNConfig, Memory, pack
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.fsmn import Memory, pack
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 
 TEACHER = FSMNConfig(
     input_affine_dim=140,

@@ -31,7 +31,7 @@ import torch
 from tqdm import tqdm
 
 from wekws.dataset.audio import read_audio
-from wekws.dataset.extract import copy_rng
+from wekws.dataset.feature_view import copy_rng
 from wekws.dataset.features import expand_context, fbank
 from wekws.dataset.manifest import Utterance, read_data_list, read_kaldi_table, write_kaldi_table
 from wekws.dataset.prepare import make_data_list

@@ -31,7 +31,8 @@ from wekws.distill.transplant import TransplantConfig, transplant
 from wekws.distill.transplant.sample import compute_activations, draw_sample
 from wekws.log import run as run_command
 from wekws.model.checkpoint import load_model, model_of, read_model_config
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig
 
 FIRST = TransplantConfig()
 ACTIVATION = TransplantConfig(channels="activation")

@@ -12,10 +12,7 @@ import numpy as np
 import torch
 
 from wekws.dataset.codecs import opus, telephone
-from wekws.dataset.feature_view import AugmentConfig as AugmentConfig
-from wekws.dataset.feature_view import SpecAugConfig as SpecAugConfig
-from wekws.dataset.feature_view import draw_speed as draw_speed
-from wekws.dataset.feature_view import speed_ratio as speed_ratio
+from wekws.dataset.feature_view import AugmentConfig, SpecAugConfig, draw_speed, speed_ratio
 from wekws.dataset.resample import Resampler
 from wekws.dataset.rooms import (
     fast_fft_size,

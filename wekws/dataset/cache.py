@@ -24,13 +24,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from wekws.dataset.extract import (
-    ChunkExtractor,
-    ExtractionPool,
-    Extractor,
-    FeatureView,
-    audio_files,
-)
+from wekws.dataset.audio import audio_files
+from wekws.dataset.extract import ChunkExtractor, ExtractionPool, Extractor
+from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.manifest import Utterance, audio_lines, file_line
 from wekws.errors import DataError
 from wekws.files import file_lock, named_in_errors

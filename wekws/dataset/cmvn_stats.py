@@ -12,7 +12,8 @@ import numpy as np
 
 from wekws.dataset.cache import FeatureCache, one_torch_thread
 from wekws.dataset.dataset_conf import DatasetConfig
-from wekws.dataset.extract import ExtractionPool, Extractor, FeatureView
+from wekws.dataset.extract import ExtractionPool, Extractor
+from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.loader import open_caches
 from wekws.dataset.manifest import Utterance, read_data_list
 from wekws.dataset.sources import FailureCount

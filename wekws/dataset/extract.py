@@ -14,11 +14,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from wekws.dataset.audio import AudioError, probe, read_audio, read_pieces
-from wekws.dataset.audio import audio_files as audio_files
+from wekws.dataset.audio import AudioError, audio_files, probe, read_audio, read_pieces
 from wekws.dataset.augment import augment
-from wekws.dataset.feature_view import FeatureView as FeatureView
-from wekws.dataset.feature_view import copy_rng as copy_rng
+from wekws.dataset.feature_view import FeatureView, copy_rng
 from wekws.dataset.features import fbank, fbank_pieces
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.rooms import aligned_impulse_response

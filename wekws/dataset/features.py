@@ -10,8 +10,6 @@ import numpy as np
 import torch
 import torchaudio.compliance.kaldi as kaldi
 
-from wekws.dataset.feature_view import ContextExpansionConfig as ContextExpansionConfig
-from wekws.dataset.feature_view import FbankConfig as FbankConfig
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 

@@ -23,7 +23,8 @@ from wekws.dataset.dataset_conf import BatchConfig as BatchConfig
 from wekws.dataset.dataset_conf import DatasetConfig as DatasetConfig
 from wekws.dataset.dataset_conf import FilterConfig as FilterConfig
 from wekws.dataset.embeddings import EmbeddingSet, open_embeddings
-from wekws.dataset.extract import ExtractionPool, Extractor, FeatureView
+from wekws.dataset.extract import ExtractionPool, Extractor
+from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.filters import filter_reasons, keep_share, report_left_out
 from wekws.dataset.join import choose_partners, join_batches
 from wekws.dataset.label_set import LabelSet

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from wekws.dataset.audio import AudioError, audio_from_bytes, probe
-from wekws.dataset.extract import ExtractedFeatures, ExtractionPool, Extractor, FeatureView
+from wekws.dataset.extract import ExtractedFeatures, ExtractionPool, Extractor
+from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.manifest import Utterance, read_data_list, write_data_list
 from wekws.dataset.sources import FailureCount, padded
 from wekws.errors import ConfigError, DataError

@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from wekws.dataset.cache import FeatureCache, padded_index
-from wekws.dataset.extract import ExtractedFeatures, ExtractionPool, FeatureView
+from wekws.dataset.extract import ExtractedFeatures, ExtractionPool
+from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError
 from wekws.front_end import FrontEnd

@@ -25,13 +25,13 @@ from wekws.model.fsmn import (
     IN_LINEAR2,
     OUT_LINEAR1,
     OUT_LINEAR2,
-    FSMNConfig,
     expansion_name,
     left_taps_name,
     projection_name,
     right_taps_name,
 )
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig
 
 OPSET, IR_VERSION = 17, 8  # onnxruntime 1.12 (2022) and newer read these
 TO_THE_END = 2**62

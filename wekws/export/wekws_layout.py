@@ -22,8 +22,8 @@ import onnx
 
 from wekws.export.graph import TO_THE_END, GraphWriter, kept_frames, run_blocks, weights_of
 from wekws.front_end import FrontEnd
-from wekws.model.fsmn import FSMNConfig
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig
 
 
 def cache_shape(sizes: FSMNConfig, front_end: FrontEnd) -> tuple[int, int]:

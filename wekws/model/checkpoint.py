@@ -16,7 +16,8 @@ from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
 from wekws.model.cmvn import CMVN_KEYS
 from wekws.model.fsmn import OUT_LINEAR2
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig
 from wekws.yaml_files import read_yaml
 
 

@@ -18,8 +18,9 @@ from wekws.model.checkpoint import (
     require_other_folder,
     save_weights,
 )
-from wekws.model.fsmn import OUT_LINEAR1, OUT_LINEAR2, FSMNConfig
+from wekws.model.fsmn import OUT_LINEAR1, OUT_LINEAR2
 from wekws.model.model import KwsModel, num_parameters
+from wekws.model.model_conf import FSMNConfig
 from wekws.yaml_files import write_yaml
 
 # Files that scoring reads from the folder of a checkpoint, beside its config.yaml.

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wekws.errors import ConfigError
-from wekws.model.model_conf import FSMNConfig as FSMNConfig
+from wekws.model.model_conf import FSMNConfig
 
 # Layer names in the state dict of a ``KwsModel``: those of WeKWS's checkpoints. An affine has
 # ``.weight`` and ``.bias`` below its name. A merged head is OUT_LINEAR2 alone.

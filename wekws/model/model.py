@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from wekws.errors import DataError
 from wekws.model.cmvn import GlobalCMVN
 from wekws.model.fsmn import FSMN, FSMNBlock
-from wekws.model.model_conf import CMVNConfig as CMVNConfig
-from wekws.model.model_conf import ModelConfig as ModelConfig
-from wekws.model.model_conf import ignored_keys as ignored_keys
+from wekws.model.model_conf import ModelConfig
 
 
 class KwsModel(nn.Module):

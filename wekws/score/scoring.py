@@ -13,7 +13,8 @@ from typing import Literal, Protocol, get_args
 import torch
 
 from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_dataset_config
-from wekws.dataset.features import ContextExpansionConfig, FbankConfig, expand_context
+from wekws.dataset.feature_view import ContextExpansionConfig, FbankConfig
+from wekws.dataset.features import expand_context
 from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
 from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.dataset.manifest import audio_status, read_data_list

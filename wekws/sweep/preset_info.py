@@ -17,7 +17,8 @@ from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.schedule import Scheduled, as_schedule
 from wekws.errors import ConfigError
 from wekws.model.cost import model_cost
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig
 from wekws.report.format import duration
 from wekws.sweep.step_time import seconds_per_utterance
 from wekws.train.train_config import TrainConfig, load_train_config

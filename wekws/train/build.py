@@ -19,7 +19,8 @@ from wekws.errors import ConfigError
 from wekws.files import hold_folder
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cmvn import load_cmvn
-from wekws.model.model import KwsModel, ModelConfig, ignored_keys
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig, ignored_keys
 from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train import distributed
 from wekws.train.compatibility import (

@@ -7,7 +7,8 @@ from torch import nn
 
 from wekws.distill.objective import Objective
 from wekws.distill.stages import StagePlan
-from wekws.model.model import ModelConfig, skeleton
+from wekws.model.model import skeleton
+from wekws.model.model_conf import ModelConfig
 from wekws.train.train_config import TrainConfig
 
 

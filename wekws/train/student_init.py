@@ -12,7 +12,8 @@ from wekws.distill.transplant import TransplantConfig, transplant
 from wekws.distill.transplant.sample import draw_sample
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import config_beside, load_model, load_weights
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig
 from wekws.train.compatibility import (
     Cmvn,
     require_same_cmvn,

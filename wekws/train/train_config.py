@@ -13,7 +13,8 @@ from wekws.distill.growth import ProgressiveConfig, require_teacher_blocks
 from wekws.distill.methods import MethodSections
 from wekws.distill.stages import StagePlan
 from wekws.errors import ConfigError
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_model, save_weights
 from wekws.model.fold import fold_checkpoint
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.yaml_files import read_yaml, write_yaml
 
 TOKENS = ("<blk>", "<filler>", *"嗨小问")

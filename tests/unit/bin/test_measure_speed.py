@@ -7,8 +7,8 @@ from wekws.bin.measure_speed import main
 from wekws.config import to_mapping
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import save_weights
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.model.speed import forward_ms
 from wekws.yaml_files import write_yaml
 

@@ -16,8 +16,8 @@ from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError, DataError
 from wekws.files import write_json
 from wekws.model.checkpoint import save_weights
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.score.det import Budget
 from wekws.score.scores import read_scores
 from wekws.score.scoring import score_list

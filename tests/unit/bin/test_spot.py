@@ -26,8 +26,8 @@ from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json
 from wekws.log import run
 from wekws.model.checkpoint import save_weights
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.stream import KeywordSpotter, load_model
 
 ROOT = Path(__file__).parents[3]

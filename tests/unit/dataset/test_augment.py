@@ -5,8 +5,6 @@ import pytest
 import torch
 
 from wekws.dataset.augment import (
-    AugmentConfig,
-    SpecAugConfig,
     at_level,
     augment,
     change_speed,
@@ -16,6 +14,7 @@ from wekws.dataset.augment import (
     through_microphone,
 )
 from wekws.dataset.codecs import opus_is_available
+from wekws.dataset.feature_view import AugmentConfig, SpecAugConfig
 from wekws.dataset.rooms import reverberate, room_impulse_response
 from wekws.errors import ConfigError
 

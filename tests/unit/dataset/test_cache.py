@@ -12,10 +12,10 @@ import torch
 
 from wekws.dataset import cache as cache_module
 from wekws.dataset.audio import read_audio
-from wekws.dataset.augment import AugmentConfig
 from wekws.dataset.cache import FeatureCache, cache_fingerprint, open_cache, padded_index
 from wekws.dataset.dataset_conf import DatasetConfig, load_dataset_config
-from wekws.dataset.extract import Extractor, FeatureView, copy_rng
+from wekws.dataset.extract import Extractor
+from wekws.dataset.feature_view import AugmentConfig, FeatureView, copy_rng
 from wekws.dataset.features import fbank
 from wekws.dataset.manifest import Utterance
 from wekws.errors import DataError

@@ -2,8 +2,8 @@ import pytest
 
 from wekws.config import parse_section
 from wekws.dataset import dataset_conf
-from wekws.dataset.augment import AugmentConfig
 from wekws.dataset.dataset_conf import BatchConfig, DatasetConfig, FilterConfig, ResampleConfig
+from wekws.dataset.feature_view import AugmentConfig
 from wekws.errors import ConfigError, DataError
 
 AT_11_KHZ = ResampleConfig(resample_rate=11025)

@@ -9,11 +9,11 @@ import pytest
 import soundfile
 import torch
 
-from wekws.dataset.augment import AugmentConfig
 from wekws.dataset.cache import FeatureCache
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.embeddings import open_embeddings
 from wekws.dataset.extract import Extractor
+from wekws.dataset.feature_view import AugmentConfig
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import open_dataset
 from wekws.dataset.manifest import read_data_list

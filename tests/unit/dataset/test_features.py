@@ -7,7 +7,8 @@ import torchaudio.compliance.kaldi as kaldi
 
 from wekws.dataset import features
 from wekws.dataset.dataset_conf import DatasetConfig
-from wekws.dataset.features import FbankConfig, expand_context, fbank
+from wekws.dataset.feature_view import FbankConfig
+from wekws.dataset.features import expand_context, fbank
 from wekws.errors import ConfigError, DataError
 
 RATE = 16000

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from wekws.dataset.augment import AugmentConfig
+from wekws.dataset.feature_view import AugmentConfig
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.loader import (
     DatasetConfig,

@@ -1,4 +1,4 @@
-"""Where features come from: caches in two formats, or the audio itself in every epoch."""
+"""Sources of features: caches in two formats, or the audio itself in every epoch."""
 
 import logging
 
@@ -8,9 +8,10 @@ import soundfile
 import torch
 from test_loader import LABELS, RATE, TEXTS
 
-from wekws.dataset.augment import AugmentConfig, SpecAugConfig, spec_augment
+from wekws.dataset.augment import spec_augment
 from wekws.dataset.cmvn_stats import compute_cmvn
 from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.dataset.feature_view import AugmentConfig, SpecAugConfig
 from wekws.dataset.loader import batches, open_dataset
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.errors import DataError

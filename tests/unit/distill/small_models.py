@@ -13,8 +13,8 @@ from wekws.distill.method import LossInputs, LossTargets
 from wekws.distill.methods import MethodSections, build_objective
 from wekws.distill.taps import ModelOutputs, StepOutputs, forward_tapped
 from wekws.distill.transplant import Sample
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 
 TEACHER = {
     "input_affine_dim": 6,

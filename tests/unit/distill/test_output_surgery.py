@@ -7,8 +7,8 @@ from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import cut_outputs, select_outputs
 from wekws.errors import ConfigError, DataError
 from wekws.model.checkpoint import load_model, save_weights
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.yaml_files import write_yaml
 
 HEAD = "backbone.out_linear2.linear"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from wekws.errors import ConfigError
 from wekws.export.graph import delay_frames, smallest_form, stream_graph
 from wekws.model.cost import state_size
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import CMVNConfig, KwsModel, ModelConfig, num_parameters
+from wekws.model.model import KwsModel, num_parameters
+from wekws.model.model_conf import CMVNConfig, FSMNConfig, ModelConfig
 
 SIZES = {
     "input_affine_dim": 5, "num_layers": 2, "linear_dim": 6, "proj_dim": 4,

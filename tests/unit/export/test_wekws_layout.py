@@ -11,8 +11,8 @@ from wekws.dataset.features import expand_context
 from wekws.export.graph import delay_frames, kept_frames
 from wekws.export.wekws_layout import cache_shape, wekws_graph
 from wekws.front_end import FrontEnd
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wekws_fsmn.txt"
 SIZES = FSMNConfig(

@@ -4,7 +4,8 @@ import torch
 from wekws.config import parse_section, to_mapping
 from wekws.errors import ConfigError, DataError
 from wekws.model.checkpoint import load_model, load_weights, read_model_config, save_weights
-from wekws.model.model import KwsModel, ModelConfig, ignored_keys
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig, ignored_keys
 from wekws.yaml_files import write_yaml
 
 BACKBONE = {

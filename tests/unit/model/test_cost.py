@@ -6,8 +6,8 @@ import torch
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig, num_parameters
+from wekws.model.model import KwsModel, num_parameters
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 
 TINY = ModelConfig(
     input_dim=10,

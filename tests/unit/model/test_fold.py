@@ -9,8 +9,8 @@ from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.model.checkpoint import read_model_config
 from wekws.model.cost import model_cost
 from wekws.model.fold import fold_head, why_larger
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig, num_parameters
+from wekws.model.model import KwsModel, num_parameters
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 
 CONF = Path(__file__).parents[3] / "conf"
 SIZES = FSMNConfig(

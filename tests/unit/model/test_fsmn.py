@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from wekws.errors import ConfigError
-from wekws.model.fsmn import FSMN, FSMNConfig, Memory, pack
+from wekws.model.fsmn import FSMN, Memory, pack
+from wekws.model.model_conf import FSMNConfig
 
 
 def config(**changes):

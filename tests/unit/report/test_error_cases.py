@@ -14,8 +14,8 @@ from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.model.checkpoint import save_weights
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.report.error_cases import near_miss, review_errors, shown_cases
 from wekws.score.det import Budget
 from wekws.score.results import Result, Stats

@@ -6,8 +6,8 @@ import torch
 from tones import SMALL_CONFIG
 
 from wekws.front_end import FrontEnd
-from wekws.model.fsmn import FSMNConfig
-from wekws.model.model import KwsModel, ModelConfig
+from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.stream.network import Keyword, SpotterModel
 from wekws.stream.torch_network import TorchNetwork
 

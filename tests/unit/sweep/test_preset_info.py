@@ -13,7 +13,7 @@ from wekws.dataset.dataset_conf import FilterConfig
 from wekws.distill.methods import build_objective
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import read_model_config
-from wekws.model.model import ModelConfig
+from wekws.model.model_conf import ModelConfig
 from wekws.sweep.preset_info import (
     Corpus,
     PresetContext,

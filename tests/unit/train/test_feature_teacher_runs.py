@@ -10,7 +10,7 @@ import torch
 from wekws.bin import train, train_distill
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_model
-from wekws.model.model import CMVNConfig
+from wekws.model.model_conf import CMVNConfig
 from wekws.runlog.metrics_reader import read_metrics
 
 WEIGHT = ["--override", "distill_conf.embedding.weight=0.5"]

@@ -13,13 +13,13 @@ from wekws.model.fsmn import (
     IN_LINEAR2,
     OUT_LINEAR1,
     OUT_LINEAR2,
-    FSMNConfig,
     expansion_name,
     left_taps_name,
     projection_name,
     right_taps_name,
 )
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import FSMNConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wekws.model.fsmn import FSMNConfig, Packing
+from wekws.model.fsmn import Packing
+from wekws.model.model_conf import FSMNConfig
 
 _ROWS_AT_ONCE = 8192
 
