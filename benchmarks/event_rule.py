@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wekws.dataset.loader import open_dataset
 from wekws.dataset.manifest import read_data_list
+from wekws.dataset.opening import open_dataset
 from wekws.decode.event_rule import Event
 from wekws.decode.events import find_events
 from wekws.decode.keyword import KeywordScorer

@@ -18,8 +18,9 @@ import numpy as np
 from wekws.dataset.cache import cache_fingerprint, cache_path
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import epoch_plan, open_dataset
+from wekws.dataset.loader import epoch_plan
 from wekws.dataset.manifest import Utterance, read_data_list, write_data_list
+from wekws.dataset.opening import open_dataset
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 
 FRAMES = 200

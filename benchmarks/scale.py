@@ -66,8 +66,9 @@ def run_step(step: str, folder: Path) -> None:
     from wekws.dataset import validate
     from wekws.dataset.dataset_conf import DatasetConfig
     from wekws.dataset.label_set import LabelSet
-    from wekws.dataset.loader import epoch_plan, open_dataset
+    from wekws.dataset.loader import epoch_plan
     from wekws.dataset.manifest import read_data_list
+    from wekws.dataset.opening import open_dataset
 
     before, before_mib = resource.getrusage(resource.RUSAGE_SELF), peak_mib()
     labels = LabelSet.load(folder / "dict.txt", keywords_file=folder / "keywords.txt")

@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.features import expand_context
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import SpeechDataset, batches, open_dataset
+from wekws.dataset.loader import batches
+from wekws.dataset.opening import open_dataset
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import TransplantConfig, transplant

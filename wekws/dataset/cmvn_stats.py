@@ -14,8 +14,8 @@ from wekws.dataset.cache import FeatureCache, one_torch_thread
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.extract import ExtractionPool, Extractor
 from wekws.dataset.feature_view import FeatureView
-from wekws.dataset.loader import open_caches
 from wekws.dataset.manifest import Utterance, read_data_list
+from wekws.dataset.opening import open_caches
 from wekws.dataset.sources import FailureCount
 from wekws.errors import DataError
 from wekws.files import atomic_path

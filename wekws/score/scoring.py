@@ -16,9 +16,10 @@ from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_datas
 from wekws.dataset.feature_view import ContextExpansionConfig, FbankConfig
 from wekws.dataset.features import expand_context
 from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
-from wekws.dataset.loader import SpeechDataset, open_dataset
 from wekws.dataset.manifest import audio_status, read_data_list
+from wekws.dataset.opening import open_dataset
 from wekws.dataset.order import longest_first
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside, read_keywords
 from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
 from wekws.decode.event_rule import Event

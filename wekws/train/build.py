@@ -11,7 +11,8 @@ from typing import Any
 
 from wekws.config import parse_section, to_mapping
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import SpeechDataset, open_dataset
+from wekws.dataset.opening import open_dataset
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig
 from wekws.distill.methods import build_hooks, build_objective
 from wekws.distill.transplant import TransplantConfig

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wekws.dataset.loader import Batch, SpeechDataset, batches, epoch_plan
+from wekws.dataset.batch import Batch
+from wekws.dataset.loader import batches, epoch_plan
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.distill.distill_rules import ALL_RULES
 from wekws.distill.hook import TrainingHook
 from wekws.distill.method import LossTargets, LossValue

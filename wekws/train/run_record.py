@@ -13,7 +13,7 @@ import torch
 import wekws
 from wekws.config import merge, to_mapping
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import write_keywords
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, file_sha256

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from wekws.dataset.augment import spec_augment
-from wekws.dataset.batch import Embeddings
+from wekws.dataset.batch import Batch, Embeddings
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.features import expand_context
-from wekws.dataset.loader import Batch
 from wekws.distill.method import LossTargets
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import TransplantConfig, transplant

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wekws.dataset.loader import SpeechDataset
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import FILLER
 from wekws.decode.keyword import KeywordScorer
 from wekws.score.pinyin import with_pinyin

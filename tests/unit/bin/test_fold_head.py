@@ -9,7 +9,7 @@ from test_scoring_commands import make_list
 from wekws.bin import score_ctc
 from wekws.bin.fold_head import main
 from wekws.config import to_mapping
-from wekws.dataset.loader import DatasetConfig
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_model, save_weights

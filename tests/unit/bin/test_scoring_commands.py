@@ -10,7 +10,7 @@ import torch
 
 from wekws.bin import compute_det_ctc, score_ctc
 from wekws.config import to_mapping
-from wekws.dataset.loader import DatasetConfig
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.dataset.vocabulary import Vocabulary, write_keywords
 from wekws.errors import ConfigError, DataError

@@ -7,8 +7,8 @@ import pytest
 from wekws.bin import compute_cmvn as command
 from wekws.dataset import cmvn_stats
 from wekws.dataset.cmvn_stats import cache_stats, compute_cmvn, write_cmvn
+from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.feature_view import AugmentConfig
-from wekws.dataset.loader import DatasetConfig
 from wekws.dataset.manifest import read_data_list
 from wekws.errors import DataError
 

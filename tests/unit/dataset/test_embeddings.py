@@ -15,8 +15,8 @@ from wekws.dataset.embeddings import open_embeddings
 from wekws.dataset.extract import Extractor
 from wekws.dataset.feature_view import AugmentConfig
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import open_dataset
 from wekws.dataset.manifest import read_data_list
+from wekws.dataset.opening import open_dataset
 from wekws.errors import DataError
 
 PLAIN = DatasetConfig(spec_aug=False)

@@ -3,11 +3,10 @@
 import logging
 
 import pytest
+from small_lists import make
 
-from tests.unit.dataset.test_loader import data_list as data_list
-from tests.unit.dataset.test_loader import make
+from wekws.dataset.dataset_conf import DatasetConfig, FilterConfig
 from wekws.dataset.filters import keep_share
-from wekws.dataset.loader import DatasetConfig, FilterConfig
 
 NUM = 300
 KEYS = [f"utt{i:03d}" for i in range(NUM)]

@@ -1,11 +1,10 @@
 import dataclasses
 
 import torch
+from small_lists import make
 
-from tests.unit.dataset.test_loader import data_list as data_list
-from tests.unit.dataset.test_loader import make
+from wekws.dataset.dataset_conf import DatasetConfig, FilterConfig
 from wekws.dataset.join import append_rows, choose_partners
-from wekws.dataset.loader import DatasetConfig, FilterConfig
 
 
 def test_rows_are_put_behind_the_valid_part():

@@ -2,55 +2,15 @@ import gc
 import logging
 import threading
 
-import numpy as np
 import pytest
-import soundfile
 import torch
+from small_lists import make
 
+from wekws.dataset.dataset_conf import DatasetConfig, FilterConfig
 from wekws.dataset.feature_view import AugmentConfig
-from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import (
-    DatasetConfig,
-    FilterConfig,
-    _prefetch,
-    batches,
-    epoch_plan,
-    open_dataset,
-)
+from wekws.dataset.loader import _prefetch, batches, epoch_plan
 from wekws.dataset.manifest import Utterance, write_data_list
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.errors import DataError
-
-RATE = 16000
-VOCABULARY = Vocabulary(("<blk>", "<filler>", "嗨", "小", "问"))
-LABELS = LabelSet(vocabulary=VOCABULARY, tokenizer=Tokenizer(), keywords=("嗨小问",))
-TEXTS = ["嗨小问", "小明", "", "你好嗨小问", "问问"]
-
-
-@pytest.fixture
-def data_list(tmp_path):
-    """Twelve utterances of noise, 0.3 to 1.4 s, keywords among them."""
-    rng, listed = np.random.default_rng(0), []
-    for i in range(12):
-        path, duration = tmp_path / f"utt{i:02d}.wav", 0.3 + 0.1 * i
-        soundfile.write(path, rng.uniform(-0.3, 0.3, round(duration * RATE)), RATE)
-        text = TEXTS[i % len(TEXTS)]
-        listed.append(Utterance(key=path.stem, wav=str(path), txt=text, duration=duration))
-    (tmp_path / "train").mkdir()
-    write_data_list(tmp_path / "train" / "data.list", listed)
-    return tmp_path / "train" / "data.list"
-
-
-def make(data_list, config=None, is_training=True, **options):
-    config = DatasetConfig() if config is None else config
-    return open_dataset(
-        data_list,
-        config,
-        LABELS,
-        cache_dir=data_list.parent.parent / "cache",
-        is_training=is_training,
-        **options,
-    )
 
 
 def test_batch_by_hand(data_list):

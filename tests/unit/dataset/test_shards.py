@@ -8,14 +8,14 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from test_loader import LABELS
-from test_sources import data_list  # noqa: F401
+from small_lists import LABELS
 
 from wekws.bin import make_shards
 from wekws.dataset.dataset_conf import BatchConfig, DatasetConfig, FbankConfig
 from wekws.dataset.feature_view import AugmentConfig
-from wekws.dataset.loader import batches, epoch_plan, open_dataset
+from wekws.dataset.loader import batches, epoch_plan
 from wekws.dataset.manifest import read_data_list
+from wekws.dataset.opening import open_dataset
 from wekws.dataset.shards import shard_of, shard_order
 from wekws.errors import ConfigError, DataError
 

@@ -4,30 +4,16 @@ import logging
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from test_loader import LABELS, RATE, TEXTS
+from small_lists import LABELS
 
 from wekws.dataset.augment import spec_augment
 from wekws.dataset.cmvn_stats import compute_cmvn
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.feature_view import AugmentConfig, SpecAugConfig
-from wekws.dataset.loader import batches, open_dataset
-from wekws.dataset.manifest import Utterance, write_data_list
+from wekws.dataset.loader import batches
+from wekws.dataset.opening import open_dataset
 from wekws.errors import DataError
-
-
-@pytest.fixture
-def data_list(tmp_path):
-    """Twelve utterances of noise, 0.3 to 1.4 s."""
-    rng, listed = np.random.default_rng(0), []
-    for i in range(12):
-        path, duration = tmp_path / f"utt{i:02d}.wav", 0.3 + 0.1 * i
-        soundfile.write(path, rng.uniform(-0.3, 0.3, round(duration * RATE)), RATE)
-        text = TEXTS[i % len(TEXTS)]
-        listed.append(Utterance(key=path.stem, wav=str(path), txt=text, duration=duration))
-    write_data_list(tmp_path / "data.list", listed)
-    return tmp_path / "data.list"
 
 
 def make(data_list, is_training=True, **settings):
@@ -91,7 +77,7 @@ def test_workers_give_the_same_batches(data_list):
 
 
 def test_a_file_that_is_found_unreadable_is_left_out_of_its_batches(data_list, caplog):
-    (data_list.parent / "utt03.wav").write_bytes(b"RIFF nonsense")
+    (data_list.parent.parent / "utt03.wav").write_bytes(b"RIFF nonsense")
     dataset = make(data_list, cache="none", max_bad_fraction=0.1, join_prob=0.5)
     assert len(dataset) == 12  # no file has been opened
     with caplog.at_level(logging.WARNING):
@@ -103,7 +89,7 @@ def test_a_file_that_is_found_unreadable_is_left_out_of_its_batches(data_list, c
     assert len([r for r in caplog.records if "utt03 is left out" in r.getMessage()]) == 1
     with pytest.raises(DataError, match="no utterance of a batch can be read: utt03"):
         make(data_list, cache="none", max_bad_fraction=0.1).batch([3])
-    (data_list.parent / "utt04.wav").unlink()
+    (data_list.parent.parent / "utt04.wav").unlink()
     with pytest.raises(DataError, match="2 of 12 utterances cannot be used.*first utt03"):
         dataset.batch([4])
 
@@ -117,7 +103,7 @@ def test_cmvn_without_a_cache(data_list):
     # Other dither, the same mean and deviation.
     np.testing.assert_allclose(direct.mean, cached.mean, rtol=1e-3)
     np.testing.assert_allclose(direct.std, cached.std, rtol=1e-2)
-    (data_list.parent / "utt03.wav").unlink()
+    (data_list.parent.parent / "utt03.wav").unlink()
     with pytest.raises(DataError, match="1 of 12.*utt03"):
         compute_cmvn(data_list, DatasetConfig(cache="none"), cache_dir=data_list.parent / "cache")
 

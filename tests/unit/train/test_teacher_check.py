@@ -7,7 +7,7 @@ import torch
 
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.label_set import LabelSet
-from wekws.dataset.loader import open_dataset
+from wekws.dataset.opening import open_dataset
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.decode.keyword import KeywordScorer
 from wekws.score.scoring import load_system

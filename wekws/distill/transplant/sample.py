@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wekws.dataset.features import expand_context
-from wekws.dataset.loader import SpeechDataset, batches
+from wekws.dataset.loader import batches
+from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.model.fsmn import FSMN, Packing, pack
 from wekws.model.model import KwsModel
 
