@@ -14,7 +14,7 @@ from wekws.dataset.vocabulary import Vocabulary, read_keywords
 from wekws.files import read_json
 from wekws.model.checkpoint import load_weights
 from wekws.runlog.metrics_reader import read_cv_rows
-from wekws.score.summary import validate_summary
+from wekws.score.summary_file import validate_summary
 from wekws.yaml_files import read_yaml
 
 KEYWORDS = ("--keywords", "ab, ba a")

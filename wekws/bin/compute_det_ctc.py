@@ -8,7 +8,8 @@ from wekws.bin.threshold_flags import add_threshold_flags
 from wekws.dataset.vocabulary import read_keywords
 from wekws.log import run
 from wekws.score.det import budgets_from_text
-from wekws.score.summary import summarise, summary_to_markdown
+from wekws.score.summary import summarise
+from wekws.score.summary_file import summary_to_markdown
 from wekws.score.thresholds import category_hours_from_text
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from wekws.log import run
 from wekws.shell import UserPaths, assignments
-from wekws.sweep.recipe_plan import RecipePlan, read_options, resolve
+from wekws.sweep.recipe_options import read_options
+from wekws.sweep.recipe_plan import RecipePlan, resolve
 from wekws.sweep.recipe_time import time_lines
 
 

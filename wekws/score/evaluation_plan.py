@@ -12,7 +12,7 @@ from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import Budget, budgets_from_text
-from wekws.score.summary import validate_summary
+from wekws.score.summary_file import validate_summary
 from wekws.score.thresholds import ThresholdRule
 
 PLOTS = ("det.png", "confidence.png")

@@ -13,7 +13,7 @@ from wekws.errors import DataError
 from wekws.files import file_sha256, named_if_no_text, read_json
 from wekws.score.det import budget_from_label
 from wekws.score.intervals import wilson
-from wekws.score.summary import validate_summary
+from wekws.score.summary_file import validate_summary
 
 DEFAULT_BUDGET = "1/h"
 # stats.<keyword>.txt has six decimals.

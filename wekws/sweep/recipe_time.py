@@ -22,7 +22,8 @@ from wekws.model.model import KwsModel
 from wekws.report.format import duration
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
-from wekws.sweep.recipe_plan import Length, RecipeOptions, RecipePlan
+from wekws.sweep.recipe_options import RecipeOptions
+from wekws.sweep.recipe_plan import Length, RecipePlan
 from wekws.sweep.step_time import seconds_per_utterance
 from wekws.sweep.synthesis_plan import DEMO_SIZES
 from wekws.train.build import mix_teachers

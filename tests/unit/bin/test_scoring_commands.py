@@ -21,7 +21,8 @@ from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.score.det import Budget
 from wekws.score.scores import read_scores
 from wekws.score.scoring import score_list
-from wekws.score.summary import summarise, validate_summary
+from wekws.score.summary import summarise
+from wekws.score.summary_file import validate_summary
 from wekws.yaml_files import write_yaml
 
 KEYWORDS = ["嗨小问", "SMART MIRROR"]

@@ -20,7 +20,8 @@ from wekws.report.error_cases import near_miss, review_errors, shown_cases
 from wekws.score.det import Budget
 from wekws.score.results import Result, Stats
 from wekws.score.scoring import score_list
-from wekws.score.summary import summarise, write_summary
+from wekws.score.summary import summarise
+from wekws.score.summary_file import write_summary
 from wekws.yaml_files import write_yaml
 
 NO_STATS = Stats(thresholds=np.zeros(1), fa_per_hour=np.zeros(1), frr=np.zeros(1))

@@ -13,15 +13,8 @@ from wekws.score.det import Budget
 from wekws.score.intervals import poisson_exact, wilson
 from wekws.score.scores import KeywordEvents, ScoreTable
 from wekws.score.sets import split_by_keyword
-from wekws.score.summary import (
-    DEFAULT_BUDGETS,
-    ScoredFolder,
-    build_summary,
-    is_unsupported,
-    summary_to_markdown,
-    validate_summary,
-    write_summary,
-)
+from wekws.score.summary import DEFAULT_BUDGETS, ScoredFolder, build_summary, is_unsupported
+from wekws.score.summary_file import summary_to_markdown, validate_summary, write_summary
 
 INFO = {
     "checkpoint": "exp/a/1.pt",

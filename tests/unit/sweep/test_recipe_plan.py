@@ -14,7 +14,8 @@ from wekws.bin import plan_recipe
 from wekws.errors import ConfigError, DataError
 from wekws.shell import UserPaths
 from wekws.sweep import recipe_plan
-from wekws.sweep.recipe_plan import LAST_STAGE, RecipeOptions, RecipePlan, read_options, resolve
+from wekws.sweep.recipe_options import LAST_STAGE, RecipeOptions, read_options
+from wekws.sweep.recipe_plan import RecipePlan, resolve
 
 ROOT = Path(__file__).parents[3]
 
@@ -271,7 +272,7 @@ def readme_commands() -> list[str]:
 def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatch):
     # Its models and services may not be installed here.
     monkeypatch.setattr("wekws.sweep.recipe_plan.load_feature_teacher", lambda name: None)
-    monkeypatch.setattr("wekws.sweep.recipe_plan.trackers_from_text", lambda text: None)
+    monkeypatch.setattr("wekws.sweep.recipe_options.trackers_from_text", lambda text: None)
     for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt"):
         touch(project / name)
         touch((project / name).with_name("config.yaml"))

@@ -11,7 +11,8 @@ from dry_runs import ROOT, defaults, transcript, without_times
 from wekws.bin import plan_recipe
 from wekws.shell import UserPaths
 from wekws.sweep import recipe_time
-from wekws.sweep.recipe_plan import read_options, resolve
+from wekws.sweep.recipe_options import read_options
+from wekws.sweep.recipe_plan import resolve
 from wekws.sweep.recipe_time import time_lines
 from wekws.sweep.step_time import seconds_per_utterance
 from wekws.train.train_config import load_train_config

@@ -1,0 +1,179 @@
+"""Options of ``run_distill.sh``: as they are given, and what each by itself must be."""
+
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from wekws.config import parse_section
+from wekws.decode.duration import max_duration_from_text
+from wekws.errors import ConfigError
+from wekws.runlog.trackers import trackers_from_text
+from wekws.score.det import budgets_from_text
+from wekws.score.thresholds import category_hours_from_text
+from wekws.train.options import MAX_SEED
+
+LAST_STAGE = 6
+"""The last stage of ``run_distill.sh``."""
+_MIN_TOKENS = 3
+_OTHER_MODELS = ("base", "teacher_init", "teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Options of ``run_distill.sh`` as the user gave them; its ``--help`` explains each.
+
+    None or an empty value: not given. The defaults stand in the script.
+    """
+
+    stage: int
+    stop_stage: int
+    dry_run: bool
+    corpus: Literal["synth", "mobvoi", "kaldi"]
+    from_text: bool
+    size: str
+    data_dir: str
+    negatives: tuple[str, ...]
+    negatives_text: Literal["auto", "use", "filler"]
+    download_dir: str
+    download_url: str
+    keywords: str
+    language: Literal["auto", "zh", "en"]
+    synth_positives: int | None
+    voices: tuple[str, ...]
+    engines: tuple[str, ...]
+    word_list: str
+    lexicon: str
+    name: str
+    num_tokens: str
+    teacher_config: str
+    student_config: str
+    preset: str
+    overlay: tuple[str, ...]
+    student_overlay: tuple[str, ...]
+    extra_lists: str
+    base_checkpoint: str
+    base_dict: str
+    teacher_checkpoint: str
+    more_teachers: tuple[str, ...]
+    num_teachers: int
+    feature_teacher: str
+    init_from_teacher: bool
+    alpha: str
+    temperature: str
+    base_epochs: int | None
+    teacher_epochs: int | None
+    student_epochs: int | None
+    num_average: int | None
+    average_best: bool
+    budgets: str
+    threshold_rule: Literal["upper", "count"]
+    category_hours: str
+    decoder: Literal["keyword", "prefix_beam"]
+    max_duration_s: str
+    corpus_seed: int
+    seed: int
+    num_workers: int | None
+    num_threads: int
+    num_processes: int
+    device: Literal["auto", "cpu", "cuda"]
+    bf16: Literal["auto", "true", "false"]
+    tracker: str
+    baseline: str
+    student_name: str
+    note: str
+
+
+def read_options(assignments: Iterable[str]) -> RecipeOptions:
+    """Read ``name=value`` texts, the later of two for the same option counts.
+
+    Raises: ConfigError listing every value that is of the wrong kind.
+    """
+    texts = dict(assignment.split("=", 1) for assignment in assignments)
+    kinds = typing.get_type_hints(RecipeOptions)
+    values = {name: _read(texts.pop(name, ""), kinds[name]) for name in kinds}
+    try:
+        return parse_section(RecipeOptions, {**values, **texts}, "--")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--: ", "--")) from None
+
+
+def _read(text: str, kind: object) -> object:
+    """Return the value that a text stands for; a text that does not fit stays as it is."""
+    is_optional = typing.get_origin(kind) is types.UnionType
+    if is_optional and not text:
+        return None
+    if kind is bool:
+        return {"true": True, "false": False}.get(text, text)
+    if kind is int or is_optional:
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    if typing.get_origin(kind) is tuple:
+        return tuple(part for part in text.split(",") if part)
+    return text
+
+
+def check_options(options: RecipeOptions) -> None:
+    """Check what can be said of the options without looking at any file.
+
+    Raises: ConfigError naming the option, what was found and what is expected.
+    """
+    _check_numbers(options)
+    _check_names(options)
+    budgets_from_text(options.budgets)
+    max_duration_from_text(options.max_duration_s)
+    trackers_from_text(options.tracker)
+    category_hours_from_text(options.category_hours)
+    if options.from_text and (options.data_dir or options.corpus != "synth"):
+        given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
+        raise ConfigError(f"--from_text: means that there are no recordings; leave out {given}")
+
+
+def _check_numbers(options: RecipeOptions) -> None:
+    least = {"base_epochs": 1, "teacher_epochs": 1, "student_epochs": 1, "num_average": 1}
+    least |= {"num_workers": 0, "num_threads": 0, "num_processes": 1, "synth_positives": 0}
+    least |= {"seed": 0, "corpus_seed": 0, "num_teachers": 1}
+    values = {name: getattr(options, name) for name in least}
+    problems = [
+        f"--{name} {value}: expected at least {least[name]}"
+        for name, value in values.items()
+        if value is not None and value < least[name]
+    ]
+    problems += [
+        f"--{name} {getattr(options, name)}: expected below {MAX_SEED}"
+        for name in ("seed", "corpus_seed")
+        if getattr(options, name) >= MAX_SEED
+    ]
+    if options.num_teachers > 1 and options.teacher_checkpoint:
+        problems.append(
+            f"--num_teachers {options.num_teachers}: none is trained with --teacher_checkpoint; "
+            "leave out one of the two, or give further teachers with --more_teachers"
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _check_names(options: RecipeOptions) -> None:
+    """Check the stages, and that the names of folders stay below data/ and exp/."""
+    if not -2 <= options.stage <= min(options.stop_stage, LAST_STAGE):
+        raise ConfigError(
+            f"--stage {options.stage} --stop_stage {options.stop_stage}: no stage is left; "
+            f"expected -2 <= stage <= stop_stage, at most {LAST_STAGE}"
+        )
+    if options.num_tokens != "all" and not (
+        options.num_tokens.isdecimal() and int(options.num_tokens) >= _MIN_TOKENS
+    ):
+        raise ConfigError(
+            f"--num_tokens {options.num_tokens}: expected `all` or a number from {_MIN_TOKENS}"
+        )
+    for flag, name in (("--name", options.name), ("--student_name", options.student_name)):
+        if name and (name in (".", "..") or "/" in name):
+            raise ConfigError(f"{flag} {name}: expected the name of a folder, without `/`")
+    if options.student_name in _OTHER_MODELS:
+        raise ConfigError(
+            f"--student_name {options.student_name}: is the folder of another model of the recipe; "
+            "choose another name"
+        )
