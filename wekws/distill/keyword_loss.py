@@ -259,7 +259,9 @@ class SoftKeywordScore(nn.Module):
         best = by_frame.amax(dim=1)
         relative = by_frame - best[:, None]
         emissions = relative.index_select(1, self.tokens.flatten())
-        ends: Tensor = _EndScores.apply(
+        # A device waits for each small operation to be started: there, few large ones are faster.
+        score_ends = _scan_end_scores if log_probs.is_cuda else _EndScores.apply
+        ends: Tensor = score_ends(
             emissions.unflatten(1, self.tokens.shape),
             relative[:, self._blank],
             best,
@@ -359,6 +361,43 @@ class _EndScores(torch.autograd.Function):
                 to_blanks[:-1] += leaving * is_repeat
         sums = (grad.sum(dim=(1, 2)) for grad in (grad_blanks, grad_peak))
         return grad_tokens, *sums, None, None, None
+
+
+def _scan_end_scores(
+    tokens: Tensor, blank: Tensor, best: Tensor, is_repeat: Tensor, last: Tensor, is_hard: bool
+) -> Tensor:
+    """Return what ``_EndScores`` does, by scans over the frames of one token after the other.
+
+    A state follows x[t + 1] = combine(x[t], input[t]) + emission[t]. With c[t], the sum of the
+    emissions before frame t, x[t] - c[t] is a running maximum (soft: logcumsumexp) of
+    input - c. The sums grow with the recording, therefore float64.
+    """
+    dtype = tokens.dtype
+    tokens, blank, best = (
+        value.double().movedim(0, -1).contiguous() for value in (tokens, blank, best)
+    )
+    combine = torch.maximum if is_hard else torch.logaddexp
+
+    def scan(inputs: Tensor) -> Tensor:
+        return inputs.cummax(dim=-1).values if is_hard else inputs.logcumsumexp(dim=-1)
+
+    def delay(states: Tensor) -> Tensor:
+        return F.pad(states[..., :-1], (1, 0), value=UNREACHED)
+
+    sums, blank_sum = tokens.cumsum(dim=-1), blank.cumsum(dim=-1)
+    entry = torch.zeros_like(tokens[0])  # into the first token at any frame, at 0
+    ends = []
+    for n, (token, token_sum) in enumerate(zip(tokens, sums, strict=True)):
+        before = scan(entry - (token_sum - token))  # after the frame, less token_sum
+        peaked = scan(before + best) + token_sum
+        ends.append(peaked)
+        if n == len(is_repeat):
+            break
+        peaked = delay(peaked)
+        blanks = delay(scan(peaked - (blank_sum - blank)) + blank_sum)
+        entry = torch.where(is_repeat[n, :, :, None], blanks, combine(peaked, blanks))
+    by_state = torch.stack(ends).flatten(0, 1).index_select(0, last)
+    return by_state.movedim(-1, 0).to(dtype)
 
 
 class HardNegatives(TrainingHook):

@@ -9,6 +9,7 @@ import torch
 from small_models import objective_of, tiny_labels, tiny_model
 
 from wekws.decode.keyword import KeywordScorer
+from wekws.distill import keyword_loss
 from wekws.distill.ctc import ctc_loss
 from wekws.distill.keyword_loss import (
     FIRST_THRESHOLD,
@@ -80,6 +81,23 @@ def test_the_soft_score_is_over_all_paths_and_peaks(keyword):
     expected = 0.3 * (all_paths(log_probs[0], keyword) / 0.3).logsumexp(0) / len(keyword)
     score = SoftKeywordScore([keyword], softness=0.3)(log_probs, torch.tensor([5]))
     torch.testing.assert_close(score[0, 0], expected)
+
+
+@pytest.mark.parametrize("softness", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize("num_frames", [1, 3, 40, 700])
+def test_a_gpus_way_to_the_scores_agrees(monkeypatch, softness, num_frames):
+    # On a GPU the paths are scored token by token, elsewhere frame by frame.
+    lengths = torch.tensor([num_frames, 1, max(1, num_frames // 2), num_frames])
+    score = SoftKeywordScore([*KEYWORDS, [3, 1, 4, 5, 2, 6, 7]], softness)
+    found = []
+    for way in (keyword_loss._EndScores.apply, keyword_loss._scan_end_scores):
+        monkeypatch.setattr(keyword_loss, "_EndScores", SimpleNamespace(apply=way))
+        log_probs = posteriors(4, num_frames, 9, dtype=torch.float64).requires_grad_()
+        scores = score(log_probs, lengths)
+        weights = torch.linspace(-1, 1, scores.shape[1])
+        (scores.masked_fill(~scores.isfinite(), 0) * weights).sum().backward()
+        found.append((scores.detach(), log_probs.grad))
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_a_hand_worked_soft_score():
