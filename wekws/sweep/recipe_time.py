@@ -125,7 +125,7 @@ def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEst
 def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
     path = plan.lists / SPLITS[0] / "data.list"
     if path.exists():
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8", errors="replace") as lines:
             sample = list(itertools.islice(lines, _NUM_SAMPLED))
             num = len(sample) + sum(1 for _ in lines)
         durations = [d for line in sample if (d := _duration_s(line))]
@@ -206,7 +206,7 @@ def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate
 def _stage_times(path: Path) -> dict[int, float]:
     """Return the longest time of each stage in seconds: a stage that was skipped took none."""
     times = dict[int, float]()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         # A line that a full disk or a crash has cut counts for nothing.
         with contextlib.suppress(ValueError):
             stage, taken = line.split()

@@ -9,19 +9,19 @@ import torch
 from small_models import objective_of, tiny_labels, tiny_model
 
 from wekws.decode.keyword import KeywordScorer
-from wekws.distill import keyword_loss
+from wekws.distill import soft_score
 from wekws.distill.ctc import ctc_loss
 from wekws.distill.keyword_loss import (
     FIRST_THRESHOLD,
     HardNegatives,
     KeywordConfig,
     KeywordDetector,
-    SoftKeywordScore,
     choose_hardest,
     undetected,
 )
 from wekws.distill.method import LossInputs, LossTargets
 from wekws.distill.methods import DistillConfig, MethodSections, build_objective
+from wekws.distill.soft_score import SoftKeywordScore
 from wekws.distill.taps import ModelOutputs, StepOutputs
 from wekws.errors import ConfigError
 from wekws.runlog.health import RunLog
@@ -90,8 +90,8 @@ def test_a_gpus_way_to_the_scores_agrees(monkeypatch, softness, num_frames):
     lengths = torch.tensor([num_frames, 1, max(1, num_frames // 2), num_frames])
     score = SoftKeywordScore([*KEYWORDS, [3, 1, 4, 5, 2, 6, 7]], softness)
     found = []
-    for way in (keyword_loss._EndScores.apply, keyword_loss._scan_end_scores):
-        monkeypatch.setattr(keyword_loss, "_EndScores", SimpleNamespace(apply=way))
+    for way in (soft_score.end_scores_by_frame, soft_score.end_scores_by_token):
+        monkeypatch.setattr(soft_score, "end_scores_by_frame", way)
         log_probs = posteriors(4, num_frames, 9, dtype=torch.float64).requires_grad_()
         scores = score(log_probs, lengths)
         weights = torch.linspace(-1, 1, scores.shape[1])
