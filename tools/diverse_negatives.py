@@ -3,7 +3,7 @@
 apt-get download tuxpaint-stamps-default asterisk-core-sounds-fr-g722 asterisk-core-sounds-es-g722
 for deb in *.deb; do dpkg -x "$deb" unpacked; done
 pip install av
-python benchmarks/diverse_negatives.py --unpacked unpacked --out_dir diverse
+python tools/diverse_negatives.py --unpacked unpacked --out_dir diverse
 
 At most 230 recordings of 0.5 to 12 s per language and package, drawn with seed 1, become 16 kHz
 Ogg/Opus with ``diverse/data.list``. Spoken descriptions of pictures of computers and mirrors are
