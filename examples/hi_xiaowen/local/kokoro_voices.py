@@ -43,9 +43,11 @@ class KokoroSource:
     ) -> None:
         """Read the names of the styles.
 
+        styles_path: see ``read_styles``.
         Raises: DataError for files that are no styles or no vocabulary.
         """
-        self.files: Sequence[Path] = (model_path, styles_path, vocab_path)
+        self.files: Sequence[Path] = (model_path, *style_files(styles_path), vocab_path)
+        self._styles_path = styles_path
         self._language = language
         self._vocab = read_vocab(vocab_path)
         self._styles = sorted(read_styles(styles_path))
@@ -58,7 +60,7 @@ class KokoroSource:
     def open(self, seed: Sequence[int]) -> "KokoroEngine":
         """Load the network."""
         session = open_session(self.files[0], seed)
-        return KokoroEngine(session, read_styles(self.files[1]), self._vocab, self._language)
+        return KokoroEngine(session, read_styles(self._styles_path), self._vocab, self._language)
 
 
 class KokoroEngine:
@@ -133,11 +135,20 @@ def mandarin_symbols(text: str) -> str:
     return made.strip()
 
 
-def read_styles(path: Path) -> dict[str, np.ndarray]:
-    """Style vectors by name, (lengths, 1, 256) float32 each, of an .npz (also called .bin).
+def style_files(path: Path) -> list[Path]:
+    """The file itself, or the `.bin` files of a folder."""
+    return sorted(path.glob("*.bin")) if path.is_dir() else [path]
 
-    Raises: DataError if the file holds something else.
+
+def read_styles(path: Path) -> dict[str, np.ndarray]:
+    """Style vectors by name, (lengths, 1, 256) float32 each.
+
+    path: an .npz (also called .bin) with all of them, as for `kokoro-onnx`; or a folder with one
+        file of plain float32 per style (`af_heart.bin`), as in `kokoro-js`.
+    Raises: DataError if the files hold something else.
     """
+    if path.is_dir():
+        return {file.stem: _read_plain_style(file) for file in style_files(path)}
     try:
         with np.load(path) as arrays:
             styles = {name: np.asarray(arrays[name], np.float32) for name in arrays.files}
@@ -147,6 +158,16 @@ def read_styles(path: Path) -> dict[str, np.ndarray]:
     if wrong or not styles:
         raise DataError(f"{path}: expected arrays of shape (lengths, 1, 256); found {wrong}")
     return styles
+
+
+def _read_plain_style(file: Path) -> np.ndarray:
+    values = np.fromfile(file, "<f4")
+    if not len(values) or file.stat().st_size % (256 * 4) or not np.isfinite(values).all():
+        raise DataError(
+            f"{file}: {file.stat().st_size} bytes; expected a style of Kokoro: rows of 256 finite "
+            "float32 values"
+        )
+    return values.reshape(-1, 1, 256)
 
 
 def read_vocab(path: Path) -> dict[str, int]:
@@ -169,15 +190,17 @@ def find_kokoro(folders: Sequence[Path], language: str) -> list[KokoroSource]:
     for folder in folders:
         for model in sorted(folder.rglob("kokoro*.onnx")):
             styles = [
-                p for p in sorted(model.parent.glob("voices*")) if p.suffix in (".npz", ".bin")
+                p
+                for p in sorted(model.parent.glob("voices*"))
+                if p.suffix in (".npz", ".bin") or (p.is_dir() and style_files(p))
             ]
             vocabs = [
                 p for n in ("vocab.json", "config.json") if (p := model.with_name(n)).is_file()
             ]
             if not styles or not vocabs:
                 raise DataError(
-                    f"{model}: expected voices*.npz (or .bin) and vocab.json (or config.json) "
-                    "beside it"
+                    f"{model}: expected voices*.npz (or .bin, or a folder voices/ of .bin files) "
+                    "and vocab.json (or config.json) beside it"
                 )
             return [KokoroSource(model, styles[0], vocabs[0], language)]
     return []

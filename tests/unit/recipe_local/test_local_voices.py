@@ -130,6 +130,25 @@ def test_kokoro_needs_styles_and_vocabulary(tmp_path):
         kokoro_voices.find_kokoro([tmp_path], "en")
 
 
+def test_kokoros_styles_in_a_folder_of_plain_files(tmp_path):
+    kokoro_files(tmp_path)
+    with np.load(tmp_path / "voices.npz") as arrays:
+        expected = {name: arrays[name] for name in arrays.files}
+    (tmp_path / "voices.npz").unlink()
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    for name, style in expected.items():
+        style.astype("<f4").tofile(folder / f"{name}.bin")
+    (source,) = kokoro_voices.find_kokoro([tmp_path], "en")
+    assert source.speakers("train")[:3] == ["s0", "s1", "s2"]
+    assert [file.name for file in source.files[1:4]] == ["s0.bin", "s1.bin", "s2.bin"]
+    styles = kokoro_voices.read_styles(folder)
+    assert all(np.array_equal(styles[name], expected[name]) for name in expected)
+    (folder / "s1.bin").write_bytes(b"\0" * 1000)
+    with pytest.raises(DataError, match="s1.bin: 1000 bytes; expected a style of Kokoro"):
+        kokoro_voices.find_kokoro([tmp_path], "en")
+
+
 def test_many_voices_are_shared_out_and_few_all_train():
     names = [f"v{i:02d}" for i in range(20)]
     shared = {split: voices.split_speakers(names, split) for split in ("train", "dev", "test")}
