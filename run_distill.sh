@@ -12,7 +12,7 @@
 # stage  what it does                             reads -> writes (lists=data/$name, exp=exp/$name)
 #  -2    download or synthesise the corpus        -> $download_dir
 #  -1    Kaldi lists                              -> $lists/{train,dev,test}/{wav.scp,text,utt2spk}
-#   0    vocabulary                               -> $lists/dict/{dict_all,dict,keywords}.txt
+#   0    vocabulary                               -> $lists/dict/{dict_all,dict,keywords,lexicon}.txt
 #   1    data.list, validation, CMVN              -> $lists/*/data.list, validation/, global_cmvn
 #   2    base, output surgery, teacher            -> $exp/base, $exp/teacher_init, $exp/teacher
 #   3    student: CTC and the teacher's posteriors -> $exp/student (or student_$preset)
@@ -52,7 +52,9 @@ synth_positives=0       # synthesised utterances of each keyword that join the t
 voices=                 # folder of Piper or Kokoro voices for synthesis; may be repeated
 engines=                # synthesisers, separated by commas: espeak | piper | kokoro [those with voices]
 word_list=              # words to find near misses of the keywords in, one per line [the recipe's]
-lexicon=                # pronunciations (WORD unit unit ...) [characters, or letters of a word]
+units=auto              # tokens of alphabetic words: letters | phonemes (of espeak-ng; English) | auto:
+                        # phonemes with --from_text in English, else letters
+lexicon=                # pronunciations (WORD unit unit ...) in place of --units
 name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name | with
                         # --from_text, the keywords]
 num_tokens=20           # outputs of teacher and student: 20, 440, ... or all
@@ -107,7 +109,7 @@ if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 . tools/parse_options.sh
 
 # What make_plan sets, beside options of the same name whose paths it resolves.
-declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir synthesis_flags exp front_end base_given \
+declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir synthesis_flags make_lexicon exp front_end base_given \
   teacher_given teacher_dir teacher_average student_dir student_checkpoint student_average \
   report_dir plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
@@ -236,11 +238,21 @@ fi
 if begin_stage 0 "vocabulary"; then
   settings="$keywords|$num_tokens|$lexicon|$extra_lists"
   stage_outputs=("$lists/dict"/{dict_all,dict,keywords}.txt)
+  lexicon_inputs=()
+  if $make_lexicon; then
+    stage_outputs+=("$lexicon")
+  elif [ -n "$lexicon" ]; then
+    lexicon_inputs=("$lexicon")
+  fi
   if ! is_done "$lists/dict/.done" "$settings" --tables "$lists/train/text" \
-    ${lexicon:+"$lexicon"} "${extra_inputs[@]}"; then
+    "${lexicon_inputs[@]}" "${extra_inputs[@]}"; then
     if [ -n "$extra_lists" ]; then
       mkdir -p "$base_lists"
       cat "$lists/train/text" "$extra_lists/train/text" >"$base_lists/text"
+    fi
+    if $make_lexicon; then
+      python examples/hi_xiaowen/local/make_lexicon.py --text "$base_lists/text" \
+        --keywords "$keywords" --lexicon "$lexicon"
     fi
     python -m wekws.bin.make_dict --text "$base_lists/text" --keywords "$keywords" \
       "${lexicon_flags[@]}" --num_tokens all --dict "$lists/dict/dict_all.txt"

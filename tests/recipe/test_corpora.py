@@ -92,6 +92,9 @@ def test_a_wake_word_from_its_text_alone(tmp_path):
     said = recipe.run("run_distill.sh", *options)
     assert re.search(r"espeak: \d+ voices, 0\.\d\d hours of speech", said)
     lists = recipe.folder / "data" / "hey_orchard_tiny"
+    assert "HEY ORCHARD: h e ɪ ɔ ɹ ʧ ɚ d" in said
+    lexicon = (lists / "dict" / "lexicon.txt").read_text(encoding="utf-8")
+    assert "\nORCHARD ɔ ɹ ʧ ɚ d\n" in lexicon
     found = {s: read_data_list(lists / s / "data.list") for s in ("train", "dev", "test")}
     assert {split: len(rows) for split, rows in found.items()} == {
         "train": 62,

@@ -50,6 +50,7 @@ def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
         "synthesis_dir": plan.synthesis.out_dir if plan.synthesis else None,
         "synthesis_flags": plan.synthesis.flags if plan.synthesis else (),
         "lexicon": plan.lexicon,
+        "make_lexicon": plan.makes_lexicon,
         "extra_lists": plan.extra_lists,
         "front_end": plan.front_end,
         "teacher_config": plan.teacher_config,

@@ -199,7 +199,8 @@ def preset_infos(folder: Path, context: PresetContext, device: torch.device) -> 
 def read_corpus(lists: Path, lexicon: Path | None) -> Corpus | None:
     """Return durations and label counts of ``lists/train/data.list``, None if there is none."""
     data_list, dict_path = lists / "train" / "data.list", lists / "dict" / "dict.txt"
-    if not (data_list.exists() and dict_path.exists()):
+    needed = (data_list, dict_path, *([lexicon] if lexicon is not None else []))
+    if not all(path.exists() for path in needed):
         return None
     vocabulary, tokenizer = Vocabulary.load(dict_path), Tokenizer(lexicon)
     utterances = read_data_list(data_list)

@@ -44,6 +44,7 @@ class RecipeOptions:
     voices: tuple[str, ...]
     engines: tuple[str, ...]
     word_list: str
+    units: Literal["auto", "letters", "phonemes"]
     lexicon: str
     name: str
     num_tokens: str

@@ -25,7 +25,13 @@ from wekws.model.checkpoint import config_beside
 from wekws.shell import UserPaths
 from wekws.sweep.preset_info import SHORT_TEACHERS, find_preset
 from wekws.sweep.recipe_options import RecipeOptions, check_options
-from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
+from wekws.sweep.synthesis_plan import (
+    SynthesisOptions,
+    SynthesisPlan,
+    can_pronounce,
+    corpus_name,
+    require_espeak,
+)
 from wekws.train.distributed import choose_device
 from wekws.train.run_record import RUN_NAME
 from wekws.train.train_config import TrainConfig, load_train_config
@@ -99,7 +105,9 @@ class RecipePlan:
     synthesis: SynthesisPlan | None
     """Speech that is synthesised; None: none."""
     lexicon: Path | None
-    """Pronunciation lexicon."""
+    """Pronunciation lexicon, given or to be made; None: letters and characters are the tokens."""
+    makes_lexicon: bool
+    """Whether stage 0 writes the lexicon: espeak-ng's phonemes."""
     extra_lists: Path | None
     """Lists of another corpus whose training set joins the base's."""
     overlays: tuple[Path, ...]
@@ -179,6 +187,13 @@ class RecipePlan:
         except DataError:
             return False  # the training names what is wrong with the file
 
+    def _tokens(self) -> str:
+        if self.makes_lexicon:
+            return f"phonemes of espeak-ng -> {self.lexicon}"
+        if self.lexicon is not None:
+            return f"units of {self.lexicon}"
+        return "characters" if self.language == "zh" else "letters"
+
     def summary(self) -> str:
         """Return the plan in a few lines: models, epochs and who set them, where results go."""
         teacher = "given, not trained" if self.teacher_given else str(self.teacher)
@@ -192,6 +207,7 @@ class RecipePlan:
             "lists": str(self.lists),
             "synthesis": self.synthesis.summary if self.synthesis else "none",
             "negatives": " ".join(map(str, self.negatives)) or "only those of the corpus",
+            "tokens": self._tokens(),
             "overlays": overlays or "none",
             "base": base,
             "teacher": f"{teacher} -> {self.teacher_checkpoint}",
@@ -226,6 +242,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     language = options.language
     if language == "auto":
         language = language_of(keywords)
+    lexicon = _lexicon(options, paths, lists=lists, keywords=keywords, language=language)
     download_dir = paths.place(options.download_dir) if options.download_dir else lists / "corpus"
     teacher_config = paths.find(options.teacher_config, "--teacher_config")
     student_config = paths.find(options.student_config, "--student_config")
@@ -272,7 +289,8 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
             download_dir=download_dir,
             has_negatives=bool(options.negatives),
         ),
-        lexicon=paths.find(options.lexicon, "--lexicon") if options.lexicon else None,
+        lexicon=lexicon,
+        makes_lexicon=lexicon is not None and not options.lexicon,
         extra_lists=(
             paths.find(options.extra_lists, "--extra_lists") if options.extra_lists else None
         ),
@@ -311,10 +329,41 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     if plan.teacher_given:
         models.append(("--teacher_checkpoint", plan.teacher_checkpoint))
     _require_models(models)
-    if plan.lexicon is not None:
+    if plan.lexicon is not None and not plan.makes_lexicon:
         Tokenizer(plan.lexicon)
     _require_earlier_stages(plan, options)
     return plan
+
+
+def _lexicon(
+    options: RecipeOptions,
+    paths: UserPaths,
+    *,
+    lists: Path,
+    keywords: Sequence[str],
+    language: str,
+) -> Path | None:
+    """Return the lexicon, given or to be made of phonemes; None for letters and characters.
+
+    Raises: ConfigError for options that contradict each other, or if espeak-ng is needed and
+    missing.
+    """
+    if options.lexicon:
+        if options.units != "auto":
+            raise ConfigError(f"--units {options.units}: --lexicon gives the units; leave out one")
+        return paths.find(options.lexicon, "--lexicon")
+    is_english = language == "en" and can_pronounce(keywords, language)
+    if options.units == "phonemes":
+        if not is_english:
+            raise ConfigError(
+                f"--units phonemes: cannot pronounce {', '.join(keywords)} in English; "
+                "give --units letters, or --lexicon"
+            )
+        require_espeak("--units phonemes", "give --units letters")
+    # A model that is given has tokens of its own.
+    is_given = options.base_checkpoint or options.teacher_checkpoint
+    by_default = options.units == "auto" and options.from_text and is_english and not is_given
+    return lists / "dict" / "lexicon.txt" if options.units == "phonemes" or by_default else None
 
 
 def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
@@ -323,9 +372,10 @@ def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
     Raises: ConfigError naming the file that is missing and the stage that writes it.
     """
     several = plan.num_teachers > 1
+    lexicon = [plan.lexicon] if plan.lexicon is not None and plan.makes_lexicon else []
     written = {
         -1: [plan.lists / "train" / "text"],
-        0: [plan.lists / "dict" / "dict.txt"],
+        0: [plan.lists / "dict" / "dict.txt", *lexicon],
         1: [plan.lists / split / "data.list" for split in SPLITS] + [plan.lists / "global_cmvn"],
         2: [*plan.teacher_checkpoints, *([plan.exp / CHOSEN_TEACHERS] if several else [])],
         3: [plan.student_checkpoint],

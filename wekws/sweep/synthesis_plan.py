@@ -123,7 +123,7 @@ class SynthesisOptions:
             raise ConfigError(f"--{unused[0]}: {reason}")
 
     def _check_language(self, keywords: Sequence[str], language: str) -> None:
-        if self.from_text and not _can_read(keywords, language):
+        if self.from_text and not can_pronounce(keywords, language):
             raise ConfigError(
                 f"--from_text: cannot pronounce {', '.join(keywords)} in language {language}; "
                 "expected Latin letters (en) or Chinese characters (zh)"
@@ -133,20 +133,25 @@ class SynthesisOptions:
         """Return the number of synthesised utterances of each keyword beside recordings."""
         if not self.positives:
             return 0
-        if not _can_read(keywords, language):
+        if not can_pronounce(keywords, language):
             raise ConfigError(
                 f"--synth_positives {self.positives}: cannot pronounce {', '.join(keywords)} "
                 f"in language {language}; give 0"
             )
-        if importlib.util.find_spec("espeakng_loader") is None:
-            raise ConfigError(
-                f"--synth_positives {self.positives}: espeak-ng is not installed; "
-                "pip install -e .[synth], or give 0"
-            )
+        require_espeak(f"--synth_positives {self.positives}", "give 0")
         return self.positives
 
 
-def _can_read(keywords: Sequence[str], language: str) -> bool:
+def require_espeak(option: str, way_out: str) -> None:
+    """Raise ConfigError if espeak-ng, which an option needs, is not installed."""
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise ConfigError(
+            f"{option}: espeak-ng is not installed; pip install -e .[synth], or {way_out}"
+        )
+
+
+def can_pronounce(keywords: Sequence[str], language: str) -> bool:
+    """Return whether the synthesiser reads the keywords' letters in this language, zh or en."""
     scripts = scripts_of("".join(keywords))
     return bool(scripts) and scripts <= _SCRIPTS[language]
 

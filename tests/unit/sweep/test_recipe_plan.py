@@ -225,6 +225,41 @@ def test_a_wake_word_from_its_text(project):
     assert plan("from_text=true", "keywords=嗨小问").lists == Path("data/嗨小问")
 
 
+def test_units_of_words(project, monkeypatch):
+    made = plan("from_text=true", "keywords=hey orchard")
+    assert made.lexicon == Path("data/hey_orchard/dict/lexicon.txt") and made.makes_lexicon
+    assert "phonemes of espeak-ng -> data/hey_orchard/dict/lexicon.txt" in made.summary()
+    touch(project / "A.pt")
+    touch(project / "config.yaml")
+    (project / "words.txt").write_text("HEY a b\nORCHARD c\n", encoding="utf-8")
+    text = ["from_text=true", "keywords=hey orchard"]
+    assert plan(*text, "teacher_checkpoint=A.pt").lexicon is None
+    assert plan(*text, "units=letters").lexicon is None
+    assert plan("from_text=true", "keywords=嗨小问").lexicon is None
+    given = plan(*text, "lexicon=words.txt")
+    assert given.lexicon == Path("words.txt") and not given.makes_lexicon
+    found = object()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    (project / "mine").mkdir()
+    recordings = ["data_dir=mine", "keywords=JARVIS"]
+    assert plan(*recordings).lexicon is None
+    assert plan(*recordings, "units=phonemes").makes_lexicon
+    for options, message in (
+        (["units=phonemes"], "cannot pronounce 嗨小问, 你好问问 in English; give --units letters"),
+        ([*text, "units=phonemes", "lexicon=words.txt"], "--units phonemes: --lexicon gives the"),
+        ([*recordings, "units=phonemes", "stage=1"], "data/mine/train/text"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan(*options)
+    for name in ("train/text", "dict/dict.txt"):
+        touch(project / "data/mine" / name)
+    with pytest.raises(ConfigError, match="data/mine/dict/lexicon.txt: no such file; stage 0"):
+        plan(*recordings, "units=phonemes", "stage=1")
+    found = None
+    with pytest.raises(ConfigError, match="--units phonemes: espeak-ng is not installed"):
+        plan(*recordings, "units=phonemes")
+
+
 def test_synthesised_speech_joins_recordings_if_asked(project, monkeypatch):
     (project / "mine").mkdir()
     found = object()

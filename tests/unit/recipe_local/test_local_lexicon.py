@@ -1,0 +1,39 @@
+"""Lexicons of espeak-ng's phonemes."""
+
+import make_lexicon
+import pytest
+
+from wekws.dataset.vocabulary import Tokenizer
+from wekws.errors import ConfigError
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A training text in two scripts."""
+    path = tmp_path / "text"
+    path.write_text("a Hello <filler> don\u2019t\nb <noise>\nc 你好 COMPUTER 4\n", "utf-8")
+    return path
+
+
+def test_every_english_word_of_text_and_keywords(text, tmp_path, capsys):
+    pytest.importorskip("espeakng_loader")
+    path = tmp_path / "dict" / "lexicon.txt"
+    argv = ["--text", str(text), "--keywords", "HEY ORCHARD", "--lexicon", str(path)]
+    assert make_lexicon.main(argv) == 0
+    words = dict(line.split(" ", 1) for line in path.read_text("utf-8").splitlines())
+    assert list(words) == ["4", "COMPUTER", "DON'T", "HELLO", "HEY", "ORCHARD"]
+    assert words["COMPUTER"] == "k ə m p j u ɾ ɚ"
+    assert words["ORCHARD"] == "ɔ ɹ ʧ ɚ d"
+    assert capsys.readouterr().out == f"{path}: 6 words\n"
+    # Other scripts and markup stay as they are, words that are not in the lexicon are spelt.
+    tokens = Tokenizer(path).tokenise("<filler> 你好 hey you")
+    assert tokens == ["<filler>", "你", "好", "h", "e", "ɪ", *"YOU"]
+
+
+def test_keywords_that_have_no_english_phonemes(text, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    path = tmp_path / "lexicon.txt"
+    argv = ["--text", str(text), "--keywords", "HEY,嗨小问", "--lexicon", str(path)]
+    with pytest.raises(ConfigError, match="keyword 嗨小问: espeak-ng has no English"):
+        make_lexicon.main(argv)
+    assert not path.exists()
