@@ -40,20 +40,23 @@ size=                   # size of the synthesised corpus: tiny | small | full | 
                         # --from_text: quick (minutes) | standard [standard]
 data_dir=               # Kaldi folder of your own recordings
 negatives=              # folder of audio without a keyword; may be repeated: a Kaldi tree, or audio files;
-                        # it joins training, thresholds (dev) and false alarms (test)
+                        # it joins training (not with --from_text), thresholds (dev) and false alarms
+                        # (test)
 negatives_text=auto     # transcripts of negatives to train on: auto (those whose utt2lang is the
                         # keywords' language) | use (all) | filler (none)
 download_dir=           # folder of the downloaded or synthesised corpus [data/NAME/corpus]
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas
 language=auto           # language of the keywords: zh | en | auto, by their letters
-synth_positives=0       # synthesised utterances of each keyword that join the training of base, teacher
-                        # and student beside recordings, with near misses and sentences
+synth_positives=        # synthesised utterances of each keyword that join the training of base, teacher
+                        # and student beside recordings, with near misses and sentences [300 if the
+                        # keywords are English and espeak-ng is installed, else 0]
 voices=                 # folder of Piper or Kokoro voices for synthesis; may be repeated
 engines=                # synthesisers, separated by commas: espeak | piper | kokoro [those with voices]
 word_list=              # words to find near misses of the keywords in, one per line [the recipe's]
 units=auto              # tokens of alphabetic words: letters | phonemes (of espeak-ng; English) | auto:
-                        # phonemes with --from_text in English, else letters
+                        # phonemes for English recordings and --from_text, if espeak-ng is installed
+                        # and no model is given; else letters
 lexicon=                # pronunciations (WORD unit unit ...) in place of --units
 name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name | with
                         # --from_text, the keywords]
@@ -208,6 +211,7 @@ if begin_stage -1 "Kaldi lists"; then
   fi
   if [ -n "$negatives" ]; then
     settings+="|$negatives|$negatives_text|$keywords|$language"
+    if $from_text; then settings+="|train as dev"; fi
     folders+=("${negative_dirs[@]}")
   fi
   stage_outputs=("$lists"/{train,dev,test}/{wav.scp,text})

@@ -10,7 +10,8 @@ import yaml
 from tones import SMALL_CONFIG
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu", "--synth_positives", 0)
+SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu", "--synth_positives", 0,
+         "--units", "letters")  # fmt: skip
 CONFIGS = ("--teacher_config", "teacher.yaml", "--student_config", "student.yaml")
 PARTS = (
     *("wekws", "conf", "tools", "examples", "benchmarks"),

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         language=args.language or language_of(keywords),
         text_use=args.negatives_text,
     )
-    added = add_negatives(args.lists, args.negatives, rule)
+    added = add_negatives(args.lists, args.negatives, rule, train_as_dev=args.train_as_dev)
     if names := added.with_keyword:
         more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
         shown = ", ".join(names[:_MAX_SHOWN])
@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
         "--negatives_text", choices=typing.get_args(TextUse), default="auto",
         help="transcripts to train on: those whose utt2lang is the keywords' language (auto), all "
         "(use) or none (filler) [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--train_as_dev", action="store_true",
+        help="recordings for training join dev: for keywords that are synthesised alone",
     )  # fmt: skip
     return parser
 

@@ -42,7 +42,7 @@ def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
         "data_dir": plan.data_dir,
         "negatives": ",".join(map(str, plan.negatives)),
         "negative_dirs": plan.negatives,
-        "negative_flags": _repeat("--negatives", plan.negatives),
+        "negative_flags": _negative_flags(plan),
         "language": plan.language,
         "lists": plan.lists,
         "exp": plan.exp,
@@ -91,6 +91,11 @@ def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
 
 def _precision(plan: RecipePlan, checkpoint: Path) -> list[str]:
     return ["--bf16"] if plan.uses_bf16(checkpoint.parent) else []
+
+
+def _negative_flags(plan: RecipePlan) -> list[str]:
+    flags = _repeat("--negatives", plan.negatives)
+    return [*flags, "--train_as_dev"] if flags and plan.from_text else flags
 
 
 def _repeat(flag: str, values: Iterable[object]) -> list[str]:

@@ -135,6 +135,8 @@ def add_negatives(
     lists: str | os.PathLike[str],
     folders: Sequence[str | os.PathLike[str]],
     rule: LabelRule,
+    *,
+    train_as_dev: bool = False,
 ) -> AddedNegatives:
     """Add the negatives of some folders to the Kaldi lists of a corpus.
 
@@ -145,6 +147,8 @@ def add_negatives(
     pieces of at most 10 s or 60 s, which are written to ``lists/negatives``; words are not known
     to belong to a piece and become filler. A recording with a keyword in its transcript, here or
     in the corpus, is left out.
+    train_as_dev: what is for training joins dev. Where the keywords of train are synthesised, a
+        model learns from real negatives that real speech has no keyword.
     Raises: DataError if a folder has no audio, a table is damaged, or two recordings have one id.
     Audio that cannot be read is kept for ``validate`` to report.
     """
@@ -155,6 +159,10 @@ def add_negatives(
         os.path.realpath(wav): (split, key) for split, rows in corpus.items() for key, wav in rows
     }
     negatives = _distinct(negative for folder in folders for negative in read_negatives(folder))
+    if train_as_dev:
+        negatives = [
+            dataclasses.replace(n, split="dev") if n.split == "train" else n for n in negatives
+        ]
 
     kept, with_keyword, replaced = [], [], set()
     for negative in negatives:

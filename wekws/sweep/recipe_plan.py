@@ -30,6 +30,7 @@ from wekws.sweep.synthesis_plan import (
     SynthesisPlan,
     can_pronounce,
     corpus_name,
+    has_espeak,
     require_espeak,
 )
 from wekws.train.distributed import choose_device
@@ -92,8 +93,11 @@ class RecipePlan:
     """``synth``, ``mobvoi`` or ``kaldi``."""
     data_dir: Path | None
     """Kaldi folder of the user's own recordings."""
+    from_text: bool
+    """Whether there are no recordings of the keywords."""
     negatives: tuple[Path, ...]
-    """Folders of audio without a keyword that join train, dev and test."""
+    """Folders of audio without a keyword that join train, dev and test; from text only the latter
+    two."""
     language: str
     """Language of the keywords: zh or en."""
     lists: Path
@@ -187,6 +191,11 @@ class RecipePlan:
         except DataError:
             return False  # the training names what is wrong with the file
 
+    def _negatives(self) -> str:
+        if not self.negatives:
+            return "only those of the corpus"
+        return " ".join(map(str, self.negatives)) + (" (dev and test)" if self.from_text else "")
+
     def _tokens(self) -> str:
         if self.makes_lexicon:
             return f"phonemes of espeak-ng -> {self.lexicon}"
@@ -206,7 +215,7 @@ class RecipePlan:
         rows = {
             "lists": str(self.lists),
             "synthesis": self.synthesis.summary if self.synthesis else "none",
-            "negatives": " ".join(map(str, self.negatives)) or "only those of the corpus",
+            "negatives": self._negatives(),
             "tokens": self._tokens(),
             "overlays": overlays or "none",
             "base": base,
@@ -276,6 +285,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     plan = RecipePlan(
         corpus=corpus,
         data_dir=data_dir,
+        from_text=options.from_text,
         negatives=_negatives(options, paths),
         language=language,
         lists=lists,
@@ -360,10 +370,16 @@ def _lexicon(
                 "give --units letters, or --lexicon"
             )
         require_espeak("--units phonemes", "give --units letters")
-    # A model that is given has tokens of its own.
-    is_given = options.base_checkpoint or options.teacher_checkpoint
-    by_default = options.units == "auto" and options.from_text and is_english and not is_given
-    return lists / "dict" / "lexicon.txt" if options.units == "phonemes" or by_default else None
+    lexicon = lists / "dict" / "lexicon.txt"
+    # A model that is given, and lists that were made with letters, have tokens of their own.
+    has_tokens = (
+        bool(options.base_checkpoint or options.teacher_checkpoint)
+        or lexicon.with_name("dict.txt").exists()
+        and not lexicon.exists()
+    )
+    is_usual = options.from_text or (bool(options.data_dir) and has_espeak())
+    by_default = options.units == "auto" and is_english and is_usual and not has_tokens
+    return lexicon if options.units == "phonemes" or by_default else None
 
 
 def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:

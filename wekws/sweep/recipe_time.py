@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from wekws.dataset.manifest import SPLITS
-from wekws.dataset.vocabulary import parse_keywords
 from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import KwsModel
 from wekws.report.format import duration
@@ -25,7 +24,6 @@ from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import Length, RecipePlan
 from wekws.sweep.step_time import seconds_per_utterance
-from wekws.sweep.synthesis_plan import DEMO_SIZES
 from wekws.train.build import mix_teachers
 from wekws.train.distributed import choose_device
 
@@ -104,7 +102,7 @@ def _training(
         epoch_s = statistics.median(logged.values())
         source = f"measured in {folder / 'metrics.jsonl'}"
         return _of_epochs(name, num_left, epoch_s, source)
-    trained_on = _training_set(plan, options)
+    trained_on = _training_set(plan)
     step_s = _step_seconds(name, length, folder, plan, options, trained_on.durations_s)
     if trained_on.num is None:
         per = duration(1000 * step_s * num_left)
@@ -122,7 +120,7 @@ def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEst
     return TimeEstimate(name=name, seconds=seconds, text=text)
 
 
-def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
+def _training_set(plan: RecipePlan) -> _TrainingSet:
     path = plan.lists / SPLITS[0] / "data.list"
     if path.exists():
         with open(path, encoding="utf-8", errors="replace") as lines:
@@ -130,14 +128,12 @@ def _training_set(plan: RecipePlan, options: RecipeOptions) -> _TrainingSet:
             num = len(sample) + sum(1 for _ in lines)
         durations = [d for line in sample if (d := _duration_s(line))]
         return _TrainingSet(num=num, durations_s=durations or USUAL_DURATIONS_S)
-    known: int | None = None
-    if plan.data_dir and not plan.negatives and not plan.synthesis:
+    known = plan.synthesis.num_train if plan.synthesis else 0
+    if plan.data_dir:
         tables = (plan.data_dir / SPLITS[0]).rglob("wav.scp")
-        known = sum(len(table.read_text(encoding="utf-8").splitlines()) for table in tables)
-    if plan.corpus == "synth" and not options.from_text:
-        per_keyword, others = DEMO_SIZES[options.size or "small"]
-        known = per_keyword * min(2, len(parse_keywords(options.keywords))) + others
-    return _TrainingSet(num=known, durations_s=USUAL_DURATIONS_S)
+        known += sum(len(table.read_text(encoding="utf-8").splitlines()) for table in tables)
+    is_known = plan.corpus != "mobvoi" and not (plan.negatives and not plan.from_text)
+    return _TrainingSet(num=known if is_known else None, durations_s=USUAL_DURATIONS_S)
 
 
 def _duration_s(line: str) -> float | None:

@@ -12,7 +12,10 @@ from wekws.errors import ConfigError
 # Training utterances of each demo corpus: of each of two keywords, and others.
 DEMO_SIZES = {"tiny": (15, 30), "small": (900, 3200), "full": (3500, 13900)}
 DEMO_SIZES["long_test"] = DEMO_SIZES["small"]
-TEXT_SIZES = ("tiny", "quick", "standard")
+# Training utterances of each keyword, near misses aside, by size with --from_text.
+TEXT_SIZES = {"tiny": 12, "quick": 300, "standard": 1500}
+# Synthesised utterances of each English keyword beside recordings, unless the user says otherwise.
+USUAL_POSITIVES = 300
 # Scripts that the synthesiser reads, by language.
 _SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}
 
@@ -25,6 +28,8 @@ class SynthesisPlan:
     """Folder of the synthesised corpus."""
     flags: tuple[str, ...]
     """Options of ``synthesise.py``, except folder, seed and processes."""
+    num_train: int
+    """Utterances of its training set."""
     summary: str
     """One line for the plan."""
 
@@ -76,9 +81,11 @@ class SynthesisOptions:
         if corpus == "synth" and not self.from_text:
             self._refuse_unused("only --from_text and recordings (--data_dir) take it")
             size = self.size_or_default()
+            per_keyword, others = DEMO_SIZES[size]
             return SynthesisPlan(
                 out_dir=download_dir,
                 flags=("--size", size, *common),
+                num_train=per_keyword * min(2, len(keywords)) + others,
                 summary=f"demo corpus, size {size}",
             )
         self._check_language(keywords, language)
@@ -99,15 +106,17 @@ class SynthesisOptions:
             return SynthesisPlan(
                 out_dir=download_dir,
                 flags=(*flags, "--size", size),
+                num_train=wake_word_utterances(len(keywords), TEXT_SIZES[size]),
                 summary=f"all positives, size {size}; negatives of dev and test: {where}",
             )
-        positives = self._positives(keywords, language)
+        positives = self._positives(keywords, language, lists)
         if not positives:
             self._refuse_unused("nothing is synthesised; give --synth_positives")
             return None
         return SynthesisPlan(
             out_dir=lists / "synth",
             flags=(*flags, "--positives", str(positives)),
+            num_train=wake_word_utterances(len(keywords), positives),
             summary=f"{positives} utterances of each keyword, near misses and sentences join train",
         )
 
@@ -129,8 +138,13 @@ class SynthesisOptions:
                 "expected Latin letters (en) or Chinese characters (zh)"
             )
 
-    def _positives(self, keywords: Sequence[str], language: str) -> int:
+    def _positives(self, keywords: Sequence[str], language: str, lists: Path) -> int:
         """Return the number of synthesised utterances of each keyword beside recordings."""
+        if self.positives is None:
+            # Lists that were made without synthesised speech stay as they are.
+            is_made = (lists / ".prepared").exists() and not (lists / "synth").exists()
+            is_english = language == "en" and can_pronounce(keywords, language)
+            return USUAL_POSITIVES if is_english and has_espeak() and not is_made else 0
         if not self.positives:
             return 0
         if not can_pronounce(keywords, language):
@@ -142,9 +156,20 @@ class SynthesisOptions:
         return self.positives
 
 
+def wake_word_utterances(num_keywords: int, positives: int) -> int:
+    """Return the training utterances that the synthesiser makes: keywords, near misses, others."""
+    near_misses, noises = round(0.8 * positives), round(0.2 * positives)
+    return num_keywords * (positives + near_misses) + 3 * positives + noises
+
+
+def has_espeak() -> bool:
+    """Return whether espeak-ng is installed."""
+    return importlib.util.find_spec("espeakng_loader") is not None
+
+
 def require_espeak(option: str, way_out: str) -> None:
     """Raise ConfigError if espeak-ng, which an option needs, is not installed."""
-    if importlib.util.find_spec("espeakng_loader") is None:
+    if not has_espeak():
         raise ConfigError(
             f"{option}: espeak-ng is not installed; pip install -e .[synth], or {way_out}"
         )

@@ -165,6 +165,17 @@ def test_negatives_join_the_lists(lists, tmp_path):
     assert "| train | talk | 2 | 1 | 1 | 0 |" in added.table()
 
 
+def test_training_negatives_may_join_dev(lists, tmp_path):
+    root = tmp_path / "talk"
+    for split in ("train", "dev", "test"):
+        write_table(root / split / "wav.scp", {f"{split}_a": f"{split}.wav"})
+    added = add_negatives(lists, [root], RULE, train_as_dev=True)
+    assert set(added.counts) == {("dev", "talk"), ("test", "talk")}
+    assert sorted(read_kaldi_table(lists / "train/wav.scp")) == ["train_n", "train_p"]
+    found = sorted(read_kaldi_table(lists / "dev/wav.scp"))
+    assert found == ["dev_a", "dev_n", "dev_p", "train_a"]
+
+
 def test_long_recordings_are_cut(lists, tmp_path):
     """25 s in train become three pieces of 8.3 s, 25 s in dev stay whole, 70 s become two."""
     root = tmp_path / "talk"

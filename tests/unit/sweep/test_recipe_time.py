@@ -10,7 +10,7 @@ from dry_runs import ROOT, defaults, transcript, without_times
 
 from wekws.bin import plan_recipe
 from wekws.shell import UserPaths
-from wekws.sweep import recipe_time
+from wekws.sweep import recipe_time, synthesis_plan
 from wekws.sweep.recipe_options import read_options
 from wekws.sweep.recipe_plan import resolve
 from wekws.sweep.recipe_time import time_lines
@@ -47,10 +47,21 @@ def test_the_size_of_the_demo_is_that_of_the_synthesiser(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples/hi_xiaowen/local"))
     from corpus_plan import SIZES
 
-    for size, (per_keyword, others) in recipe_time.DEMO_SIZES.items():
+    for size, (per_keyword, others) in synthesis_plan.DEMO_SIZES.items():
         train = SIZES[size]["train"]
         assert train.positives == per_keyword
         assert train.sentences + train.confusables + train.noises == others
+
+
+def test_the_size_of_a_wake_word_is_that_of_the_synthesiser(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples/hi_xiaowen/local"))
+    from wake_word_plan import SIZES, train_size
+
+    assert {n: s["train"].positives for n, s in SIZES.items()} == synthesis_plan.TEXT_SIZES
+    for positives in (12, 33, 300):
+        size = train_size(positives)
+        expected = 2 * (positives + size.near_misses) + size.sentences + size.noises
+        assert synthesis_plan.wake_word_utterances(2, positives) == expected
 
 
 def test_a_run_that_has_begun_rests_on_its_own_log(project):
@@ -73,8 +84,10 @@ def test_the_number_of_utterances_of_recordings(project):
     train = project / "own/train"
     train.mkdir(parents=True)
     (train / "wav.scp").write_text("a a.wav\nb b.wav\n")
-    options = ("data_dir=own", "keywords=AB", "student_epochs=30")
+    options = ("data_dir=own", "keywords=AB", "student_epochs=30", "synth_positives=0")
     assert times(*options)["student"].startswith("30 epochs of 0.0 s: 0 s")
+    synthesised = times(*options[:3], "synth_positives=300", "units=letters")
+    assert synthesised["student"].startswith("30 epochs of 3.0 s: 1 min 30 s")
     (project / "noise").mkdir()
     found = times(*options, "negatives=noise")
     assert found["student"].startswith("30 epochs: 1 min 00 s for every 1,000 utterances")
