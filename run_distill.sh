@@ -48,15 +48,13 @@ download_dir=           # folder of the downloaded or synthesised corpus [data/N
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas
 language=auto           # language of the keywords: zh | en | auto, by their letters
-synth_positives=        # synthesised utterances of each keyword that join the training of base, teacher
-                        # and student beside recordings, with near misses and sentences [300 if the
-                        # keywords are English and espeak-ng is installed, else 0]
+synth_positives=0       # synthesised utterances of each keyword that join the training of base, teacher
+                        # and student beside recordings, with near misses and sentences
 voices=                 # folder of Piper or Kokoro voices for synthesis; may be repeated
 engines=                # synthesisers, separated by commas: espeak | piper | kokoro [those with voices]
 word_list=              # words to find near misses of the keywords in, one per line [the recipe's]
 units=auto              # tokens of alphabetic words: letters | phonemes (of espeak-ng; English) | auto:
-                        # phonemes for English recordings and --from_text, if espeak-ng is installed
-                        # and no model is given; else letters
+                        # phonemes with --from_text in English if no model is given, else letters
 lexicon=                # pronunciations (WORD unit unit ...) in place of --units
 name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name | with
                         # --from_text, the keywords]
@@ -86,7 +84,7 @@ teacher_epochs=         # training length of the teacher [max_epoch of its confi
 student_epochs=         # training length of the student [max_epoch of its configuration]
 num_average=            # epochs to average at the end [30]; of a student whose preset or overlay
                         # sets the epochs, at most half of them
-average_best=true       # average the epochs of lowest cv_loss; false: the last ones
+average_best=true       # average the epochs of lowest cv_loss; false, and with --from_text: the last ones
 budgets=0.5,1           # false alarms per hour at which FRR is reported
 threshold_rule=upper    # what must be within the budget on dev: the upper limit (95 %) of the
                         # false alarms per hour (upper), or their count (count)
@@ -173,7 +171,8 @@ train_flags=("${overlay_flags[@]}" --cv_data "$lists/dev/data.list"
   --tracker "$tracker" --resume)
 if [ -n "$feature_teacher" ]; then train_flags+=(--feature_teacher "$feature_teacher"); fi
 average_flags=()
-if $average_best; then average_flags=(--val_best); fi
+# From text, dev has another kind of speech than train: its loss does not say which epochs are good.
+if $average_best && ! $from_text; then average_flags=(--val_best); fi
 . tools/stages.sh
 mkdir -p "$lists" "$exp"
 if [ "$stage" -le 1 ]; then hold "$lists"; fi

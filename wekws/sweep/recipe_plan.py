@@ -30,7 +30,6 @@ from wekws.sweep.synthesis_plan import (
     SynthesisPlan,
     can_pronounce,
     corpus_name,
-    has_espeak,
     require_espeak,
 )
 from wekws.train.distributed import choose_device
@@ -377,8 +376,7 @@ def _lexicon(
         or lexicon.with_name("dict.txt").exists()
         and not lexicon.exists()
     )
-    is_usual = options.from_text or (bool(options.data_dir) and has_espeak())
-    by_default = options.units == "auto" and is_english and is_usual and not has_tokens
+    by_default = options.units == "auto" and options.from_text and is_english and not has_tokens
     return lexicon if options.units == "phonemes" or by_default else None
 
 

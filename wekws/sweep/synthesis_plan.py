@@ -14,8 +14,6 @@ DEMO_SIZES = {"tiny": (15, 30), "small": (900, 3200), "full": (3500, 13900)}
 DEMO_SIZES["long_test"] = DEMO_SIZES["small"]
 # Training utterances of each keyword, near misses aside, by size with --from_text.
 TEXT_SIZES = {"tiny": 12, "quick": 300, "standard": 1500}
-# Synthesised utterances of each English keyword beside recordings, unless the user says otherwise.
-USUAL_POSITIVES = 300
 # Scripts that the synthesiser reads, by language.
 _SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}
 
@@ -109,7 +107,7 @@ class SynthesisOptions:
                 num_train=wake_word_utterances(len(keywords), TEXT_SIZES[size]),
                 summary=f"all positives, size {size}; negatives of dev and test: {where}",
             )
-        positives = self._positives(keywords, language, lists)
+        positives = self._positives(keywords, language)
         if not positives:
             self._refuse_unused("nothing is synthesised; give --synth_positives")
             return None
@@ -138,13 +136,8 @@ class SynthesisOptions:
                 "expected Latin letters (en) or Chinese characters (zh)"
             )
 
-    def _positives(self, keywords: Sequence[str], language: str, lists: Path) -> int:
+    def _positives(self, keywords: Sequence[str], language: str) -> int:
         """Return the number of synthesised utterances of each keyword beside recordings."""
-        if self.positives is None:
-            # Lists that were made without synthesised speech stay as they are.
-            is_made = (lists / ".prepared").exists() and not (lists / "synth").exists()
-            is_english = language == "en" and can_pronounce(keywords, language)
-            return USUAL_POSITIVES if is_english and has_espeak() and not is_made else 0
         if not self.positives:
             return 0
         if not can_pronounce(keywords, language):
@@ -162,14 +155,9 @@ def wake_word_utterances(num_keywords: int, positives: int) -> int:
     return num_keywords * (positives + near_misses) + 3 * positives + noises
 
 
-def has_espeak() -> bool:
-    """Return whether espeak-ng is installed."""
-    return importlib.util.find_spec("espeakng_loader") is not None
-
-
 def require_espeak(option: str, way_out: str) -> None:
     """Raise ConfigError if espeak-ng, which an option needs, is not installed."""
-    if not has_espeak():
+    if importlib.util.find_spec("espeakng_loader") is None:
         raise ConfigError(
             f"{option}: espeak-ng is not installed; pip install -e .[synth], or {way_out}"
         )

@@ -243,8 +243,8 @@ def test_units_of_words(project, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     (project / "mine").mkdir()
     recordings = ["data_dir=mine", "keywords=JARVIS"]
-    assert plan(*recordings).makes_lexicon and plan(*recordings, "units=phonemes").makes_lexicon
-    assert plan(*recordings, "units=letters").lexicon is None
+    assert plan(*recordings).lexicon is None
+    assert plan(*recordings, "units=phonemes").makes_lexicon
     for options, message in (
         (["units=phonemes"], "cannot pronounce 嗨小问, 你好问问 in English; give --units letters"),
         ([*text, "units=phonemes", "lexicon=words.txt"], "--units phonemes: --lexicon gives the"),
@@ -257,32 +257,25 @@ def test_units_of_words(project, monkeypatch):
     with pytest.raises(ConfigError, match="data/mine/dict/lexicon.txt: no such file; stage 0"):
         plan(*recordings, "units=phonemes", "stage=1")
     # Lists that were made with letters keep them.
-    assert plan(*recordings).lexicon is None
-    touch(project / "data/mine/dict/lexicon.txt")
-    assert plan(*recordings).makes_lexicon
+    touch(project / "data/hey_orchard/dict/dict.txt")
+    assert plan(*text).lexicon is None
+    touch(project / "data/hey_orchard/dict/lexicon.txt")
+    assert plan(*text).makes_lexicon
     found = None
-    assert plan("data_dir=mine", "keywords=JARVIS", "name=new").lexicon is None
     with pytest.raises(ConfigError, match="--units phonemes: espeak-ng is not installed"):
         plan(*recordings, "units=phonemes")
 
 
-def test_synthesised_speech_joins_english_recordings(project, monkeypatch):
+def test_synthesised_speech_joins_recordings_if_asked(project, monkeypatch):
     (project / "mine").mkdir()
     found = object()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
-    speech = plan("data_dir=mine", "keywords=JARVIS").synthesis
+    speech = plan("data_dir=mine", "keywords=JARVIS", "synth_positives=300").synthesis
     assert speech.out_dir == Path("data/mine/synth")
     assert speech.flags[-2:] == ("--positives", "300")
-    assert plan("data_dir=mine", "keywords=JARVIS", "synth_positives=0").synthesis is None
-    assert plan("data_dir=mine", "keywords=小问").synthesis is None
+    assert plan("data_dir=mine", "keywords=JARVIS").synthesis is None
     assert plan("corpus=mobvoi").synthesis is None
-    # Lists that were made without synthesised speech stay as they are.
-    touch(project / "data/mine/.prepared")
-    assert plan("data_dir=mine", "keywords=JARVIS").synthesis is None
-    (project / "data/mine/synth").mkdir()
-    assert plan("data_dir=mine", "keywords=JARVIS").synthesis is not None
     found = None
-    assert plan("data_dir=mine", "keywords=JARVIS").synthesis is None
     with pytest.raises(ConfigError, match="espeak-ng is not installed"):
         plan("data_dir=mine", "keywords=JARVIS", "synth_positives=10")
 
