@@ -84,7 +84,8 @@ teacher_epochs=         # training length of the teacher [max_epoch of its confi
 student_epochs=         # training length of the student [max_epoch of its configuration]
 num_average=            # epochs to average at the end [30]; of a student whose preset or overlay
                         # sets the epochs, at most half of them
-average_best=true       # average the epochs of lowest cv_loss; false, and with --from_text: the last ones
+average_best=auto       # average the epochs of lowest cv_loss (true) or the last ones (false) | auto: the
+                        # last ones with --from_text
 budgets=0.5,1           # false alarms per hour at which FRR is reported
 threshold_rule=upper    # what must be within the budget on dev: the upper limit (95 %) of the
                         # false alarms per hour (upper), or their count (count)
@@ -110,9 +111,9 @@ if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 . tools/parse_options.sh
 
 # What make_plan sets, beside options of the same name whose paths it resolves.
-declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir synthesis_flags make_lexicon exp front_end base_given \
-  teacher_given teacher_dir teacher_average student_dir student_checkpoint student_average \
-  report_dir plan_summary
+declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir synthesis_flags \
+  make_lexicon exp front_end base_given teacher_given teacher_dir teacher_average student_dir \
+  student_checkpoint student_average report_dir plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
 base_flags=() teacher_flags=() student_flags=()
 
@@ -171,8 +172,7 @@ train_flags=("${overlay_flags[@]}" --cv_data "$lists/dev/data.list"
   --tracker "$tracker" --resume)
 if [ -n "$feature_teacher" ]; then train_flags+=(--feature_teacher "$feature_teacher"); fi
 average_flags=()
-# From text, dev has another kind of speech than train: its loss does not say which epochs are good.
-if $average_best && ! $from_text; then average_flags=(--val_best); fi
+if $average_best; then average_flags=(--val_best); fi
 . tools/stages.sh
 mkdir -p "$lists" "$exp"
 if [ "$stage" -le 1 ]; then hold "$lists"; fi

@@ -67,7 +67,7 @@ class RecipeOptions:
     teacher_epochs: int | None
     student_epochs: int | None
     num_average: int | None
-    average_best: bool
+    average_best: Literal["auto", "true", "false"]
     budgets: str
     threshold_rule: Literal["upper", "count"]
     category_hours: str

@@ -3,7 +3,6 @@
 One rule decides each value: the flag, then an overlay, preset or configuration, then the default.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.feature_teacher import is_description, load_feature_teacher
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import language_of
-from wekws.dataset.vocabulary import Tokenizer, parse_keywords
+from wekws.dataset.vocabulary import parse_keywords
 from wekws.distill.methods import DistillConfig
 from wekws.errors import ConfigError, DataError
 from wekws.files import read_json
@@ -25,63 +24,24 @@ from wekws.model.checkpoint import config_beside
 from wekws.shell import UserPaths
 from wekws.sweep.preset_info import SHORT_TEACHERS, find_preset
 from wekws.sweep.recipe_options import RecipeOptions, check_options
-from wekws.sweep.synthesis_plan import (
-    SynthesisOptions,
-    SynthesisPlan,
-    can_pronounce,
-    corpus_name,
-    require_espeak,
-)
+from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
+from wekws.sweep.token_plan import TokenPlan, plan_tokens
+from wekws.sweep.training_length import Length, student_length, teacher_lengths
 from wekws.train.distributed import choose_device
 from wekws.train.run_record import RUN_NAME
-from wekws.train.train_config import TrainConfig, load_train_config
 
 PRESET_DIR = Path("conf/presets")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
 TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
 QUICK_TEXT_OVERLAY = Path("conf/overlays/from_text_quick.yaml")
-DEFAULT_NUM_AVERAGE = 30
 CHOSEN_TEACHERS = "teachers.txt"
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "synth": ("conf/overlays/speed.yaml",),
     "kaldi": ("conf/overlays/own_word.yaml",),
     "mobvoi": (),
 }
-# Epochs of the base with the default overlay of recordings: it learns the tokens, no more.
-OWN_WORD_BASE_EPOCHS = 10
+_CHOICES = {"true": True, "false": False}  # of options that may also be auto
 _WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Length:
-    """Training length of one model."""
-
-    epochs: int
-    """Epochs in all."""
-    source: str
-    """File or flag that set the epochs, or ``default``."""
-    num_average: int
-    """Epochs whose weights are averaged at the end."""
-    last_stage: int
-    """Epochs of the last stage; all of them without stages."""
-    config: TrainConfig
-    """The whole configuration."""
-
-    @property
-    def flags(self) -> list[str]:
-        """Flags of the training command that set the epochs; none if the configuration does."""
-        if not self.source.startswith("--"):
-            return []
-        return ["--override", f"training_config.max_epoch={self.epochs}"]
-
-    def with_at_most_half(self) -> "Length":
-        """Return the same length, averaging at most half of the epochs, of the last stage only."""
-        most = min((self.epochs + 1) // 2, self.last_stage)
-        return dataclasses.replace(self, num_average=min(self.num_average, most))
-
-    def __str__(self) -> str:
-        """Return the length as the plan prints it."""
-        return f"{self.epochs} epochs ({self.source}), mean of {self.num_average}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +67,8 @@ class RecipePlan:
     """Folder of a downloaded or synthesised corpus."""
     synthesis: SynthesisPlan | None
     """Speech that is synthesised; None: none."""
-    lexicon: Path | None
-    """Pronunciation lexicon, given or to be made; None: letters and characters are the tokens."""
-    makes_lexicon: bool
-    """Whether stage 0 writes the lexicon: espeak-ng's phonemes."""
+    tokens: TokenPlan
+    """What the tokens are."""
     extra_lists: Path | None
     """Lists of another corpus whose training set joins the base's."""
     overlays: tuple[Path, ...]
@@ -160,6 +118,8 @@ class RecipePlan:
     """Folder of the report."""
     num_workers: int
     """Processes for feature extraction."""
+    average_best: bool
+    """Whether the epochs of lowest loss on dev are averaged; False: the last ones."""
     bf16: bool | None
     """Whether models train in bfloat16; None: as they began, and new ones where it is faster."""
     is_bf16_faster: bool
@@ -195,13 +155,6 @@ class RecipePlan:
             return "only those of the corpus"
         return " ".join(map(str, self.negatives)) + (" (dev and test)" if self.from_text else "")
 
-    def _tokens(self) -> str:
-        if self.makes_lexicon:
-            return f"phonemes of espeak-ng -> {self.lexicon}"
-        if self.lexicon is not None:
-            return f"units of {self.lexicon}"
-        return "characters" if self.language == "zh" else "letters"
-
     def summary(self) -> str:
         """Return the plan in a few lines: models, epochs and who set them, where results go."""
         teacher = "given, not trained" if self.teacher_given else str(self.teacher)
@@ -215,7 +168,7 @@ class RecipePlan:
             "lists": str(self.lists),
             "synthesis": self.synthesis.summary if self.synthesis else "none",
             "negatives": self._negatives(),
-            "tokens": self._tokens(),
+            "tokens": self.tokens.summary(self.language),
             "overlays": overlays or "none",
             "base": base,
             "teacher": f"{teacher} -> {self.teacher_checkpoint}",
@@ -250,7 +203,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     language = options.language
     if language == "auto":
         language = language_of(keywords)
-    lexicon = _lexicon(options, paths, lists=lists, keywords=keywords, language=language)
+    tokens = plan_tokens(options, paths, lists=lists, keywords=keywords, language=language)
     download_dir = paths.place(options.download_dir) if options.download_dir else lists / "corpus"
     teacher_config = paths.find(options.teacher_config, "--teacher_config")
     student_config = paths.find(options.student_config, "--student_config")
@@ -264,7 +217,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     student_name = options.student_name or "student" + (f"_{preset.stem}" if preset else "")
     suffix = "" if student_name == "student" else f"_{student_name.removeprefix('student_')}"
 
-    base, teacher = _teacher_lengths(
+    base, teacher = teacher_lengths(
         options,
         teacher_config,
         overlays,
@@ -273,7 +226,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     )
     layers = (*overlays, *student_overlays)
     overrides, weighting = _weighting(options, student_config, layers)
-    student = _student_length(options, student_config, layers, overrides)
+    student = student_length(options, student_config, layers, overrides)
     load_dataset_config(teacher_config, overlays).check_folders()
     load_dataset_config(student_config, (*overlays, *student_overlays)).check_folders()
     trained = (exp / "base" / "final.pt", exp / "teacher" / f"avg_{teacher.num_average}.pt")
@@ -298,8 +251,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
             download_dir=download_dir,
             has_negatives=bool(options.negatives),
         ),
-        lexicon=lexicon,
-        makes_lexicon=lexicon is not None and not options.lexicon,
+        tokens=tokens,
         extra_lists=(
             paths.find(options.extra_lists, "--extra_lists") if options.extra_lists else None
         ),
@@ -328,6 +280,10 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         baseline=paths.find(options.baseline, "--baseline") if options.baseline else None,
         report_dir=exp / f"report{suffix}",
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
+        # From text, dev has another kind of speech than train: its loss does not choose epochs.
+        average_best={"true": True, "false": False}.get(
+            options.average_best, not options.from_text
+        ),
         bf16={"true": True, "false": False}.get(options.bf16),
         is_bf16_faster=device.type == "cpu" and has_bf16_instructions(),
     )
@@ -338,46 +294,8 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     if plan.teacher_given:
         models.append(("--teacher_checkpoint", plan.teacher_checkpoint))
     _require_models(models)
-    if plan.lexicon is not None and not plan.makes_lexicon:
-        Tokenizer(plan.lexicon)
     _require_earlier_stages(plan, options)
     return plan
-
-
-def _lexicon(
-    options: RecipeOptions,
-    paths: UserPaths,
-    *,
-    lists: Path,
-    keywords: Sequence[str],
-    language: str,
-) -> Path | None:
-    """Return the lexicon, given or to be made of phonemes; None for letters and characters.
-
-    Raises: ConfigError for options that contradict each other, or if espeak-ng is needed and
-    missing.
-    """
-    if options.lexicon:
-        if options.units != "auto":
-            raise ConfigError(f"--units {options.units}: --lexicon gives the units; leave out one")
-        return paths.find(options.lexicon, "--lexicon")
-    is_english = language == "en" and can_pronounce(keywords, language)
-    if options.units == "phonemes":
-        if not is_english:
-            raise ConfigError(
-                f"--units phonemes: cannot pronounce {', '.join(keywords)} in English; "
-                "give --units letters, or --lexicon"
-            )
-        require_espeak("--units phonemes", "give --units letters")
-    lexicon = lists / "dict" / "lexicon.txt"
-    # A model that is given, and lists that were made with letters, have tokens of their own.
-    has_tokens = (
-        bool(options.base_checkpoint or options.teacher_checkpoint)
-        or lexicon.with_name("dict.txt").exists()
-        and not lexicon.exists()
-    )
-    by_default = options.units == "auto" and options.from_text and is_english and not has_tokens
-    return lexicon if options.units == "phonemes" or by_default else None
 
 
 def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
@@ -386,10 +304,9 @@ def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
     Raises: ConfigError naming the file that is missing and the stage that writes it.
     """
     several = plan.num_teachers > 1
-    lexicon = [plan.lexicon] if plan.lexicon is not None and plan.makes_lexicon else []
     written = {
         -1: [plan.lists / "train" / "text"],
-        0: [plan.lists / "dict" / "dict.txt", *lexicon],
+        0: [plan.lists / "dict" / "dict.txt", *plan.tokens.made],
         1: [plan.lists / split / "data.list" for split in SPLITS] + [plan.lists / "global_cmvn"],
         2: [*plan.teacher_checkpoints, *([plan.exp / CHOSEN_TEACHERS] if several else [])],
         3: [plan.student_checkpoint],
@@ -492,37 +409,6 @@ def _short_teacher(options: RecipeOptions, preset: Path | None) -> tuple[int, in
     return SHORT_TEACHERS.get(preset.stem)
 
 
-def _teacher_lengths(
-    options: RecipeOptions,
-    config: Path,
-    overlays: Sequence[Path],
-    short: tuple[int, int] | None,
-    has_usual_base: bool,
-) -> tuple[Length, Length]:
-    """Return how long base and teacher train.
-
-    short: their epochs where a preset sets them. has_usual_base: the base goes with the default
-    overlay of recordings.
-    """
-    average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
-    flags, epochs = (
-        ["--base_epochs", "--teacher_epochs"],
-        [options.base_epochs, options.teacher_epochs],
-    )
-    for index, number in enumerate(short or ()):
-        if epochs[index] is None:
-            flags[index], epochs[index] = f"--preset {options.preset}", number
-    if has_usual_base and epochs[0] is None:
-        flags[0], epochs[0] = "--data_dir", OWN_WORD_BASE_EPOCHS
-    base = _length(flags[0], epochs[0], 1, config, overlays)
-    teacher = _length(flags[1], epochs[1], average, config, overlays)
-    if options.teacher_epochs is None and options.num_average is None:
-        teacher = teacher.with_at_most_half()
-    if not options.teacher_checkpoint:
-        _check_average(teacher, "teacher")
-    return base, teacher
-
-
 def _weighting(
     options: RecipeOptions, config: Path, overlays: Sequence[Path]
 ) -> tuple[list[str], str]:
@@ -549,59 +435,6 @@ def _weighting(
     overrides = [f"distill_conf.{name}={getattr(usual, name)}" for name in ("alpha", "alpha_floor")]
     instead = f"; they replace alpha of {alpha}" if alpha and alpha != stages else ""
     return (overrides if instead else []), f"by stage ({stages}){instead}"
-
-
-def _student_length(
-    options: RecipeOptions, config: Path, overlays: Sequence[Path], more: Sequence[str]
-) -> Length:
-    """Return how long the student trains; more: further overrides of its configuration."""
-    given = {"alpha": options.alpha, "temperature": options.temperature}
-    overrides = [*more, *(f"distill_conf.{name}={value}" for name, value in given.items() if value)]
-    average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
-    epochs = options.student_epochs
-    student = _length("--student_epochs", epochs, average, config, overlays, overrides)
-    if options.student_epochs is None or options.preset:
-        student = student.with_at_most_half()
-    elif options.num_average is None and student.last_stage < student.epochs:
-        most = min(student.num_average, student.last_stage)
-        student = dataclasses.replace(student, num_average=most)
-    _check_average(student, "student")
-    return student
-
-
-def _length(
-    flag: str,
-    epochs: int | None,
-    num_average: int,
-    config: Path,
-    overlays: Sequence[Path],
-    overrides: Sequence[str] = (),
-) -> Length:
-    """Return how long a model trains; its whole configuration is checked on the way."""
-    if epochs is not None:
-        overrides = [*overrides, f"training_config.max_epoch={epochs}"]
-    checked = load_train_config(config, overrides, overlays)
-    num_epochs = checked.training_config.max_epoch
-    plan = checked.stage_plan
-    source = load_config(config, overlays).origin("training_config", "max_epoch") or "default"
-    if epochs is not None:
-        source = flag
-    return Length(
-        epochs=num_epochs,
-        source=source,
-        num_average=num_average,
-        last_stage=plan.epochs[-1] if plan is not None else num_epochs,
-        config=checked,
-    )
-
-
-def _check_average(length: Length, model: str) -> None:
-    if length.num_average > length.last_stage:
-        of = " of its last stage" if length.last_stage < length.epochs else ""
-        raise ConfigError(
-            f"--num_average {length.num_average}: more than the {model}'s {length.last_stage} "
-            f"epochs{of} ({length.source})"
-        )
 
 
 def _front_end(config: Path, overlays: Sequence[Path]) -> str:

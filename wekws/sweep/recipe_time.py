@@ -22,8 +22,9 @@ from wekws.report.format import duration
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_options import RecipeOptions
-from wekws.sweep.recipe_plan import Length, RecipePlan
+from wekws.sweep.recipe_plan import RecipePlan
 from wekws.sweep.step_time import seconds_per_utterance
+from wekws.sweep.training_length import Length
 from wekws.train.build import mix_teachers
 from wekws.train.distributed import choose_device
 

@@ -228,23 +228,23 @@ def test_a_wake_word_from_its_text(project):
 
 def test_units_of_words(project, monkeypatch):
     made = plan("from_text=true", "keywords=hey orchard")
-    assert made.lexicon == Path("data/hey_orchard/dict/lexicon.txt") and made.makes_lexicon
+    assert made.tokens.lexicon == Path("data/hey_orchard/dict/lexicon.txt") and made.tokens.is_made
     assert "phonemes of espeak-ng -> data/hey_orchard/dict/lexicon.txt" in made.summary()
     touch(project / "A.pt")
     touch(project / "config.yaml")
     (project / "words.txt").write_text("HEY a b\nORCHARD c\n", encoding="utf-8")
     text = ["from_text=true", "keywords=hey orchard"]
-    assert plan(*text, "teacher_checkpoint=A.pt").lexicon is None
-    assert plan(*text, "units=letters").lexicon is None
-    assert plan("from_text=true", "keywords=嗨小问").lexicon is None
+    assert plan(*text, "teacher_checkpoint=A.pt").tokens.lexicon is None
+    assert plan(*text, "units=letters").tokens.lexicon is None
+    assert plan("from_text=true", "keywords=嗨小问").tokens.lexicon is None
     given = plan(*text, "lexicon=words.txt")
-    assert given.lexicon == Path("words.txt") and not given.makes_lexicon
+    assert given.tokens.lexicon == Path("words.txt") and not given.tokens.is_made
     found = object()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     (project / "mine").mkdir()
     recordings = ["data_dir=mine", "keywords=JARVIS"]
-    assert plan(*recordings).lexicon is None
-    assert plan(*recordings, "units=phonemes").makes_lexicon
+    assert plan(*recordings).tokens.lexicon is None
+    assert plan(*recordings, "units=phonemes").tokens.is_made
     for options, message in (
         (["units=phonemes"], "cannot pronounce 嗨小问, 你好问问 in English; give --units letters"),
         ([*text, "units=phonemes", "lexicon=words.txt"], "--units phonemes: --lexicon gives the"),
@@ -258,12 +258,20 @@ def test_units_of_words(project, monkeypatch):
         plan(*recordings, "units=phonemes", "stage=1")
     # Lists that were made with letters keep them.
     touch(project / "data/hey_orchard/dict/dict.txt")
-    assert plan(*text).lexicon is None
+    assert plan(*text).tokens.lexicon is None
     touch(project / "data/hey_orchard/dict/lexicon.txt")
-    assert plan(*text).makes_lexicon
+    assert plan(*text).tokens.is_made
     found = None
     with pytest.raises(ConfigError, match="--units phonemes: espeak-ng is not installed"):
         plan(*recordings, "units=phonemes")
+
+
+def test_which_epochs_are_averaged(project):
+    text = ["from_text=true", "keywords=hey orchard"]
+    assert plan().average_best and not plan("average_best=false").average_best
+    assert not plan(*text).average_best and plan(*text, "average_best=true").average_best
+    with pytest.raises(ConfigError, match="--average_best: found 'yes'; expected auto"):
+        plan("average_best=yes")
 
 
 def test_synthesised_speech_joins_recordings_if_asked(project, monkeypatch):

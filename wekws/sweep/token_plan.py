@@ -1,0 +1,74 @@
+"""Part of the recipe's plan: what the tokens are, letters and characters or a lexicon's units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wekws.dataset.vocabulary import Tokenizer
+from wekws.errors import ConfigError
+from wekws.shell import UserPaths
+from wekws.sweep.recipe_options import RecipeOptions
+from wekws.sweep.synthesis_plan import can_pronounce, require_espeak
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPlan:
+    """Tokens of all models of a run."""
+
+    lexicon: Path | None = None
+    """Pronunciation lexicon; None: letters and characters are the tokens."""
+    is_made: bool = False
+    """Whether stage 0 writes the lexicon: espeak-ng's phonemes."""
+
+    @property
+    def made(self) -> tuple[Path, ...]:
+        """The lexicon if stage 0 writes it."""
+        return (self.lexicon,) if self.lexicon is not None and self.is_made else ()
+
+    def summary(self, language: str) -> str:
+        """Return one line for the plan."""
+        if self.lexicon is None:
+            return "characters" if language == "zh" else "letters"
+        if self.is_made:
+            return f"phonemes of espeak-ng -> {self.lexicon}"
+        return f"units of {self.lexicon}"
+
+
+def plan_tokens(
+    options: RecipeOptions,
+    paths: UserPaths,
+    *,
+    lists: Path,
+    keywords: Sequence[str],
+    language: str,
+) -> TokenPlan:
+    """Resolve ``--units`` and ``--lexicon``.
+
+    Raises: ConfigError for options that contradict each other, and if espeak-ng is needed and
+    missing; DataError for a damaged lexicon.
+    """
+    if options.lexicon:
+        if options.units != "auto":
+            raise ConfigError(f"--units {options.units}: --lexicon gives the units; leave out one")
+        given = paths.find(options.lexicon, "--lexicon")
+        Tokenizer(given)
+        return TokenPlan(lexicon=given)
+    is_english = language == "en" and can_pronounce(keywords, language)
+    made = TokenPlan(lexicon=lists / "dict" / "lexicon.txt", is_made=True)
+    if options.units == "phonemes":
+        if not is_english:
+            raise ConfigError(
+                f"--units phonemes: cannot pronounce {', '.join(keywords)} in English; "
+                "give --units letters, or --lexicon"
+            )
+        require_espeak("--units phonemes", "give --units letters")
+        return made
+    is_usual = options.units == "auto" and options.from_text and is_english
+    return made if is_usual and not _has_tokens(options, lists / "dict") else TokenPlan()
+
+
+def _has_tokens(options: RecipeOptions, folder: Path) -> bool:
+    """Return whether a given model, or lists made with letters, have tokens already."""
+    if options.base_checkpoint or options.teacher_checkpoint:
+        return True
+    return (folder / "dict.txt").exists() and not (folder / "lexicon.txt").exists()

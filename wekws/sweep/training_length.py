@@ -1,0 +1,131 @@
+"""Part of the recipe's plan: how long base, teacher and student train, and who set it."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wekws.config import load_config
+from wekws.errors import ConfigError
+from wekws.sweep.recipe_options import RecipeOptions
+from wekws.train.train_config import TrainConfig, load_train_config
+
+DEFAULT_NUM_AVERAGE = 30
+# Epochs of the base with the default overlay of recordings: it learns the tokens, no more.
+OWN_WORD_BASE_EPOCHS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """Training length of one model."""
+
+    epochs: int
+    """Epochs in all."""
+    source: str
+    """File or flag that set the epochs, or ``default``."""
+    num_average: int
+    """Epochs whose weights are averaged at the end."""
+    last_stage: int
+    """Epochs of the last stage; all of them without stages."""
+    config: TrainConfig
+    """The whole configuration."""
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags of the training command that set the epochs; none if the configuration does."""
+        if not self.source.startswith("--"):
+            return []
+        return ["--override", f"training_config.max_epoch={self.epochs}"]
+
+    def with_at_most_half(self) -> "Length":
+        """Return the same length, averaging at most half of the epochs, of the last stage only."""
+        most = min((self.epochs + 1) // 2, self.last_stage)
+        return dataclasses.replace(self, num_average=min(self.num_average, most))
+
+    def __str__(self) -> str:
+        """Return the length as the plan prints it."""
+        return f"{self.epochs} epochs ({self.source}), mean of {self.num_average}"
+
+
+def teacher_lengths(
+    options: RecipeOptions,
+    config: Path,
+    overlays: Sequence[Path],
+    short: tuple[int, int] | None,
+    has_usual_base: bool,
+) -> tuple[Length, Length]:
+    """Return how long base and teacher train.
+
+    short: their epochs where a preset sets them. has_usual_base: the base goes with the default
+    overlay of recordings.
+    """
+    average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
+    flags, epochs = (
+        ["--base_epochs", "--teacher_epochs"],
+        [options.base_epochs, options.teacher_epochs],
+    )
+    for index, number in enumerate(short or ()):
+        if epochs[index] is None:
+            flags[index], epochs[index] = f"--preset {options.preset}", number
+    if has_usual_base and epochs[0] is None:
+        flags[0], epochs[0] = "--data_dir", OWN_WORD_BASE_EPOCHS
+    base = _length(flags[0], epochs[0], 1, config, overlays)
+    teacher = _length(flags[1], epochs[1], average, config, overlays)
+    if options.teacher_epochs is None and options.num_average is None:
+        teacher = teacher.with_at_most_half()
+    if not options.teacher_checkpoint:
+        _check_average(teacher, "teacher")
+    return base, teacher
+
+
+def student_length(
+    options: RecipeOptions, config: Path, overlays: Sequence[Path], more: Sequence[str]
+) -> Length:
+    """Return how long the student trains; more: further overrides of its configuration."""
+    given = {"alpha": options.alpha, "temperature": options.temperature}
+    overrides = [*more, *(f"distill_conf.{name}={value}" for name, value in given.items() if value)]
+    average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
+    epochs = options.student_epochs
+    student = _length("--student_epochs", epochs, average, config, overlays, overrides)
+    if options.student_epochs is None or options.preset:
+        student = student.with_at_most_half()
+    elif options.num_average is None and student.last_stage < student.epochs:
+        most = min(student.num_average, student.last_stage)
+        student = dataclasses.replace(student, num_average=most)
+    _check_average(student, "student")
+    return student
+
+
+def _length(
+    flag: str,
+    epochs: int | None,
+    num_average: int,
+    config: Path,
+    overlays: Sequence[Path],
+    overrides: Sequence[str] = (),
+) -> Length:
+    """Return how long a model trains; its whole configuration is checked on the way."""
+    if epochs is not None:
+        overrides = [*overrides, f"training_config.max_epoch={epochs}"]
+    checked = load_train_config(config, overrides, overlays)
+    num_epochs = checked.training_config.max_epoch
+    plan = checked.stage_plan
+    source = load_config(config, overlays).origin("training_config", "max_epoch") or "default"
+    if epochs is not None:
+        source = flag
+    return Length(
+        epochs=num_epochs,
+        source=source,
+        num_average=num_average,
+        last_stage=plan.epochs[-1] if plan is not None else num_epochs,
+        config=checked,
+    )
+
+
+def _check_average(length: Length, model: str) -> None:
+    if length.num_average > length.last_stage:
+        of = " of its last stage" if length.last_stage < length.epochs else ""
+        raise ConfigError(
+            f"--num_average {length.num_average}: more than the {model}'s {length.last_stage} "
+            f"epochs{of} ({length.source})"
+        )
