@@ -54,6 +54,15 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(_MARKUP, lambda markup: markup[0].lower(), text).split())
 
 
+def alphabetic_words(text: str) -> list[str]:
+    """Return the words of a transcript that a lexicon may pronounce, without punctuation.
+
+    Markup and CJK characters are none.
+    """
+    runs = _RUN.findall(normalise(text))
+    return [run for run in runs if not run.startswith("<") and not _IS_CJK.match(run)]
+
+
 class Tokenizer:
     """Splits transcripts into label tokens."""
 

@@ -5,24 +5,20 @@ out; their tokens stay characters.
 """
 
 import argparse
-import functools
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from espeak import ipa_of
-from phonetics import from_ipa
-from processes import in_fresh_processes
+from phonetics import spoken
 
 from wekws.dataset.manifest import kaldi_rows
-from wekws.dataset.vocabulary import normalise, parse_keywords
+from wekws.dataset.negatives import scripts_of
+from wekws.dataset.vocabulary import alphabetic_words, parse_keywords
 from wekws.errors import ConfigError
 from wekws.files import atomic_path
 from wekws.log import run
 
 ACCENT = "en-us"
-WORD = re.compile("[A-Z0-9][A-Z0-9']*")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,10 +31,11 @@ def main(argv: list[str] | None = None) -> int:
     keywords = parse_keywords(args.keywords)
     lexicon = pronunciations([*keywords, *(row.value for row in kaldi_rows(args.text))])
     for keyword in keywords:
-        if missing := [word for word in keyword.split() if word not in lexicon]:
+        words = alphabetic_words(keyword)
+        if not words or not all(word in lexicon for word in words):
             raise ConfigError(
-                f"keyword {keyword}: espeak-ng has no English phonemes for {missing[0]}; "
-                "expected words in Latin letters"
+                f"keyword {keyword}: espeak-ng has no English phonemes for it; expected words in "
+                "Latin letters"
             )
     args.lexicon.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(args.lexicon) as temporary, open(temporary, "w", encoding="utf-8") as stream:
@@ -49,11 +46,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def pronunciations(texts: Iterable[str]) -> dict[str, str]:
     """Phonemes of every English word, one symbol each: {"ALEXA": "ɐlɛksə"}."""
-    words = sorted({w for text in texts for w in normalise(text).split() if WORD.fullmatch(w)})
-    task = functools.partial(ipa_of, ACCENT)
-    spoken = next(in_fresh_processes(task, [[word.lower() for word in words]], 1))
-    found = zip(words, map(from_ipa, spoken), strict=True)
-    return {word: phonemes for word, phonemes in found if phonemes}
+    found = {word for text in texts for word in alphabetic_words(text)}
+    words = sorted(word for word in found if scripts_of(word) <= {"LATIN"})
+    pairs = zip(words, spoken(words, ACCENT), strict=True)
+    return {word: phonemes for word, phonemes in pairs if phonemes}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ words) and orders (its words or characters in another order, or repeated).
 """
 
 import argparse
-import functools
 import itertools
 import re
 import sys
@@ -18,9 +17,8 @@ from typing import Literal, Protocol
 import numpy as np
 import pypinyin
 from compose import load_words
-from espeak import ipa_of, library_paths
-from phonetics import TONES, distances, from_ipa, from_pinyin, syllable_ipa
-from processes import in_fresh_processes
+from espeak import library_paths
+from phonetics import TONES, distances, from_pinyin, spoken, syllable_ipa
 from pypinyin.constants import PHRASES_DICT
 from pypinyin.contrib.tone_convert import to_finals, to_initials
 
@@ -108,9 +106,7 @@ class EnglishSounds:
 
     def phonemes(self, texts: Sequence[str], accent: str) -> list[str]:
         """Phonemes of each text, as one of espeak-ng's voices pronounces it."""
-        task = functools.partial(ipa_of, accent)
-        spoken = next(in_fresh_processes(task, [[text.lower() for text in texts]], 1))
-        return [from_ipa(ipa) for ipa in spoken]
+        return spoken(texts, accent)
 
     def parts(self, text: str) -> Iterator[str]:
         """Runs of words; each word cut off behind one of its sounds, or begun at a syllable."""

@@ -6,11 +6,14 @@ vowels. The weights are set by hand: /p/ for /b/ 0.3, /p/ for /k/ 0.6, /p/ for /
 a consonant 1.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
+from espeak import ipa_of
+from processes import in_fresh_processes
 from pypinyin.contrib.tone_convert import to_finals, to_initials
 
 # Place from the lips (0) to the glottis (5); manner from closed (0) to open (3); voicing, -1 for
@@ -74,6 +77,13 @@ def from_ipa(ipa: str) -> str:
     for written, symbol in SPELLINGS.items():
         symbols = symbols.replace(written, symbol)
     return symbols
+
+
+def spoken(texts: Sequence[str], accent: str) -> list[str]:
+    """Phonemes of each English text, as one of espeak-ng's voices pronounces it."""
+    task = functools.partial(ipa_of, accent)
+    found = next(in_fresh_processes(task, [[text.lower() for text in texts]], 1))
+    return [from_ipa(ipa) for ipa in found]
 
 
 def syllable_ipa(syllable: str) -> tuple[str, str]:

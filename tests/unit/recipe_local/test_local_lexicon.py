@@ -11,7 +11,9 @@ from wekws.errors import ConfigError
 def text(tmp_path):
     """A training text in two scripts."""
     path = tmp_path / "text"
-    path.write_text("a Hello <filler> don\u2019t\nb <noise>\nc 你好 COMPUTER 4\n", "utf-8")
+    path.write_text(
+        "a Hello <filler> don\u2019t\nb <noise>\nc 你好 COMPUTER, 4\nd café ДА\n", "utf-8"
+    )
     return path
 
 
@@ -21,10 +23,10 @@ def test_every_english_word_of_text_and_keywords(text, tmp_path, capsys):
     argv = ["--text", str(text), "--keywords", "HEY ORCHARD", "--lexicon", str(path)]
     assert make_lexicon.main(argv) == 0
     words = dict(line.split(" ", 1) for line in path.read_text("utf-8").splitlines())
-    assert list(words) == ["4", "COMPUTER", "DON'T", "HELLO", "HEY", "ORCHARD"]
+    assert list(words) == ["4", "CAFÉ", "COMPUTER", "DON'T", "HELLO", "HEY", "ORCHARD"]
     assert words["COMPUTER"] == "k ə m p j u ɾ ɚ"
     assert words["ORCHARD"] == "ɔ ɹ ʧ ɚ d"
-    assert capsys.readouterr().out == f"{path}: 6 words\n"
+    assert capsys.readouterr().out == f"{path}: 7 words\n"
     # Other scripts and markup stay as they are, words that are not in the lexicon are spelt.
     tokens = Tokenizer(path).tokenise("<filler> 你好 hey you")
     assert tokens == ["<filler>", "你", "好", "h", "e", "ɪ", *"YOU"]
