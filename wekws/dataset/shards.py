@@ -72,8 +72,7 @@ def write_shards(
             for i, utterance in enumerate(utterances[begin : begin + shard_size], start=begin):
                 name = f"{i:09d}"
                 writer.write(_sample(name, utterance))
-                fields = {f: getattr(utterance, f) for f in utterance.__slots__}
-                written.append(Utterance(**{**fields, "wav": f"{path}#{name}"}))
+                written.append(utterance._replace(wav=f"{path}#{name}"))
     write_data_list(out_dir / LIST_NAME, written)
     return out_dir / LIST_NAME
 

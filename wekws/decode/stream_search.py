@@ -51,7 +51,12 @@ class StreamSearch:
         if has_repeats(keyword_ids):
             self._bars = ((self._tokens[:-1] == self._tokens[1:]) * UNREACHED)[..., None]
         self._num_tables = 1 if max_frames is None else max(max_frames)
-        self._limits = None if max_frames is None else np.array(max_frames)[:, None]
+        self._has_limits = max_frames is not None
+        if max_frames is not None:
+            # What an end may be at most by the age of its first frame (K, 2D), oldest first, twice:
+            # for every frame there is a slice that is in the order of the tables.
+            too_old = np.arange(self._num_tables)[::-1] >= np.array(max_frames)[:, None]
+            self._most = np.tile(np.where(too_old, UNREACHED, np.iinfo(np.int64).max), 2)
         self.reset()
 
     def reset(self) -> None:
@@ -93,7 +98,7 @@ class StreamSearch:
         number = self._num_frames % self._num_tables
         before, peaked, blanks = self._table
         entry, at_peak = self._entry, self._at_peak
-        if self._limits is not None:
+        if self._has_limits:
             self._table[..., number] = UNREACHED
             entry[0, :, number - 1] = UNREACHED
         entry[0, :, number] = START_MASK - (self._num_frames & START_MASK)
@@ -109,11 +114,13 @@ class StreamSearch:
     def _best_ends(self) -> np.ndarray:
         """Return the best complete path of each keyword (K,) within its limit."""
         ends = self._table[1][self._last]  # (K, D)
-        if self._limits is None:
+        if not self._has_limits:
             return ends[:, 0]
-        age = (self._num_frames - np.arange(self._num_tables)) % self._num_tables
-        ends[(age >= self._limits) | (ends <= NO_PATH)] = UNREACHED
-        return ends.max(axis=1)
+        oldest = self._num_tables - 1 - self._num_frames % self._num_tables
+        np.minimum(ends, self._most[:, oldest : oldest + self._num_tables], out=ends)
+        best = ends.max(axis=1)
+        best[best <= NO_PATH] = UNREACHED
+        return best
 
 
 def _to_units(nats: np.ndarray) -> np.ndarray:

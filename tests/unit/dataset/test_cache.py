@@ -121,12 +121,12 @@ def test_each_change_of_files_rebuilds(tmp_path, utterances):
     for changed in (
         utterances[:-1],
         utterances[::-1],
-        [dataclasses.replace(utterances[0], key="other"), *utterances[1:]],
-        [dataclasses.replace(utterances[0], wav=utterances[1].wav), *utterances[1:]],
+        [utterances[0]._replace(key="other"), *utterances[1:]],
+        [utterances[0]._replace(wav=utterances[1].wav), *utterances[1:]],
     ):
         seen.add(cache_fingerprint(changed, PLAIN))
     assert len(seen) == 5
-    relabelled = [dataclasses.replace(utterances[0], txt="B"), *utterances[1:]]
+    relabelled = [utterances[0]._replace(txt="B"), *utterances[1:]]
     assert cache_fingerprint(relabelled, PLAIN) == original
     os.utime(utterances[2].wav, ns=(1, 1))
     seen.add(cache_fingerprint(utterances, PLAIN))
@@ -342,7 +342,7 @@ def test_conversions_are_said_once(tmp_path, utterances, caplog):
 
 
 def test_a_full_disk_is_foreseen(tmp_path, utterances):
-    endless = [dataclasses.replace(utterances[0], duration=1e12)]
+    endless = [utterances[0]._replace(duration=1e12)]
     with pytest.raises(DataError, match="GiB free"):
         open_cache(tmp_path / "cache", endless, PLAIN)
 

@@ -148,6 +148,7 @@ def test_command_refuses_text_without_tokens(base_dir):
     (base_dir / "text").write_text("u1\n")
     with pytest.raises(DataError, match="no tokens"):
         cut(base_dir, "--text", str(base_dir / "text"))
+    assert not (base_dir / "cut").exists()  # found before anything was written
 
 
 def test_command_refuses_to_overwrite_the_source(base_dir, monkeypatch):

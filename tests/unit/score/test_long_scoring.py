@@ -63,7 +63,7 @@ def test_pieces_give_the_same_events(folder, monkeypatch, options, longest_s):
     assert sum(map(len, expected.values())) >= (0 if "decoder" in options else 3)
     monkeypatch.setattr(scoring, "LONG_S", longest_s)
     # Pieces of 0.5 s go through the model.
-    monkeypatch.setattr(features, "_CHUNK_FRAMES", 50)
+    monkeypatch.setattr(features, "_PIECE_FRAMES", 50)
     found, long_info = scored(folder, "pieces", **options)
     assert found.keys() == expected.keys()
     for place, events in expected.items():

@@ -1,7 +1,6 @@
 """Sets, operating points and the summary against numbers counted by hand."""
 
 import copy
-import dataclasses
 import json
 
 import numpy as np
@@ -165,8 +164,8 @@ def with_categories():
     )
     listed = [
         utterance("p", "COMPUTER"),
-        dataclasses.replace(utterance("m", "<noise>", 7200.0), category="music"),
-        dataclasses.replace(utterance("s", "<filler>", 14400.0), category="speech"),
+        utterance("m", "<noise>", 7200.0)._replace(category="music"),
+        utterance("s", "<filler>", 14400.0)._replace(category="speech"),
         utterance("o", "no", 3600.0),
     ]
     return split_by_keyword(table, listed, ["COMPUTER"])
