@@ -7,3 +7,11 @@ class ConfigError(ValueError):
 
 class DataError(ValueError):
     """A corpus, list, feature, checkpoint or result file cannot be used."""
+
+
+class PeerLost(ConnectionError):
+    """Another process of the same training has ended or cannot be reached."""
+
+
+PEER_LOST = 75
+"""Exit status of a process whose peers are lost: it is not the one that failed."""

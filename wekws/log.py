@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from wekws.errors import ConfigError, DataError
+from wekws.errors import PEER_LOST, ConfigError, DataError, PeerLost
 
 
 def configure(level: str = "INFO") -> None:
@@ -71,7 +71,8 @@ def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
 def run(main: Callable[[], int | None]) -> int:
     """Run a command: whatever goes wrong ends in one message, not in a traceback.
 
-    Returns: the exit status: 2 for a mistake of the user or the machine, 1 for a defect.
+    Returns: the exit status: 2 for a mistake of the user or the machine, 1 for a defect, 75 in a
+    process of several of which another has failed.
     """
     level = os.environ.get("WEKWS_LOG", "INFO")
     configure(level)
@@ -81,6 +82,9 @@ def run(main: Callable[[], int | None]) -> int:
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except PeerLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        return PEER_LOST
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing more may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

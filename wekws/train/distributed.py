@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, PeerLost
 from wekws.machine import usable_cores
 
 
@@ -96,13 +96,13 @@ def barrier(process: Process) -> None:
 def _reached_peers(process: Process) -> Iterator[None]:
     """Turn the failure of an exchange into one line: a peer has ended, so this process ends too.
 
-    Raises: ConnectionError.
+    Raises: PeerLost.
     """
     try:
         yield
     except RuntimeError as error:
         cause = (str(error).strip().splitlines() or [""])[0]
-        raise ConnectionError(
+        raise PeerLost(
             f"process {process.rank} of {process.world_size} ends: another process has ended or "
             f"cannot be reached ({cause}); its own last lines say why. Start all processes again "
             "with --resume"

@@ -54,9 +54,9 @@ def test_mining_in_two_processes_is_that_of_one(train_arguments, tmp_path):
     flags = [*train_arguments, *(x for s in settings for x in ("--override", s)), "--model_dir"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert train.main([*flags, str(one)]) == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher = [sys.executable, "-m", "wekws.bin.launch", "2"]
     done = subprocess.run(
-        [*launcher, "--nproc_per_node", "2", "-m", "wekws.bin.train", *flags, str(two)],
+        [*launcher, "-m", "wekws.bin.train", *flags, str(two)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

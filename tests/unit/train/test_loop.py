@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from wekws.bin import train, train_distill
-from wekws.errors import ConfigError, DataError
+from wekws.errors import PEER_LOST, ConfigError, DataError
 from wekws.files import hold_folder
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.yaml_files import read_yaml, write_yaml
@@ -326,7 +326,7 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line(train_arguments,
     second.kill()
     _, errors = first.communicate(timeout=240)
     second.communicate()
-    assert first.returncode == 2
+    assert first.returncode == PEER_LOST
     assert "error: process 0 of 2 ends: another process has ended" in errors
     assert "Traceback" not in errors
 

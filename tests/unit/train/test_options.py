@@ -333,8 +333,8 @@ def test_discriminators_and_gates_in_two_processes_as_in_one(train_arguments, te
     flags += overrides(settings)
     one, two = tmp_path / "one", tmp_path / "two"
     assert train_distill.main([*flags, "--model_dir", str(one)]) == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc_per_node", "2", "-m", "wekws.bin.train_distill", *flags]
+    launcher = [sys.executable, "-m", "wekws.bin.launch", "2"]
+    command = [*launcher, "-m", "wekws.bin.train_distill", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--model_dir", str(two)], capture_output=True, text=True, env=environment
