@@ -48,13 +48,16 @@ download_dir=           # folder of the downloaded or synthesised corpus [data/N
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas
 language=auto           # language of the keywords: zh | en | auto, by their letters
-synth_positives=0       # synthesised utterances of each keyword that join the training of base, teacher
-                        # and student beside recordings, with near misses and sentences
+synth_positives=        # synthesised utterances of each keyword, with near misses and sentences, that the
+                        # base learns from beside recordings [phonemes: 4200 utterances in all; else 0]
+synth_for=base          # who learns from them: base (and from nothing else) | all (teacher and student too,
+                        # beside the recordings)
 voices=                 # folder of Piper or Kokoro voices for synthesis; may be repeated
 engines=                # synthesisers, separated by commas: espeak | piper | kokoro [those with voices]
 word_list=              # words to find near misses of the keywords in, one per line [the recipe's]
 units=auto              # tokens of alphabetic words: letters | phonemes (of espeak-ng; English) | auto:
-                        # phonemes with --from_text in English if no model is given, else letters
+                        # those of a given model; else phonemes for one's own words in English, if
+                        # espeak-ng is installed
 lexicon=                # pronunciations (WORD unit unit ...) in place of --units
 name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name | with
                         # --from_text, the keywords]
@@ -97,7 +100,7 @@ corpus_seed=1           # random seed of the synthesised corpus
 seed=777                # random seed of training
 num_workers=            # processes for feature extraction [all cores]
 num_threads=0           # CPU threads of each training process; 0 = its share of the cores
-num_processes=1         # training processes, one per GPU
+num_processes=          # training processes, one per GPU [1; on the CPU one per core, at most 4]
 device=auto             # auto | cpu | cuda
 bf16=auto               # matrix products in bfloat16 in training: true | false | auto, on a CPU that has
                         # instructions for it
@@ -112,6 +115,7 @@ if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 
 # What make_plan sets, beside options of the same name whose paths it resolves.
 declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir synthesis_flags \
+  synthesis_joins base_sets \
   make_lexicon exp front_end base_given teacher_given teacher_dir teacher_average student_dir \
   student_checkpoint student_average report_dir plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
@@ -156,15 +160,18 @@ if $dry_run; then exit 0; fi
 
 cache=$lists/cache
 keywords_file=$lists/dict/keywords.txt
+synthesised=            # folder of speech that is synthesised beside recordings
+if [ "$synthesis_dir" != "$download_dir" ]; then synthesised=$synthesis_dir; fi
 base_lists=$lists/train
-extra_inputs=()
-if [ -n "$extra_lists" ]; then
+base_inputs=()          # what else the base is trained on
+if [ "${base_sets[*]}" != "$lists/train" ]; then
   base_lists=$lists/base_train
-  extra_inputs=("$extra_lists/train/text" "$extra_lists/train/data.list")
+  for folder in "${base_sets[@]}"; do base_inputs+=("$folder/text"); done
+  if [ -n "$extra_lists" ]; then base_inputs+=("$extra_lists/train/data.list"); fi
 fi
 launch=(python)
 if [ "$num_processes" -gt 1 ]; then
-  launch=(torchrun --standalone --nproc_per_node "$num_processes")
+  launch=(python -m wekws.bin.launch "$num_processes")
 fi
 train_flags=("${overlay_flags[@]}" --cv_data "$lists/dev/data.list"
   --keywords_file "$keywords_file" "${lexicon_flags[@]}" --cache_dir "$cache" --seed "$seed"
@@ -204,9 +211,9 @@ if begin_stage -1 "Kaldi lists"; then
     folders=("$download_dir/mobvoi_hotword_dataset_resources")
     settings=$download_dir
   fi
-  if [ "$synthesis_dir" != "$download_dir" ] && [ -n "$synthesis_dir" ]; then
-    settings+="|$synthesis_dir"
-    folders+=("$synthesis_dir/mobvoi_hotword_dataset_resources")
+  if [ -n "$synthesised" ]; then
+    settings+="|$synthesised $synthesis_joins"
+    folders+=("$synthesised/mobvoi_hotword_dataset_resources")
   fi
   if [ -n "$negatives" ]; then
     settings+="|$negatives|$negatives_text|$keywords|$language"
@@ -221,11 +228,13 @@ if begin_stage -1 "Kaldi lists"; then
       python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$download_dir" \
         --out_dir "$lists"
     fi
-    if [ "$synthesis_dir" != "$download_dir" ] && [ -n "$synthesis_dir" ]; then
-      python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$synthesis_dir" \
-        --out_dir "$synthesis_dir"
+    if [ -n "$synthesised" ]; then
+      python examples/hi_xiaowen/local/prepare_mobvoi.py --corpus_dir "$synthesised" \
+        --out_dir "$synthesised"
+    fi
+    if $synthesis_joins; then
       for table in wav.scp text utt2spk; do
-        cat "$synthesis_dir/train/$table" >>"$lists/train/$table"
+        cat "$synthesised/train/$table" >>"$lists/train/$table"
       done
     fi
     if [ -n "$negatives" ]; then
@@ -239,7 +248,7 @@ fi
 # Stage 0: all tokens of the training text for the base; for teacher and student the most frequent
 # ones, which always include those of the keywords.
 if begin_stage 0 "vocabulary"; then
-  settings="$keywords|$num_tokens|$lexicon|$extra_lists"
+  settings="$keywords|$num_tokens|$lexicon|${base_sets[*]}"
   stage_outputs=("$lists/dict"/{dict_all,dict,keywords}.txt)
   lexicon_inputs=()
   if $make_lexicon; then
@@ -248,16 +257,18 @@ if begin_stage 0 "vocabulary"; then
     lexicon_inputs=("$lexicon")
   fi
   if ! is_done "$lists/dict/.done" "$settings" --tables "$lists/train/text" \
-    "${lexicon_inputs[@]}" "${extra_inputs[@]}"; then
-    if [ -n "$extra_lists" ]; then
+    "${lexicon_inputs[@]}" "${base_inputs[@]}"; then
+    all_text=$lists/train/text
+    if [ "$base_lists" != "$lists/train" ]; then
       mkdir -p "$base_lists"
-      cat "$lists/train/text" "$extra_lists/train/text" >"$base_lists/text"
+      all_text=$base_lists/all_text
+      for folder in "$lists/train" "${base_sets[@]}"; do cat "$folder/text"; done >"$all_text"
     fi
     if $make_lexicon; then
-      python examples/hi_xiaowen/local/make_lexicon.py --text "$base_lists/text" \
+      python examples/hi_xiaowen/local/make_lexicon.py --text "$all_text" \
         --keywords "$keywords" --lexicon "$lexicon"
     fi
-    python -m wekws.bin.make_dict --text "$base_lists/text" --keywords "$keywords" \
+    python -m wekws.bin.make_dict --text "$all_text" --keywords "$keywords" \
       "${lexicon_flags[@]}" --num_tokens all --dict "$lists/dict/dict_all.txt"
     python -m wekws.bin.make_dict --text "$lists/train/text" --keywords "$keywords" \
       "${lexicon_flags[@]}" --num_tokens "$num_tokens" --dict "$lists/dict/dict.txt" \
@@ -268,10 +279,10 @@ fi
 
 # Stage 1: validation of the corpus, data.list, feature normalisation.
 if begin_stage 1 "lists, validation, CMVN"; then
-  settings="$front_end $extra_lists"
+  settings="$front_end ${base_sets[*]}"
   stage_outputs=("$lists"/{train,dev,test}/data.list "$lists/global_cmvn")
   if ! is_done "$lists/.listed" "$settings" --audio_tables "$lists"/{train,dev,test}/wav.scp \
-    --tables "$lists/dict"/{dict,keywords}.txt ${lexicon:+"$lexicon"} "${extra_inputs[@]}" \
+    --tables "$lists/dict"/{dict,keywords}.txt ${lexicon:+"$lexicon"} "${base_inputs[@]}" \
     "$lists"/{train,dev,test}/{text,utt2spk,utt2dur,utt2category}; then
     python -m wekws.bin.validate_data --data_dir "$lists" --keywords_file "$keywords_file" \
       --dict "$lists/dict/dict.txt" "${lexicon_flags[@]}" --config "$teacher_config" \
@@ -286,8 +297,12 @@ if begin_stage 1 "lists, validation, CMVN"; then
       python -m wekws.bin.make_list --wav_scp "$lists/$split/wav.scp" \
         --text "$lists/$split/text" "${table_flags[@]}" --data_list "$lists/$split/data.list"
     done
-    if [ -n "$extra_lists" ]; then
-      cat "$lists/train/data.list" "$extra_lists/train/data.list" >"$base_lists/data.list"
+    if [ -n "$synthesised" ]; then
+      python -m wekws.bin.make_list --wav_scp "$synthesised/train/wav.scp" \
+        --text "$synthesised/train/text" --data_list "$synthesised/train/data.list"
+    fi
+    if [ "$base_lists" != "$lists/train" ]; then
+      for folder in "${base_sets[@]}"; do cat "$folder/data.list"; done >"$base_lists/data.list"
     fi
     python -m wekws.bin.compute_cmvn --config "$teacher_config" "${overlay_flags[@]}" \
       --data_list "$lists/train/data.list" --cache_dir "$cache" \

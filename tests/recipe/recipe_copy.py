@@ -11,7 +11,7 @@ from tones import SMALL_CONFIG
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu", "--synth_positives", 0,
-         "--units", "letters")  # fmt: skip
+         "--units", "letters", "--num_processes", 1)  # fmt: skip
 CONFIGS = ("--teacher_config", "teacher.yaml", "--student_config", "student.yaml")
 PARTS = (
     *("wekws", "conf", "tools", "examples", "benchmarks"),

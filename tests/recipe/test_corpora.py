@@ -118,12 +118,12 @@ def test_a_wake_word_from_its_text_alone(tmp_path):
     importlib.util.find_spec("espeakng_loader") is None,
     reason="espeakng_loader is not installed: pip install -e .[synth]",
 )
-def test_synthesised_positives_join_recordings(recipe, tmp_path):
+def test_synthesised_positives_beside_recordings(recipe, tmp_path):
     for split in ("train", "dev", "test"):
         write_split(tmp_path / "few", split, ["AB", "C"], seed=1)
     options = ("--data_dir", tmp_path / "few", "--keywords", "AB", *CONFIGS, "--overlay", "none")
     options = (*options, *SMALL, "--stop_stage", 1)
-    recipe.run("run_distill.sh", *options, "--synth_positives", 5)
+    recipe.run("run_distill.sh", *options, "--synth_positives", 5, "--synth_for", "all")
     lists = recipe.folder / "data" / "few"
     train = read_data_list(lists / "train" / "data.list")
     assert [u.txt for u in train if not u.key.startswith("synth")] == ["AB", "C"]
@@ -131,6 +131,18 @@ def test_synthesised_positives_join_recordings(recipe, tmp_path):
     assert sum(u.key.startswith("synth_train_p") and "AB" in u.txt for u in train) == 5
     assert len(train) == 2 + 5 + 4 + 15 + 1
     assert len(read_data_list(lists / "dev" / "data.list")) == 2
+    # For the base alone: it has nothing else.
+    epochs = ("--base_epochs", 1, "--teacher_epochs", 1, "--num_average", 1)
+    phonemes = ("--units", "phonemes", "--synth_positives", 5)
+    recipe.run("run_distill.sh", *options, *phonemes, *epochs, "--stop_stage", 2)
+    folders = (recipe.folder / "exp" / "few" / name for name in ("base", "teacher"))
+    trained_on = [read_json(folder / "run.json")["train_data"] for folder in folders]
+    assert trained_on == [str(lists / name / "data.list") for name in ("base_train", "train")]
+    words = (lists / "dict" / "lexicon.txt").read_text(encoding="utf-8").splitlines()
+    assert len({word.split()[0] for word in words} & {"AB", "C"}) == 2
+    base = read_data_list(lists / "base_train" / "data.list")
+    assert len(base) == 5 + 4 + 15 + 1 and all(u.key.startswith("synth") for u in base)
+    assert len(read_data_list(lists / "train" / "data.list")) == 2
     # Without them, the lists are those of the recordings again.
     recipe.run("run_distill.sh", *options)
     assert len(read_data_list(lists / "train" / "data.list")) == 2

@@ -41,6 +41,7 @@ class RecipeOptions:
     keywords: str
     language: Literal["auto", "zh", "en"]
     synth_positives: int | None
+    synth_for: Literal["base", "all"]
     voices: tuple[str, ...]
     engines: tuple[str, ...]
     word_list: str
@@ -77,7 +78,7 @@ class RecipeOptions:
     seed: int
     num_workers: int | None
     num_threads: int
-    num_processes: int
+    num_processes: int | None
     device: Literal["auto", "cpu", "cuda"]
     bf16: Literal["auto", "true", "false"]
     tracker: str

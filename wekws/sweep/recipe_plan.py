@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 
 from wekws.config import load_config, to_mapping
@@ -26,7 +27,13 @@ from wekws.sweep.preset_info import SHORT_TEACHERS, find_preset
 from wekws.sweep.recipe_options import RecipeOptions, check_options
 from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
 from wekws.sweep.token_plan import TokenPlan, plan_tokens
-from wekws.sweep.training_length import Length, student_length, teacher_lengths
+from wekws.sweep.training_length import (
+    OWN_WORD_BASE_EPOCHS,
+    SYNTHESISED_BASE_EPOCHS,
+    Length,
+    student_length,
+    teacher_lengths,
+)
 from wekws.train.distributed import choose_device
 from wekws.train.run_record import RUN_NAME
 
@@ -42,6 +49,9 @@ DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
 }
 _CHOICES = {"true": True, "false": False}  # of options that may also be auto
 _WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
+_BASE_STAGE = 2
+_MOST_CPU_PROCESSES = 4  # of one training: each has its own copy of lists and weights
+_WITHOUT_JOINS = ("dataset_conf.join_prob=0",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +101,7 @@ class RecipePlan:
     """Training of the base."""
     base_overrides: tuple[str, ...]
     """Settings of the base, as ``SECTION.KEY=VALUE``: it learns the tokens alone, whatever else the
-    overlays add for the keywords."""
+    overlays add for the keywords; synthesised utterances are not joined."""
     teacher_checkpoint: Path
     """The teacher, given or to be trained."""
     teacher_given: bool
@@ -118,6 +128,8 @@ class RecipePlan:
     """Folder of the report."""
     num_workers: int
     """Processes for feature extraction."""
+    num_processes: int
+    """Processes of each training."""
     average_best: bool
     """Whether the epochs of lowest loss on dev are averaged; False: the last ones."""
     bf16: bool | None
@@ -149,6 +161,15 @@ class RecipePlan:
             return bool(read_json(record).get("bf16", False))
         except DataError:
             return False  # the training names what is wrong with the file
+
+    @property
+    def base_sets(self) -> tuple[Path, ...]:
+        """Folders of the training sets of the base."""
+        first = self.lists
+        if self.synthesis and self.synthesis.is_beside_recordings:
+            first = self.synthesis.out_dir
+        more = [self.extra_lists] if self.extra_lists else []
+        return tuple(folder / SPLITS[0] for folder in (first, *more))
 
     def _negatives(self) -> str:
         if not self.negatives:
@@ -190,7 +211,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     epochs than are to be averaged.
     """
     check_options(options)
-    device = choose_device(options.device, 0, options.num_processes)
+    device = choose_device(options.device, 0, options.num_processes or 1)
     corpus = "kaldi" if options.data_dir else options.corpus
     data_dir = _data_dir(options, corpus, paths)
     keywords = parse_keywords(options.keywords)
@@ -205,6 +226,17 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         language = language_of(keywords)
     tokens = plan_tokens(options, paths, lists=lists, keywords=keywords, language=language)
     download_dir = paths.place(options.download_dir) if options.download_dir else lists / "corpus"
+    has_base = bool(options.base_checkpoint or options.teacher_checkpoint)
+    synthesis = speech.plan(
+        corpus=corpus,
+        keywords=keywords,
+        language=language,
+        lists=lists,
+        download_dir=download_dir,
+        has_negatives=bool(options.negatives),
+        base_learns_phonemes=tokens.is_made and not has_base,
+    )
+    base_is_synthesised = synthesis is not None and synthesis.is_beside_recordings
     teacher_config = paths.find(options.teacher_config, "--teacher_config")
     student_config = paths.find(options.student_config, "--student_config")
     overlay = options.overlay or _default_overlay(options, corpus, speech)
@@ -217,12 +249,12 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     student_name = options.student_name or "student" + (f"_{preset.stem}" if preset else "")
     suffix = "" if student_name == "student" else f"_{student_name.removeprefix('student_')}"
 
+    usual_base = None
+    if corpus == "kaldi" and not options.overlay:
+        usual_base = SYNTHESISED_BASE_EPOCHS if base_is_synthesised else OWN_WORD_BASE_EPOCHS
+    base_overrides = _WITHOUT_JOINS if base_is_synthesised else ()
     base, teacher = teacher_lengths(
-        options,
-        teacher_config,
-        overlays,
-        short,
-        has_usual_base=corpus == "kaldi" and not options.overlay,
+        options, teacher_config, overlays, short, usual_base, base_overrides
     )
     layers = (*overlays, *student_overlays)
     overrides, weighting = _weighting(options, student_config, layers)
@@ -243,14 +275,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         lists=lists,
         exp=exp,
         download_dir=download_dir,
-        synthesis=speech.plan(
-            corpus=corpus,
-            keywords=keywords,
-            language=language,
-            lists=lists,
-            download_dir=download_dir,
-            has_negatives=bool(options.negatives),
-        ),
+        synthesis=synthesis,
         tokens=tokens,
         extra_lists=(
             paths.find(options.extra_lists, "--extra_lists") if options.extra_lists else None
@@ -264,7 +289,10 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         base_dict=paths.find_given(options.base_dict, "--base_dict", base_dict),
         base_given=bool(options.base_checkpoint),
         base=base,
-        base_overrides=_WITHOUT_KEYWORD_TERM if base.config.keyword_conf.is_used else (),
+        base_overrides=(
+            *(_WITHOUT_KEYWORD_TERM if base.config.keyword_conf.is_used else ()),
+            *base_overrides,
+        ),
         teacher_checkpoint=paths.find_given(
             options.teacher_checkpoint, "--teacher_checkpoint", trained[1]
         ),
@@ -280,6 +308,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         baseline=paths.find(options.baseline, "--baseline") if options.baseline else None,
         report_dir=exp / f"report{suffix}",
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
+        num_processes=options.num_processes or _usual_processes(options, device),
         # From text, dev has another kind of speech than train: its loss does not choose epochs.
         average_best={"true": True, "false": False}.get(
             options.average_best, not options.from_text
@@ -304,10 +333,16 @@ def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
     Raises: ConfigError naming the file that is missing and the stage that writes it.
     """
     several = plan.num_teachers > 1
+    has_base = plan.base_given or plan.teacher_given or options.stage > _BASE_STAGE
+    base_sets = () if has_base else plan.base_sets
     written = {
-        -1: [plan.lists / "train" / "text"],
+        -1: [plan.lists / "train" / "text", *(folder / "text" for folder in base_sets)],
         0: [plan.lists / "dict" / "dict.txt", *plan.tokens.made],
-        1: [plan.lists / split / "data.list" for split in SPLITS] + [plan.lists / "global_cmvn"],
+        1: [
+            *(plan.lists / split / "data.list" for split in SPLITS),
+            *(folder / "data.list" for folder in base_sets),
+            plan.lists / "global_cmvn",
+        ],
         2: [*plan.teacher_checkpoints, *([plan.exp / CHOSEN_TEACHERS] if several else [])],
         3: [plan.student_checkpoint],
     }
@@ -356,6 +391,7 @@ def _synthesis_options(options: RecipeOptions, paths: UserPaths) -> SynthesisOpt
         from_text=options.from_text,
         size=options.size,
         positives=options.synth_positives,
+        joins_recordings=options.synth_for == "all",
         voices=paths.find_all(options.voices, "--voices"),
         engines=options.engines,
         word_list=paths.find(words, "--word_list") if words else None,
@@ -385,6 +421,13 @@ def _default_overlay(
         return DEFAULT_OVERLAYS[corpus]
     is_standard = speech.size_or_default() == "standard"
     return (str(TEXT_OVERLAY if is_standard else QUICK_TEXT_OVERLAY),)
+
+
+def _usual_processes(options: RecipeOptions, device: torch.device) -> int:
+    """Return the processes of a training: threads of one process share its steps poorly."""
+    if device.type != "cpu":
+        return 1
+    return min(_MOST_CPU_PROCESSES, max(1, usable_cores() // (options.num_threads or 1)))
 
 
 def _feature_teacher(name: str, paths: UserPaths) -> str:

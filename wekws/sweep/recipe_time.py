@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from wekws.dataset.manifest import SPLITS
+from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import KwsModel
 from wekws.report.format import duration
@@ -103,14 +104,14 @@ def _training(
         epoch_s = statistics.median(logged.values())
         source = f"measured in {folder / 'metrics.jsonl'}"
         return _of_epochs(name, num_left, epoch_s, source)
-    trained_on = _training_set(plan)
+    trained_on = _training_set(plan, is_base=name == "base")
     step_s = _step_seconds(name, length, folder, plan, options, trained_on.durations_s)
     if trained_on.num is None:
         per = duration(1000 * step_s * num_left)
         text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
         return TimeEstimate(name=name, seconds=None, text=text)
     num = trained_on.num * length.config.dataset_conf.filter_conf.data_share
-    epoch_s = step_s * num / options.num_processes
+    epoch_s = step_s * num / plan.num_processes
     return _of_epochs(name, num_left, epoch_s, "a few steps on random data just now")
 
 
@@ -121,20 +122,39 @@ def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEst
     return TimeEstimate(name=name, seconds=seconds, text=text)
 
 
-def _training_set(plan: RecipePlan) -> _TrainingSet:
-    path = plan.lists / SPLITS[0] / "data.list"
-    if path.exists():
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            sample = list(itertools.islice(lines, _NUM_SAMPLED))
-            num = len(sample) + sum(1 for _ in lines)
+def _training_set(plan: RecipePlan, *, is_base: bool) -> _TrainingSet:
+    folders = plan.base_sets if is_base else (plan.lists / SPLITS[0],)
+    paths = [folder / "data.list" for folder in folders]
+    if all(path.exists() for path in paths):
+        sample: list[str] = []
+        num = 0
+        for path in paths:
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                size = sum(1 for _ in lines)
+                lines.seek(0)
+                # Evenly: what is alike stands together.
+                sample += itertools.islice(lines, 0, None, -(-size // _NUM_SAMPLED) or 1)
+                num += size
         durations = [d for line in sample if (d := _duration_s(line))]
         return _TrainingSet(num=num, durations_s=durations or USUAL_DURATIONS_S)
-    known = plan.synthesis.num_train if plan.synthesis else 0
+    return _TrainingSet(num=_expected_utterances(plan, is_base), durations_s=USUAL_DURATIONS_S)
+
+
+def _expected_utterances(plan: RecipePlan, is_base: bool) -> int | None:
+    """Return the size of a training set whose list is not made yet; None: not known."""
+    speech = plan.synthesis
+    beside = speech is not None and speech.is_beside_recordings
+    if speech is not None and beside and is_base:
+        return None if plan.extra_lists else speech.num_train
+    if plan.corpus == "mobvoi" or (plan.negatives and not plan.from_text):
+        return None
+    known = 0
+    if speech is not None and (speech.joins_recordings or not beside):
+        known = speech.num_train
     if plan.data_dir:
         tables = (plan.data_dir / SPLITS[0]).rglob("wav.scp")
         known += sum(len(table.read_text(encoding="utf-8").splitlines()) for table in tables)
-    is_known = plan.corpus != "mobvoi" and not (plan.negatives and not plan.from_text)
-    return _TrainingSet(num=known if is_known else None, durations_s=USUAL_DURATIONS_S)
+    return known
 
 
 def _duration_s(line: str) -> float | None:
@@ -167,9 +187,9 @@ def _step_seconds(
         num_teachers = max(plan.num_teachers, 1 + len(plan.more_teachers))
         cmvn = (torch.zeros(dim), torch.ones(dim))
         teacher = mix_teachers([KwsModel(sizes, cmvn) for _ in range(num_teachers)])
-    if options.num_threads:
-        torch.set_num_threads(options.num_threads)
-    device = choose_device(options.device, 0, options.num_processes)
+    share = max(1, usable_cores() // plan.num_processes)
+    torch.set_num_threads(options.num_threads or share)
+    device = choose_device(options.device, 0, plan.num_processes)
     return seconds_per_utterance(
         config,
         teacher,

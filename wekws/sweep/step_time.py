@@ -64,10 +64,14 @@ def seconds_per_utterance(
 
 
 def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int) -> Batch:
-    """Return ``num`` utterances of noise, their durations drawn from the given ones."""
+    """Return ``num`` utterances of noise, their durations drawn from the given ones.
+
+    As many are joined to a second one as in training.
+    """
     config, rng = experiment.dataset_conf, np.random.default_rng(0)
     hop_s = config.fbank_conf.frame_shift / 1000
-    drawn = rng.choice(np.asarray(durations_s), size=num)
+    first, second = rng.choice(np.asarray(durations_s), size=(2, num))
+    drawn = first + second * (rng.random(num) < config.join_prob)
     lengths = torch.from_numpy((drawn / hop_s).astype(np.int64).clip(min=1))
     num_bins = config.fbank_conf.num_mel_bins
     feats = torch.randn(

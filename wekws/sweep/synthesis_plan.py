@@ -14,6 +14,9 @@ DEMO_SIZES = {"tiny": (15, 30), "small": (900, 3200), "full": (3500, 13900)}
 DEMO_SIZES["long_test"] = DEMO_SIZES["small"]
 # Training utterances of each keyword, near misses aside, by size with --from_text.
 TEXT_SIZES = {"tiny": 12, "quick": 300, "standard": 1500}
+# Utterances, near misses and sentences included, from which a base beside recordings learns
+# phonemes: 300 of each of six keywords.
+_BASE_UTTERANCES = 4200
 # Scripts that the synthesiser reads, by language.
 _SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}
 
@@ -28,6 +31,10 @@ class SynthesisPlan:
     """Options of ``synthesise.py``, except folder, seed and processes."""
     num_train: int
     """Utterances of its training set."""
+    is_beside_recordings: bool = False
+    """Whether there are recordings as well: the base then learns from synthesised speech alone."""
+    joins_recordings: bool = False
+    """Whether teacher and student are trained on it too, beside the recordings."""
     summary: str
     """One line for the plan."""
 
@@ -41,7 +48,9 @@ class SynthesisOptions:
     size: str
     """Size of the corpus; empty: the default."""
     positives: int | None
-    """Utterances of each keyword that join recordings; None: the default."""
+    """Utterances of each keyword beside recordings; None: the default."""
+    joins_recordings: bool
+    """Whether teacher and student are trained on them too."""
     voices: tuple[Path, ...]
     """Folders of Piper and Kokoro voices."""
     engines: tuple[str, ...]
@@ -70,9 +79,11 @@ class SynthesisOptions:
         lists: Path,
         download_dir: Path,
         has_negatives: bool,
+        base_learns_phonemes: bool,
     ) -> SynthesisPlan | None:
         """Return what is synthesised for a run, None for nothing.
 
+        base_learns_phonemes: a base is trained, and its tokens are espeak-ng's phonemes.
         Raises: ConfigError for options that do not fit, or if espeak-ng is needed and missing.
         """
         common = ("--language", language, "--keywords", ",".join(keywords))
@@ -107,21 +118,26 @@ class SynthesisOptions:
                 num_train=wake_word_utterances(len(keywords), TEXT_SIZES[size]),
                 summary=f"all positives, size {size}; negatives of dev and test: {where}",
             )
-        positives = self._positives(keywords, language)
+        positives = self._positives(keywords, language, base_learns_phonemes)
         if not positives:
             self._refuse_unused("nothing is synthesised; give --synth_positives")
             return None
+        num_train = wake_word_utterances(len(keywords), positives)
+        models = "base, teacher and student" if self.joins_recordings else "base"
         return SynthesisPlan(
             out_dir=lists / "synth",
             flags=(*flags, "--positives", str(positives)),
-            num_train=wake_word_utterances(len(keywords), positives),
-            summary=f"{positives} utterances of each keyword, near misses and sentences join train",
+            num_train=num_train,
+            is_beside_recordings=True,
+            joins_recordings=self.joins_recordings,
+            summary=f"{num_train} utterances for the {models}, {positives} of each keyword",
         )
 
     def _refuse_unused(self, reason: str) -> None:
         """Raise ConfigError for an option that has no effect."""
         given = {
             "synth_positives": self.positives,
+            "synth_for": self.joins_recordings,
             "voices": self.voices,
             "engines": self.engines,
             "word_list": self.word_list,
@@ -136,8 +152,11 @@ class SynthesisOptions:
                 "expected Latin letters (en) or Chinese characters (zh)"
             )
 
-    def _positives(self, keywords: Sequence[str], language: str) -> int:
+    def _positives(self, keywords: Sequence[str], language: str, base_learns_phonemes: bool) -> int:
         """Return the number of synthesised utterances of each keyword beside recordings."""
+        if self.positives is None:
+            per_positive = wake_word_utterances(len(keywords), 1000) / 1000
+            return round(_BASE_UTTERANCES / per_positive) if base_learns_phonemes else 0
         if not self.positives:
             return 0
         if not can_pronounce(keywords, language):
@@ -155,9 +174,14 @@ def wake_word_utterances(num_keywords: int, positives: int) -> int:
     return num_keywords * (positives + near_misses) + 3 * positives + noises
 
 
+def has_espeak() -> bool:
+    """Return whether espeak-ng is installed."""
+    return importlib.util.find_spec("espeakng_loader") is not None
+
+
 def require_espeak(option: str, way_out: str) -> None:
     """Raise ConfigError if espeak-ng, which an option needs, is not installed."""
-    if importlib.util.find_spec("espeakng_loader") is None:
+    if not has_espeak():
         raise ConfigError(
             f"{option}: espeak-ng is not installed; pip install -e .[synth], or {way_out}"
         )

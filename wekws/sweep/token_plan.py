@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wekws.dataset.vocabulary import Tokenizer
+from wekws.dataset.vocabulary import Tokenizer, lexicon_beside
 from wekws.errors import ConfigError
 from wekws.shell import UserPaths
 from wekws.sweep.recipe_options import RecipeOptions
-from wekws.sweep.synthesis_plan import can_pronounce, require_espeak
+from wekws.sweep.synthesis_plan import can_pronounce, has_espeak, require_espeak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ def plan_tokens(
         Tokenizer(given)
         return TokenPlan(lexicon=given)
     is_english = language == "en" and can_pronounce(keywords, language)
-    made = TokenPlan(lexicon=lists / "dict" / "lexicon.txt", is_made=True)
+    lexicon = lists / "dict" / "lexicon.txt"
+    made = TokenPlan(lexicon=lexicon, is_made=True)
     if options.units == "phonemes":
         if not is_english:
             raise ConfigError(
@@ -63,12 +64,12 @@ def plan_tokens(
             )
         require_espeak("--units phonemes", "give --units letters")
         return made
-    is_usual = options.units == "auto" and options.from_text and is_english
-    return made if is_usual and not _has_tokens(options, lists / "dict") else TokenPlan()
-
-
-def _has_tokens(options: RecipeOptions, folder: Path) -> bool:
-    """Return whether a given model, or lists made with letters, have tokens already."""
-    if options.base_checkpoint or options.teacher_checkpoint:
-        return True
-    return (folder / "dict.txt").exists() and not (folder / "lexicon.txt").exists()
+    if options.units == "letters":
+        return TokenPlan()
+    # What a given model was trained with, or the lists were made with, stays.
+    if given_model := options.teacher_checkpoint or options.base_checkpoint:
+        return TokenPlan(lexicon=lexicon_beside(paths.place(given_model)))
+    if (lists / "dict" / "dict.txt").exists():
+        return made if lexicon.exists() else TokenPlan()
+    own_word = options.from_text or options.data_dir or options.corpus == "kaldi"
+    return made if own_word and is_english and has_espeak() else TokenPlan()

@@ -11,8 +11,10 @@ from wekws.sweep.recipe_options import RecipeOptions
 from wekws.train.train_config import TrainConfig, load_train_config
 
 DEFAULT_NUM_AVERAGE = 30
-# Epochs of the base with the default overlay of recordings: it learns the tokens, no more.
+# Epochs of the base with the default overlay of recordings: it learns the tokens, no more, from the
+# recordings or from short synthesised utterances.
 OWN_WORD_BASE_EPOCHS = 10
+SYNTHESISED_BASE_EPOCHS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +54,13 @@ def teacher_lengths(
     config: Path,
     overlays: Sequence[Path],
     short: tuple[int, int] | None,
-    has_usual_base: bool,
+    usual_base: int | None,
+    base_overrides: Sequence[str],
 ) -> tuple[Length, Length]:
     """Return how long base and teacher train.
 
-    short: their epochs where a preset sets them. has_usual_base: the base goes with the default
-    overlay of recordings.
+    short: their epochs where a preset sets them. usual_base: epochs of the base where the default
+    overlay of recordings is used. base_overrides: further settings of the base.
     """
     average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
     flags, epochs = (
@@ -67,9 +70,9 @@ def teacher_lengths(
     for index, number in enumerate(short or ()):
         if epochs[index] is None:
             flags[index], epochs[index] = f"--preset {options.preset}", number
-    if has_usual_base and epochs[0] is None:
-        flags[0], epochs[0] = "--data_dir", OWN_WORD_BASE_EPOCHS
-    base = _length(flags[0], epochs[0], 1, config, overlays)
+    if usual_base is not None and epochs[0] is None:
+        flags[0], epochs[0] = "--data_dir", usual_base
+    base = _length(flags[0], epochs[0], 1, config, overlays, base_overrides)
     teacher = _length(flags[1], epochs[1], average, config, overlays)
     if options.teacher_epochs is None and options.num_average is None:
         teacher = teacher.with_at_most_half()

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from wekws.bin import plan_recipe
 from wekws.errors import ConfigError, DataError
@@ -145,7 +146,7 @@ def test_a_wrong_option_is_refused_before_the_first_stage(project, options, mess
 
 def test_recordings_have_lengths_and_losses_of_their_own(project, tmp_path):
     (tmp_path / "mine/train").mkdir(parents=True)
-    resolved = plan(f"data_dir={tmp_path / 'mine'}", "keywords=JARVIS")
+    resolved = plan(f"data_dir={tmp_path / 'mine'}", "keywords=JARVIS", "units=letters")
     assert resolved.overlays == (Path("conf/overlays/own_word.yaml"),)
     assert (resolved.base.epochs, resolved.teacher.epochs, resolved.student.epochs) == (10, 25, 25)
     assert resolved.base.flags == ["--override", "training_config.max_epoch=10"]
@@ -170,6 +171,17 @@ def test_bfloat16_where_it_is_faster_unless_a_model_began_otherwise(
         assert resolved.uses_bf16(Path("exp/old")) == began
         assert plan("bf16=true").uses_bf16(Path("exp/old"))
         assert not plan("bf16=false").uses_bf16(Path("exp/old"))
+
+
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [(["device=cpu"], 4), (["device=cpu", "num_threads=3"], 2), (["num_processes=3"], 3)],
+)
+def test_a_training_on_the_cpu_has_a_process_per_core(project, monkeypatch, options, processes):
+    monkeypatch.setattr(recipe_plan, "usable_cores", lambda: 8)
+    assert plan(*options).num_processes == processes
+    monkeypatch.setattr(recipe_plan, "choose_device", lambda *_: torch.device("cuda"))
+    assert plan().num_processes == 1
 
 
 @pytest.mark.parametrize("option", ["overlay", "student_overlay"])
@@ -235,6 +247,11 @@ def test_units_of_words(project, monkeypatch):
     (project / "words.txt").write_text("HEY a b\nORCHARD c\n", encoding="utf-8")
     text = ["from_text=true", "keywords=hey orchard"]
     assert plan(*text, "teacher_checkpoint=A.pt").tokens.lexicon is None
+    touch(project / "taught/A.pt")
+    touch(project / "taught/config.yaml")
+    touch(project / "taught/lexicon.txt")
+    given = plan(*text, "teacher_checkpoint=taught/A.pt").tokens
+    assert given.lexicon == Path("taught/lexicon.txt") and not given.is_made
     assert plan(*text, "units=letters").tokens.lexicon is None
     assert plan("from_text=true", "keywords=嗨小问").tokens.lexicon is None
     given = plan(*text, "lexicon=words.txt")
@@ -243,8 +260,10 @@ def test_units_of_words(project, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     (project / "mine").mkdir()
     recordings = ["data_dir=mine", "keywords=JARVIS"]
-    assert plan(*recordings).tokens.lexicon is None
+    assert plan(*recordings).tokens.is_made
     assert plan(*recordings, "units=phonemes").tokens.is_made
+    assert plan(*recordings, "units=letters").tokens.lexicon is None
+    assert plan("data_dir=mine", "keywords=嗨小问").tokens.lexicon is None
     for options, message in (
         (["units=phonemes"], "cannot pronounce 嗨小问, 你好问问 in English; give --units letters"),
         ([*text, "units=phonemes", "lexicon=words.txt"], "--units phonemes: --lexicon gives the"),
@@ -252,7 +271,7 @@ def test_units_of_words(project, monkeypatch):
     ):
         with pytest.raises(ConfigError, match=message):
             plan(*options)
-    for name in ("train/text", "dict/dict.txt"):
+    for name in ("train/text", "synth/train/text", "dict/dict.txt"):
         touch(project / "data/mine" / name)
     with pytest.raises(ConfigError, match="data/mine/dict/lexicon.txt: no such file; stage 0"):
         plan(*recordings, "units=phonemes", "stage=1")
@@ -274,18 +293,43 @@ def test_which_epochs_are_averaged(project):
         plan("average_best=yes")
 
 
-def test_synthesised_speech_joins_recordings_if_asked(project, monkeypatch):
+def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeypatch):
     (project / "mine").mkdir()
     found = object()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
-    speech = plan("data_dir=mine", "keywords=JARVIS", "synth_positives=300").synthesis
-    assert speech.out_dir == Path("data/mine/synth")
-    assert speech.flags[-2:] == ("--positives", "300")
-    assert plan("data_dir=mine", "keywords=JARVIS").synthesis is None
+    recordings = ["data_dir=mine", "keywords=JARVIS,SMART MIRROR"]
+    usual = plan(*recordings)
+    assert usual.synthesis.out_dir == Path("data/mine/synth")
+    assert usual.synthesis.flags[-2:] == ("--positives", "618")
+    assert usual.synthesis.num_train == 4202
+    assert usual.base_sets == (Path("data/mine/synth/train"),)
+    assert "dataset_conf.join_prob=0" in usual.base_overrides
+    assert (usual.base.epochs, usual.teacher.epochs) == (30, 25)
+    assert not usual.synthesis.joins_recordings
+    both = plan(*recordings, "synth_for=all", "synth_positives=300")
+    assert both.synthesis.joins_recordings
+    assert both.synthesis.flags[-2:] == ("--positives", "300")
+    assert "4202 utterances for the base, 618 of each keyword" in usual.summary()
+    assert "2040 utterances for the base, teacher and student" in both.summary()
+    touch(project / "other/train/text")
+    touch(project / "other/train/data.list")
+    assert plan(*recordings, "extra_lists=other").base_sets[1] == Path("other/train")
+
+    touch(project / "data/mine/train/text")
+    with pytest.raises(ConfigError, match="data/mine/synth/train/text: no such file; stage -1"):
+        plan(*recordings, "stage=0")
+
+    for options in (["units=letters"], ["synth_positives=0"]):
+        without = plan(*recordings, *options)
+        assert without.synthesis is None
+        assert without.base_sets == (Path("data/mine/train"),)
+        assert (without.base.epochs, len(without.base_overrides)) == (10, 2)
+    assert plan("data_dir=mine", "keywords=嗨小问").synthesis is None
     assert plan("corpus=mobvoi").synthesis is None
     found = None
+    assert plan(*recordings).tokens.lexicon is None
     with pytest.raises(ConfigError, match="espeak-ng is not installed"):
-        plan("data_dir=mine", "keywords=JARVIS", "synth_positives=10")
+        plan(*recordings, "synth_positives=10")
 
 
 @pytest.mark.parametrize(
@@ -299,6 +343,8 @@ def test_synthesised_speech_joins_recordings_if_asked(project, monkeypatch):
         (["from_text=true", "synth_positives=9"], "--synth_positives: only recordings take it"),
         (["data_dir=.", "keywords=ПРИВЕТ", "synth_positives=9"], "cannot pronounce ПРИВЕТ"),
         (["data_dir=.", "synth_positives=0", "engines=piper"], "--engines: nothing is synthesised"),
+        (["data_dir=.", "synth_positives=0", "synth_for=all"], "--synth_for: nothing is synth"),
+        (["synth_for=all"], "--synth_for: only --from_text and recordings"),
         (["voices=."], "--voices: only --from_text and recordings"),
         (["from_text=true", "voices=nowhere"], "--voices nowhere: no such file or folder"),
         (["synth_positives=-1"], "--synth_positives -1: expected at least 0"),

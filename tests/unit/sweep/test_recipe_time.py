@@ -28,7 +28,7 @@ def project(tmp_path, monkeypatch):
 
 
 def times(*options):
-    read = read_options([*defaults(), *options])
+    read = read_options([*defaults(), "num_processes=1", *options])
     lines = time_lines(resolve(read, UserPaths(Path())), read)
     return {name: text.strip() for name, _, text in (line.strip().partition(" ") for line in lines)}
 
@@ -41,6 +41,8 @@ def test_a_first_run_of_the_demo_rests_on_steps_measured_now(project):
     )
     assert found["time"] == "about 40 min 00 s, besides data, results: unknown"
     assert "no earlier run in exp/synth_small" in found["data"]
+    # Two processes divide each batch.
+    assert times("num_processes=2")["time"].startswith("about 20 min 00 s")
 
 
 def test_the_size_of_the_demo_is_that_of_the_synthesiser(monkeypatch):
@@ -86,8 +88,10 @@ def test_the_number_of_utterances_of_recordings(project):
     (train / "wav.scp").write_text("a a.wav\nb b.wav\n")
     options = ("data_dir=own", "keywords=AB", "student_epochs=30", "synth_positives=0")
     assert times(*options)["student"].startswith("30 epochs of 0.0 s: 0 s")
-    synthesised = times(*options[:3], "synth_positives=300", "units=letters")
-    assert synthesised["student"].startswith("30 epochs of 3.0 s: 1 min 30 s")
+    speech = (*options[:3], "synth_positives=300", "units=letters")
+    assert times(*speech)["student"].startswith("30 epochs of 0.0 s: 0 s")
+    assert times(*speech)["base"].startswith("30 epochs of 3.0 s: 1 min 30 s")
+    assert times(*speech, "synth_for=all")["student"].startswith("30 epochs of 3.0 s: 1 min 30 s")
     (project / "noise").mkdir()
     found = times(*options, "negatives=noise")
     assert found["student"].startswith("30 epochs: 1 min 00 s for every 1,000 utterances")
