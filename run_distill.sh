@@ -262,7 +262,8 @@ if begin_stage 0 "vocabulary"; then
     if [ "$base_lists" != "$lists/train" ]; then
       mkdir -p "$base_lists"
       all_text=$base_lists/all_text
-      for folder in "$lists/train" "${base_sets[@]}"; do cat "$folder/text"; done >"$all_text"
+      mapfile -t folders < <(printf '%s\n' "$lists/train" "${base_sets[@]}" | sort -u)
+      for folder in "${folders[@]}"; do cat "$folder/text"; done >"$all_text"
     fi
     if $make_lexicon; then
       python examples/hi_xiaowen/local/make_lexicon.py --text "$all_text" \

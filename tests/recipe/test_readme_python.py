@@ -8,7 +8,7 @@ from pathlib import Path
 from wekws.files import read_json
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu", "--synth_positives", 0,
+SMALL = ("--num_workers", 0, "--num_threads", 1, "--device", "cpu", "--units", "letters",
          "--num_processes", 1)  # fmt: skip
 
 

@@ -412,6 +412,6 @@ def test_another_corpus_joins_the_bases_training_set(finished, tmp_path):
         *("--num_tokens", 4, "--extra_lists", LISTS, "--stop_stage", 0),
     )
     lists = recipe.folder / "data" / "joined"
-    assert len((lists / "base_train" / "text").read_text().splitlines()) == 2 + 20
+    assert len((lists / "base_train" / "all_text").read_text().splitlines()) == 2 + 20
     assert Vocabulary.load(lists / "dict" / "dict.txt").tokens[2:] == ("A", "B")
     assert Vocabulary.load(lists / "dict" / "dict_all.txt").tokens[2:] == ("A", "B", "C")
