@@ -2,8 +2,9 @@
 
 python -m wekws.bin.launch 2 -m wekws.bin.train --config ...
 
-Each process finds its peers by the variables that torchrun sets, which is for several machines. Of
-a failure only the lines of the process that failed are shown; the others end with it.
+Each process finds its peers by the variables that torchrun sets, which is for several machines.
+Results are printed by the first one. Warnings of all are shown, and of a failure the lines of the
+process that failed; the others end with it.
 """
 
 import argparse
@@ -14,10 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from wekws.errors import PEER_LOST
 from wekws.log import run
@@ -25,6 +26,15 @@ from wekws.log import run
 _POLL_S = 0.1
 _GRACE_S = 10.0
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+@dataclass(kw_only=True)
+class _Worker:
+    process: subprocess.Popen[str]
+    last_words: list[str] = field(default_factory=list)
+    """Lines of an error or interruption, held back: most often another process says the same."""
+    reader: threading.Thread | None = None
+    """Shows what it says; None for the first process, which writes to the terminal itself."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,45 +47,47 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.num_processes < 1 or not args.command:
         parser.error("expected a number of processes from 1 and a command, such as -m MODULE")
-    with tempfile.TemporaryDirectory() as folder:
-        logs = [Path(folder) / str(rank) for rank in range(args.num_processes)]
-        processes = _start(args.command, logs)
-        try:
-            status = _wait(processes)
-        finally:
-            _end(processes)
-        # What the first process says is on the screen already.
-        failed = [rank for rank, p in enumerate(processes) if p.returncode == status]
-        if status and 0 not in failed:
-            sys.stderr.write(logs[failed[0]].read_text(encoding="utf-8", errors="replace"))
+    workers = _start(args.command, args.num_processes)
+    try:
+        to_blame = _wait(workers)
+    except KeyboardInterrupt:
+        return 130  # the first process says so
+    finally:
+        _end(workers)
+    if to_blame is None:
+        return 0
+    sys.stderr.writelines(workers[to_blame].last_words)
+    status = workers[to_blame].process.returncode
     if status < 0:
-        print(
-            f"error: process {failed[0]} ended by {signal.Signals(-status).name}", file=sys.stderr
-        )
+        name = signal.Signals(-status).name
+        print(f"error: process {to_blame} ended by {name}", file=sys.stderr)
         return 128 - status
     return status
 
 
-def _start(command: Sequence[str], logs: Sequence[Path]) -> list[subprocess.Popen[bytes]]:
+def _start(command: Sequence[str], num: int) -> list[_Worker]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(len(logs)))
-    processes = []
-    for rank, log in enumerate(logs):
+    common |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num))
+    workers = []
+    for rank in range(num):
         ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
-        with open(log, "wb") as stream:
-            output = None if rank == 0 else stream
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                env={**os.environ, **common, **ranks},
-                stdout=output,
-                stderr=output,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
-        processes.append(process)
-    return processes
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **common, **ranks},
+            stdout=subprocess.DEVNULL if rank else None,
+            stderr=subprocess.PIPE if rank else None,
+            encoding="utf-8",
+            errors="replace",
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        workers.append(_Worker(process=process))
+    for worker in workers[1:]:  # after the last fork
+        worker.reader = threading.Thread(target=_show, args=(worker,), daemon=True)
+        worker.reader.start()
+    return workers
 
 
 def _end_with_parent() -> None:
@@ -83,35 +95,48 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait until all have ended well or one has failed; return the status of the one to blame.
+def _show(worker: _Worker) -> None:
+    """Pass on what a process says, and hold its last words."""
+    assert worker.process.stderr is not None
+    for line in worker.process.stderr:
+        if worker.last_words or line.startswith(("error: ", "interrupted")):
+            worker.last_words.append(line)
+        else:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+
+def _wait(workers: Sequence[_Worker]) -> int | None:
+    """Wait until all have ended well or one has failed; return the number of the one to blame.
 
     A process that has lost its peers is not: another has failed, and its status follows.
     """
     patience_s = _GRACE_S
-    while patience_s > 0:
-        statuses = [process.poll() for process in processes]
-        failed = [status for status in statuses if status]
-        if to_blame := [status for status in failed if status != PEER_LOST]:
+    while True:
+        statuses = [worker.process.poll() for worker in workers]
+        failed = [rank for rank, status in enumerate(statuses) if status]
+        to_blame = [rank for rank in failed if statuses[rank] != PEER_LOST]
+        if to_blame:
             return to_blame[0]
-        if None not in statuses:
-            break
+        if None not in statuses or patience_s <= 0:
+            return failed[0] if failed else None
         if failed:
             patience_s -= _POLL_S
         time.sleep(_POLL_S)
-    return PEER_LOST if failed else 0
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(workers: Sequence[_Worker]) -> None:
     """Wait shortly for processes that were interrupted themselves, then end all that are left."""
     for end in (subprocess.Popen.terminate, subprocess.Popen.kill):
-        for process in processes:
+        for worker in workers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
-            if process.poll() is None:
-                end(process)
-    for process in processes:
-        process.wait()
+                worker.process.wait(1.0)
+            if worker.process.poll() is None:
+                end(worker.process)
+    for worker in workers:
+        worker.process.wait()
+        if worker.reader is not None:
+            worker.reader.join(_GRACE_S)
 
 
 if __name__ == "__main__":
