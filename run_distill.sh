@@ -115,9 +115,9 @@ if [ $# -gt 0 ]; then GIVEN_OPTIONS=$(printf ' %q' "$@"); fi
 
 # What make_plan sets, beside options of the same name whose paths it resolves.
 declare lists teacher_checkpoints negative_dirs negative_flags synthesis_dir synthesis_flags \
-  synthesis_joins base_sets \
-  make_lexicon exp front_end base_given teacher_given teacher_dir teacher_average student_dir \
-  student_checkpoint student_average report_dir plan_summary
+  synthesised synthesis_joins base_sets make_lexicon exp front_end base_given teacher_given \
+  teacher_dir teacher_average student_dir student_checkpoint student_average report_dir \
+  plan_summary
 overlay_flags=() student_overlay_flags=() more_teacher_flags=()
 base_flags=() teacher_flags=() student_flags=()
 
@@ -142,7 +142,8 @@ show_presets() {
   if [ "$tokens" = all ]; then tokens=0; fi
   python -m wekws.bin.presets "$1" --teacher_config "$sizes" --student_config "$student_config" \
     "${overlay_flags[@]}" --lists "$lists" "${lexicon_flags[@]}" --num_tokens "$tokens" \
-    --num_threads "$num_threads" --device "$device" "${first_flags[@]}"
+    --num_threads "$num_threads" --num_processes "$num_processes" --device "$device" \
+    "${first_flags[@]}"
 }
 
 make_plan
@@ -160,8 +161,6 @@ if $dry_run; then exit 0; fi
 
 cache=$lists/cache
 keywords_file=$lists/dict/keywords.txt
-synthesised=            # folder of speech that is synthesised beside recordings
-if [ "$synthesis_dir" != "$download_dir" ]; then synthesised=$synthesis_dir; fi
 base_lists=$lists/train
 base_inputs=()          # what else the base is trained on
 if [ "${base_sets[*]}" != "$lists/train" ]; then
@@ -281,8 +280,9 @@ fi
 # Stage 1: validation of the corpus, data.list, feature normalisation.
 if begin_stage 1 "lists, validation, CMVN"; then
   settings="$front_end ${base_sets[*]}"
-  stage_outputs=("$lists"/{train,dev,test}/data.list "$lists/global_cmvn")
+  stage_outputs=("$lists"/{train,dev,test}/data.list "$base_lists/data.list" "$lists/global_cmvn")
   if ! is_done "$lists/.listed" "$settings" --audio_tables "$lists"/{train,dev,test}/wav.scp \
+    ${synthesised:+"$synthesised/train/wav.scp"} \
     --tables "$lists/dict"/{dict,keywords}.txt ${lexicon:+"$lexicon"} "${base_inputs[@]}" \
     "$lists"/{train,dev,test}/{text,utt2spk,utt2dur,utt2category}; then
     python -m wekws.bin.validate_data --data_dir "$lists" --keywords_file "$keywords_file" \

@@ -21,6 +21,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads_of_process(num_threads: int, num_processes: int) -> int:
+    """Return the CPU threads of one of several processes; 0 asked for: its share of the cores."""
+    return num_threads or max(1, usable_cores() // num_processes)
+
+
 def has_bf16_instructions() -> bool:
     """Return whether the CPU multiplies in bfloat16 itself: x86 with AVX-512 BF16 or AMX, on Linux.
 

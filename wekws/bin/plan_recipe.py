@@ -53,6 +53,7 @@ def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
         "make_lexicon": plan.tokens.is_made,
         "extra_lists": plan.extra_lists,
         "base_sets": plan.base_sets,
+        "synthesised": plan.speech_beside_recordings,
         "synthesis_joins": plan.synthesis is not None and plan.synthesis.joins_recordings,
         "front_end": plan.front_end,
         "teacher_config": plan.teacher_config,

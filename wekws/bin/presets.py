@@ -15,6 +15,7 @@ from pathlib import Path
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.errors import ConfigError
 from wekws.log import run
+from wekws.machine import threads_of_process
 from wekws.model.checkpoint import read_model_config
 from wekws.report.document import Block, to_markdown
 from wekws.score.det import budgets_from_text
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(
             f"--preset ask: no terminal to ask on; name one of {', '.join(paths)} instead"
         )
-    device = distributed.start(args.device, args.num_threads).device
+    threads = threads_of_process(args.num_threads, args.num_processes)
+    device = distributed.start(args.device, threads).device
     context = read_context(args)
     if args.what == "show":
         info = preset_info(args.preset, paths[args.preset], context, device)
@@ -90,6 +92,7 @@ def read_context(args: argparse.Namespace) -> PresetContext:
         first_config=first,
         base_epochs=args.base_epochs,
         teacher_epochs=args.teacher_epochs,
+        num_processes=args.num_processes,
     )
 
 
@@ -154,7 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--budget", default="1", help="results: false alarms per hour [%(default)s]")
     add("--lists", type=Path, help="data/NAME, whose utterances are counted [1,000 short commands]")
     add("--lexicon", type=Path, help="pronunciations, `WORD unit unit ...`")
-    add("--num_threads", type=int, default=0, help="CPU threads of a measured step; 0 = all cores")
+    add(
+        "--num_threads", type=int, default=0,
+        help="CPU threads of each training process; 0 = its share of the cores",
+    )  # fmt: skip
+    add("--num_processes", type=int, default=1, help="training processes [%(default)s]")
     add(
         "--device", choices=("auto", "cpu", "cuda"), default="auto",
         help="device of a measured step [%(default)s]",

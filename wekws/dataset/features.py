@@ -14,8 +14,8 @@ from wekws.errors import DataError
 from wekws.front_end import FrontEnd
 
 _INT16_SCALE = 32768.0
-# Frames that are computed at once: their spectra fit into a core's cache, which is three times as
-# fast as half a minute of them at a time, and a recording of hours would need several GiB.
+# Frames that are computed at once: their spectra fit into a core's cache, and those of hours would
+# need several GiB.
 _CHUNK_FRAMES = 1_000
 _PIECE_FRAMES = 6 * _CHUNK_FRAMES  # a whole number of chunks, so that the sums are the same
 _PREEMPHASIS = 0.97

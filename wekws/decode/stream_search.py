@@ -51,7 +51,7 @@ class StreamSearch:
         if has_repeats(keyword_ids):
             self._bars = ((self._tokens[:-1] == self._tokens[1:]) * UNREACHED)[..., None]
         self._num_tables = 1 if max_frames is None else max(max_frames)
-        self._has_limits = max_frames is not None
+        self._most: np.ndarray | None = None
         if max_frames is not None:
             # What an end may be at most by the age of its first frame (K, 2D), oldest first, twice:
             # for every frame there is a slice that is in the order of the tables.
@@ -98,7 +98,7 @@ class StreamSearch:
         number = self._num_frames % self._num_tables
         before, peaked, blanks = self._table
         entry, at_peak = self._entry, self._at_peak
-        if self._has_limits:
+        if self._most is not None:
             self._table[..., number] = UNREACHED
             entry[0, :, number - 1] = UNREACHED
         entry[0, :, number] = START_MASK - (self._num_frames & START_MASK)
@@ -114,7 +114,7 @@ class StreamSearch:
     def _best_ends(self) -> np.ndarray:
         """Return the best complete path of each keyword (K,) within its limit."""
         ends = self._table[1][self._last]  # (K, D)
-        if not self._has_limits:
+        if self._most is None:
             return ends[:, 0]
         oldest = self._num_tables - 1 - self._num_frames % self._num_tables
         np.minimum(ends, self._most[:, oldest : oldest + self._num_tables], out=ends)

@@ -65,6 +65,8 @@ class PresetContext:
     """Epochs of the base; None: those of the preset or of its configuration."""
     teacher_epochs: int | None = None
     """Epochs of the teacher; None: those of the preset or of its configuration."""
+    num_processes: int = 1
+    """Processes of each training."""
 
     def first_epochs(self, preset: str) -> int:
         """Return the epochs of base and teacher together; 0 where the teacher is given."""
@@ -170,7 +172,9 @@ def preset_info(
         cost=model_cost(config.model, front_end),
         teacher_cost=model_cost(sizes, front_end),
         num_trained=corpus.num_trained(filters) if corpus else None,
-        step_s=seconds_per_utterance(config, teacher, durations_s, device),
+        step_s=seconds_per_utterance(
+            config, teacher, durations_s, device, num_processes=context.num_processes
+        ),
         first_s=first_step_s * context.first_epochs(name) * _first_utterances(context),
     )
 
@@ -180,7 +184,9 @@ def _first_step_s(context: PresetContext, device: torch.device) -> float:
         return 0.0
     durations_s = context.corpus.durations_s if context.corpus else USUAL_DURATIONS_S
     config = context.first_config.with_output_dim(context.num_tokens)
-    return seconds_per_utterance(config, None, durations_s, device, repeats=2)
+    return seconds_per_utterance(
+        config, None, durations_s, device, repeats=2, num_processes=context.num_processes
+    )
 
 
 def _first_utterances(context: PresetContext) -> int:

@@ -163,11 +163,16 @@ class RecipePlan:
             return False  # the training names what is wrong with the file
 
     @property
+    def speech_beside_recordings(self) -> Path | None:
+        """Folder of the speech that is synthesised where there are recordings as well."""
+        if self.synthesis is None or not self.synthesis.is_beside_recordings:
+            return None
+        return self.synthesis.out_dir
+
+    @property
     def base_sets(self) -> tuple[Path, ...]:
         """Folders of the training sets of the base."""
-        first = self.lists
-        if self.synthesis and self.synthesis.is_beside_recordings:
-            first = self.synthesis.out_dir
+        first = self.speech_beside_recordings or self.lists
         more = [self.extra_lists] if self.extra_lists else []
         return tuple(folder / SPLITS[0] for folder in (first, *more))
 

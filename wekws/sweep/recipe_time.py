@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from wekws.dataset.manifest import SPLITS
-from wekws.machine import usable_cores
+from wekws.machine import threads_of_process
 from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import KwsModel
 from wekws.report.format import duration
@@ -111,7 +111,7 @@ def _training(
         text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
         return TimeEstimate(name=name, seconds=None, text=text)
     num = trained_on.num * length.config.dataset_conf.filter_conf.data_share
-    epoch_s = step_s * num / plan.num_processes
+    epoch_s = step_s * num
     return _of_epochs(name, num_left, epoch_s, "a few steps on random data just now")
 
 
@@ -187,8 +187,7 @@ def _step_seconds(
         num_teachers = max(plan.num_teachers, 1 + len(plan.more_teachers))
         cmvn = (torch.zeros(dim), torch.ones(dim))
         teacher = mix_teachers([KwsModel(sizes, cmvn) for _ in range(num_teachers)])
-    share = max(1, usable_cores() // plan.num_processes)
-    torch.set_num_threads(options.num_threads or share)
+    torch.set_num_threads(threads_of_process(options.num_threads, plan.num_processes))
     device = choose_device(options.device, 0, plan.num_processes)
     return seconds_per_utterance(
         config,
@@ -196,6 +195,7 @@ def _step_seconds(
         durations_s,
         device,
         repeats=2,
+        num_processes=plan.num_processes,
         most_utterances=_NUM_PROBED,
         use_bf16=plan.uses_bf16(folder),
     )

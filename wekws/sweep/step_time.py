@@ -33,6 +33,7 @@ def seconds_per_utterance(
     device: torch.device,
     *,
     repeats: int = 3,
+    num_processes: int = 1,
     most_utterances: int = 0,
     use_bf16: bool = False,
 ) -> float:
@@ -43,6 +44,7 @@ def seconds_per_utterance(
     backward pass, clipping and optimiser; reading features is not part of it. Returned is the
     fastest of ``repeats`` steps after one that is not counted, and on one CPU thread its CPU time,
     so that other work on the machine has little effect.
+    num_processes: processes of the training, which divide each batch.
     most_utterances: measure smaller batches than the configured ones; 0: do not.
     """
     # What is logged of a run does not concern these steps.
@@ -60,7 +62,7 @@ def seconds_per_utterance(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(clock() - began)
-    return min(times[1:]) / len(batch.keys)
+    return min(times[1:]) / len(batch.keys) / num_processes
 
 
 def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int) -> Batch:

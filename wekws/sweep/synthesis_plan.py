@@ -108,6 +108,8 @@ class SynthesisOptions:
         if self.from_text:
             if self.positives:
                 raise ConfigError("--synth_positives: only recordings take it; give --size")
+            if self.joins_recordings:
+                raise ConfigError("--synth_for: only recordings take it; leave it out")
             size = self.size_or_default()
             if has_negatives:
                 flags.append("--eval_keywords_only")

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wekws.errors import ConfigError, PeerLost
-from wekws.machine import usable_cores
+from wekws.machine import threads_of_process
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def start(device: str = "auto", num_threads: int = 0) -> Process:
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     num_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     chosen = choose_device(device, local_rank, num_local)
-    torch.set_num_threads(num_threads or max(1, usable_cores() // num_local))
+    torch.set_num_threads(threads_of_process(num_threads, num_local))
     if world_size > 1:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)

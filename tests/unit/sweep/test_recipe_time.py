@@ -1,5 +1,6 @@
 """Estimated time of a plan: what it rests on, and what is unknown."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -23,8 +24,12 @@ def project(tmp_path, monkeypatch):
     """Folder with the shipped configurations; a step takes 2 ms per utterance."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recipe_time, "seconds_per_utterance", lambda *_, **__: 0.002)
+    monkeypatch.setattr(recipe_time, "seconds_per_utterance", step_seconds)
     return tmp_path
+
+
+def step_seconds(*_, num_processes=1, **__):
+    return 0.002 / num_processes
 
 
 def times(*options):
@@ -133,6 +138,17 @@ def test_a_step_is_measured_without_a_teacher_too(project):
     config = load_train_config("conf/fsmn_ctc_teacher.yaml")
     device = torch.device("cpu")
     assert seconds_per_utterance(config, None, [0.3], device, repeats=1, most_utterances=2) > 0.0
+
+
+def test_processes_divide_the_time_of_a_step(project, monkeypatch):
+    config = load_train_config("conf/fsmn_ctc_teacher.yaml")
+    ticks = itertools.count()
+    for clock in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"time.{clock}", lambda: float(next(ticks)))
+    size = {"repeats": 1, "most_utterances": 2}
+    arguments = (config, None, [0.3], torch.device("cpu"))
+    alone = seconds_per_utterance(*arguments, **size)
+    assert seconds_per_utterance(*arguments, **size, num_processes=2) == pytest.approx(alone / 2)
 
 
 def test_the_transcript_is_what_the_commands_print_now(monkeypatch):
