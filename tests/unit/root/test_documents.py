@@ -16,7 +16,9 @@ DOCUMENTS = [
     "README.zh.md",
     "wekws/export/PORTING.md",
     "wekws/train/CLUSTER.md",
+    "benchmarks/README.md",
     "examples/LOG_FIELDS.md",
+    "examples/PEOPLE.md",
     *(f"examples/hi_xiaowen/{name}.md" for name in NOTES),
 ]
 COMMAND = re.compile(r"(?:python (?:-m )?|bash )([\w./]+)(.*)")
