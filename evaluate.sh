@@ -29,6 +29,8 @@ cache_dir=              # folder of cached features [cache in the folder of list
 budgets=0.5,1           # false alarms per hour at which FRR is reported
 threshold_rule=upper    # what must be within the budget on dev: the upper limit (95 %) of the
                         # false alarms per hour (upper), or their count (count)
+shared_threshold=auto   # one threshold for all keywords (true), or one for each (false) | auto: for all
+                        # where dev allows a keyword fewer than 3 false alarms of its own
 category_hours=         # hours of use per category of negatives, such as speech=2,music=1, that
                         # weight those of dev [the hours of dev as they are]
 decoder=keyword         # keyword | prefix_beam
@@ -38,7 +40,8 @@ num_workers=0           # processes for feature extraction; 0 = all cores
 device=auto             # auto | cpu | cuda
 . tools/parse_options.sh
 
-rule_flags=(--threshold_rule "$threshold_rule" --category_hours "$category_hours")
+rule_flags=(--threshold_rule "$threshold_rule" --shared_threshold "$shared_threshold"
+  --category_hours "$category_hours")
 variables=$(python -m wekws.bin.plan_evaluation --caller_dir "$CALLER_DIR" \
   --checkpoint "$checkpoint" --dataset "$dataset" --lists "$lists" --cache_dir "$cache_dir" \
   --budgets "$budgets" --decoder "$decoder" --max_duration_s "$max_duration_s" \

@@ -92,6 +92,8 @@ average_best=auto       # average the epochs of lowest cv_loss (true) or the las
 budgets=0.5,1           # false alarms per hour at which FRR is reported
 threshold_rule=upper    # what must be within the budget on dev: the upper limit (95 %) of the
                         # false alarms per hour (upper), or their count (count)
+shared_threshold=auto   # one threshold for all keywords (true), or one for each (false) | auto: for all
+                        # where dev allows a keyword fewer than 3 false alarms of its own
 category_hours=         # hours of use per category of negatives, such as speech=2,music=1, that
                         # weight those of dev [the hours of dev as they are]
 decoder=keyword         # keyword | prefix_beam
@@ -311,7 +313,7 @@ if begin_stage 1 "lists, validation, CMVN"; then
     mark_done "$lists/.listed"
   fi
   python -m wekws.bin.check_budgets --lists "$lists" --keywords_file "$keywords_file" \
-    --budgets "$budgets"
+    --budgets "$budgets" --shared_threshold "$shared_threshold"
 fi
 release
 
@@ -319,7 +321,7 @@ release
 evaluate() {
   bash evaluate.sh --checkpoint "$2" --lists "$lists" --cache_dir "$cache" \
     --dataset "$1" --budgets "$budgets" --threshold_rule "$threshold_rule" \
-    --category_hours "$category_hours" --decoder "$decoder" \
+    --shared_threshold "$shared_threshold" --category_hours "$category_hours" --decoder "$decoder" \
     --max_duration_s "$max_duration_s" --device "$device"
 }
 
@@ -422,7 +424,8 @@ if begin_stage 6 "export"; then
     if [ -f "$dev_scores/score.json" ]; then
       python -m wekws.bin.tune_threshold --dev_result_dir "$dev_scores" \
         --checkpoint "$student_checkpoint" --budget "${budgets%%,*}" \
-        --threshold_rule "$threshold_rule" --category_hours "$category_hours"
+        --threshold_rule "$threshold_rule" --shared_threshold "$shared_threshold" \
+        --category_hours "$category_hours"
     fi
     python -m wekws.bin.export_onnx --checkpoint "$student_checkpoint" --precision fp32 int8 \
       --data_list "$lists/dev/data.list"

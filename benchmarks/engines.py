@@ -42,7 +42,7 @@ from wekws.score.scores import (
 )
 from wekws.score.scoring import score_list
 from wekws.score.sets import KeywordSet, split_by_keyword
-from wekws.score.summary import choose_thresholds, errors_at
+from wekws.score.summary import errors_at, own_curve_threshold
 from wekws.stream.load import load_model
 from wekws.stream.spot_files import FILE_FRAMES_PER_STEP, spot_file
 from wekws.stream.spotter import KeywordSpotter
@@ -123,8 +123,8 @@ def agreement(folder: Path, offline: Path) -> float:
 def row(name: str, sets: Sequence[KeywordSet], budgets: Sequence[Budget], share: float) -> str:
     """Return one row of the table."""
     cells = []
-    for i in range(len(budgets)):
-        thresholds = [choose_thresholds(s, None, budgets)[i]["threshold"] for s in sets]
+    for budget in budgets:
+        thresholds = [own_curve_threshold(s, budget) for s in sets]
         points = [errors_at(s, threshold) for s, threshold in zip(sets, thresholds, strict=True)]
         frr = 100 * float(np.mean([point["misses"]["rate"] for point in points]))
         misses = sum(point["misses"]["count"] for point in points)

@@ -53,7 +53,7 @@ from wekws.score.scores import (
 )
 from wekws.score.scoring import load_system, make_decoder
 from wekws.score.sets import KeywordSet, split_by_keyword
-from wekws.score.summary import choose_thresholds, errors_at
+from wekws.score.summary import errors_at, own_curve_threshold
 
 logger = logging.getLogger("peers")
 
@@ -386,8 +386,8 @@ def rows_of(
         rows.append(row(info["default_label"], default))
     for label, thresholds in _dev_thresholds(result_dir, sets).items():
         rows.append(row(f"{label} on dev", thresholds))
-    for i, budget in enumerate(budgets):
-        chosen = {s.keyword: choose_thresholds(s, None, budgets)[i]["threshold"] for s in sets}
+    for budget in budgets:
+        chosen = {s.keyword: own_curve_threshold(s, budget) for s in sets}
         rows.append(row(f"{budget.label} of its own curve", chosen))
     return rows
 

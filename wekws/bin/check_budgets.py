@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from wekws.dataset.vocabulary import read_keywords
 from wekws.log import run
 from wekws.score.det import budgets_from_text
 from wekws.score.negative_hours import hours_table, negative_hours
-from wekws.score.thresholds import support_text
+from wekws.score.thresholds import SharedThreshold, support_text
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +23,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--lists", type=Path, required=True, help="folder of {train,dev,test}/data.list")
     add("--keywords_file", type=Path, required=True, help="keywords, one per line")
     add("--budgets", default="0.5,1", help="false alarms per hour, with commas [%(default)s]")
+    add(
+        "--shared_threshold", choices=typing.get_args(SharedThreshold), default="auto",
+        help="false: each keyword has a threshold of its own [%(default)s]",
+    )  # fmt: skip
     args = parser.parse_args(argv)
-    hours = negative_hours(args.lists, read_keywords(args.keywords_file))
+    keywords = read_keywords(args.keywords_file)
+    hours = negative_hours(args.lists, keywords)
     print(hours_table(hours))
+    num_sharing = 1 if args.shared_threshold == "false" else len(keywords)
     for budget in budgets_from_text(args.budgets):
-        is_supported, text = support_text(sum(hours["dev"].values()), budget)
+        is_supported, text = support_text(sum(hours["dev"].values()), budget, num_sharing)
         if is_supported:
             print(text)
         else:

@@ -4,13 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.bin.threshold_flags import add_threshold_flags
+from wekws.bin.threshold_flags import add_threshold_flags, threshold_options
 from wekws.dataset.vocabulary import read_keywords
 from wekws.log import run
 from wekws.score.det import budgets_from_text
 from wekws.score.summary import summarise
 from wekws.score.summary_file import summary_to_markdown
-from wekws.score.thresholds import category_hours_from_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,8 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         data_list=args.test_data,
         keywords=read_keywords(args.keywords_file) if args.keywords_file else None,
         budgets=budgets_from_text(args.budgets),
-        threshold_rule=args.threshold_rule,
-        category_hours=category_hours_from_text(args.category_hours),
+        options=threshold_options(args),
     )
     print(summary_to_markdown(summary))
     return 0

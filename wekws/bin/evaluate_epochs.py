@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.bin.threshold_flags import add_threshold_flags
+from wekws.bin.threshold_flags import add_threshold_flags, threshold_options
 from wekws.decode.duration import max_duration_from_text
 from wekws.log import run
 from wekws.plot.epochs import plot_epochs
@@ -24,7 +24,6 @@ from wekws.score.evaluation_plan import plan_evaluation
 from wekws.score.results import headline_budget, read_result
 from wekws.score.scoring import DECODERS, score_list
 from wekws.score.summary import summarise
-from wekws.score.thresholds import category_hours_from_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +49,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace, checkpoint: Path) -> None:
-    hours = category_hours_from_text(args.category_hours)
     duration = max_duration_from_text(args.max_duration_s)
     plan = plan_evaluation(
         checkpoint,
@@ -59,8 +57,7 @@ def _evaluate(args: argparse.Namespace, checkpoint: Path) -> None:
         decoder=args.decoder,
         budgets=args.budgets,
         max_duration_s=duration,
-        threshold_rule=args.threshold_rule,
-        category_hours=hours,
+        options=threshold_options(args),
     )
     todo = [(args.dataset, plan.result_dir, plan.is_scored)]
     if plan.dev_dir is not None:
@@ -82,8 +79,7 @@ def _evaluate(args: argparse.Namespace, checkpoint: Path) -> None:
         plan.result_dir,
         dev_result_dir=plan.dev_dir,
         budgets=budgets_from_text(args.budgets),
-        threshold_rule=args.threshold_rule,
-        category_hours=hours,
+        options=threshold_options(args),
     )
 
 

@@ -4,12 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.bin.threshold_flags import add_threshold_flags
+from wekws.bin.threshold_flags import add_threshold_flags, threshold_options
 from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.evaluation_plan import plan_evaluation
-from wekws.score.thresholds import category_hours_from_text
 from wekws.shell import UserPaths, assignments
 
 
@@ -27,8 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         decoder=args.decoder,
         max_duration_s=max_duration_from_text(args.max_duration_s),
         budgets=args.budgets,
-        threshold_rule=args.threshold_rule,
-        category_hours=category_hours_from_text(args.category_hours),
+        options=threshold_options(args),
     )
     cache_dir = paths.place(args.cache_dir) if args.cache_dir else plan.lists / "cache"
     dev_flags = ["--dev_result_dir", str(plan.dev_dir)] if plan.dev_dir else []

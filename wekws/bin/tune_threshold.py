@@ -8,11 +8,10 @@ import logging
 import sys
 from pathlib import Path
 
-from wekws.bin.threshold_flags import add_threshold_flags
+from wekws.bin.threshold_flags import add_threshold_flags, threshold_options
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.det import budgets_from_text
-from wekws.score.thresholds import category_hours_from_text
 from wekws.score.tuning import tune_thresholds
 
 logger = logging.getLogger(__name__)
@@ -27,8 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     tuned = tune_thresholds(
         args.dev_result_dir,
         budget=budgets[0],
-        threshold_rule=args.threshold_rule,
-        category_hours=category_hours_from_text(args.category_hours),
+        options=threshold_options(args),
         checkpoint=args.checkpoint,
     )
     for entry in tuned.keywords:

@@ -12,8 +12,9 @@ from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import Budget, budgets_from_text
+from wekws.score.summary import DEFAULT_OPTIONS
 from wekws.score.summary_file import validate_summary
-from wekws.score.thresholds import ThresholdRule
+from wekws.score.thresholds import ThresholdOptions
 
 PLOTS = ("det.png", "confidence.png")
 
@@ -46,15 +47,14 @@ def plan_evaluation(
     decoder: str,
     budgets: str,
     max_duration_s: MaxDuration = "auto",
-    threshold_rule: ThresholdRule = "upper",
-    category_hours: Mapping[str, float] | None = None,
+    options: ThresholdOptions = DEFAULT_OPTIONS,
 ) -> EvaluationPlan:
     """Return the folders of an evaluation, and what is left to do.
 
     A result counts as done if it was made with the same checkpoint (by its bytes), decoder,
     longest duration, list, audio (by size and time of its files) and keywords, after the list was
     written; figures also depend on the
-    budgets (such as ``0.5,1``) and on the rule that chooses thresholds, see ``summarise``.
+    budgets (such as ``0.5,1``) and on how thresholds are chosen.
     lists: None for the lists that the checkpoint was trained on.
     Raises: ConfigError if nothing says where the lists are.
     """
@@ -83,7 +83,7 @@ def plan_evaluation(
             is_scored
             and is_dev_scored
             and _is_counted(result_dir, dev_dir, budgets)
-            and _has_rule(result_dir, threshold_rule, category_hours or {})
+            and _has_options(result_dir, options)
         ),
     )
 
@@ -138,14 +138,14 @@ def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: str) -> bool:
     return bool(counted) and all(labels == wanted for labels in counted)
 
 
-def _has_rule(
-    result_dir: Path, threshold_rule: ThresholdRule, category_hours: Mapping[str, float]
-) -> bool:
-    """Return whether the thresholds of a summary were chosen by this rule."""
+def _has_options(result_dir: Path, options: ThresholdOptions) -> bool:
+    """Return whether the thresholds of a summary were chosen with these options."""
     summary = read_json(result_dir / "summary.json")
     found = {row["category"]: row["hours"] for row in summary.get("category_hours", [])}
-    # Earlier versions knew the count alone.
-    return summary.get("threshold_rule", "count") == threshold_rule and found == category_hours
+    # Earlier versions knew the count alone, and a threshold for each keyword.
+    rule, shared = summary.get("threshold_rule", "count"), summary.get("shared_threshold", "false")
+    wanted = (options.rule, options.shared, options.category_hours or {})
+    return (rule, shared, found) == wanted
 
 
 def _is_newer(path: Path, source: Path) -> bool:

@@ -17,11 +17,17 @@ from wekws.score.intervals import poisson_exact, wilson
 from wekws.score.scores import SCORE_INFO_NAME, SCORES_NAME, read_score_info, read_scores
 from wekws.score.sets import KeywordSet, ScoredSet, split_by_keyword
 from wekws.score.summary_file import write_summary
-from wekws.score.thresholds import ThresholdRule, choose_threshold, pooled_negatives
+from wekws.score.thresholds import (
+    ThresholdOptions,
+    choose_threshold,
+    choose_thresholds,
+    pooled_negatives,
+)
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_BUDGETS = (Budget(0.5), Budget(1.0))
+DEFAULT_OPTIONS = ThresholdOptions()
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,7 @@ def summarise(
     data_list: str | os.PathLike[str] | None = None,
     keywords: Sequence[str] | None = None,
     budgets: Sequence[Budget] = DEFAULT_BUDGETS,
-    threshold_rule: ThresholdRule = "upper",
-    category_hours: Mapping[str, float] | None = None,
+    options: ThresholdOptions = DEFAULT_OPTIONS,
 ) -> dict[str, Any]:
     """Compute the error rates of a scored folder and write them into it.
 
@@ -51,9 +56,7 @@ def summarise(
     dev_result_dir: scores of dev, on which thresholds are chosen; None: on the set itself.
     data_list: None: the list that was scored. keywords: None: all that were scored.
     budgets: false alarms per hour; one false alarm in all is always added.
-    threshold_rule: figure of dev that must be within the budget, see `wekws.score.thresholds`.
-    category_hours: hours of use of each category of negatives, for thresholds chosen on dev; None:
-    the hours of dev as they are.
+    options: how thresholds are chosen on dev.
     Returns: the content of `summary.json`.
     Raises: ConfigError if a keyword was not scored, or dev was scored with another model,
     decoder, refractory time or longest durations; DataError if no keyword can be evaluated.
@@ -69,9 +72,7 @@ def summarise(
         names = [keyword.keyword for keyword in test.scores.keywords]
         dev = read_scored_folder(dev_result_dir, keywords=names)
         _require_same_system(test.info, dev.info)
-    summary = build_summary(
-        test, dev, budgets, threshold_rule=threshold_rule, category_hours=category_hours
-    )
+    summary = build_summary(test, dev, budgets, options)
     sets = {keyword.keyword: keyword for keyword in test.scores.keywords}
     for entry in summary["keywords"]:
         scores = sets[entry["keyword"]]
@@ -137,37 +138,48 @@ def _require_same_system(info: Mapping[str, Any], dev_info: Mapping[str, Any]) -
             )
 
 
-def choose_thresholds(
-    test: KeywordSet,
-    dev: KeywordSet | None,
-    budgets: Sequence[Budget],
-    *,
-    threshold_rule: ThresholdRule = "upper",
-    category_hours: Mapping[str, float] | None = None,
-) -> list[dict[str, Any]]:
-    """Choose a threshold for each budget, on dev if it has negatives, else on the test set.
+def own_curve_threshold(test: KeywordSet, budget: Budget) -> float:
+    """Return the threshold of the set's own DET curve for a budget.
 
-    Thresholds of the test set's own curve go by the count: they promise nothing for other audio.
+    It goes by the count, and promises nothing for other audio.
     """
-    if dev is not None and dev.negative_hours > 0:
-        negatives, name = pooled_negatives(dev, category_hours), "dev"
+    return choose_threshold(pooled_negatives(test), budget, "count").threshold
+
+
+def chosen_thresholds(
+    tests: Sequence[KeywordSet],
+    devs: Sequence[KeywordSet] | None,
+    budgets: Sequence[Budget],
+    options: ThresholdOptions,
+) -> list[list[dict[str, Any]]]:
+    """Choose thresholds on dev if it has negatives, else on the test set's own curve.
+
+    devs: the same keywords as tests, in the same order.
+    Returns: by keyword, then budget, the first entries of an operating point of `summary.json`.
+    """
+    if devs is not None and all(dev.negative_hours > 0 for dev in devs):
+        negatives = [pooled_negatives(dev, options.category_hours) for dev in devs]
+        name = "dev"
     else:
-        negatives, name, threshold_rule = pooled_negatives(test), "itself", "count"
-    points = []
-    for budget in budgets:
-        chosen = choose_threshold(negatives, budget, threshold_rule)
-        points.append(
+        negatives, name = [pooled_negatives(test) for test in tests], "itself"
+        options = ThresholdOptions(rule="count", shared="false")
+    by_budget = [
+        [
             {
                 "budget": budget.label,
                 "threshold": chosen.threshold,
                 "chosen_on": name,
                 "rule": chosen.rule,
+                "shared_by": chosen.num_keywords,
                 "budget_false_alarms": chosen.allowed,
                 "dev_false_alarms": chosen.false_alarms,
                 "dev_upper_per_hour": chosen.upper_per_hour,
             }
-        )
-    return points
+            for chosen in choose_thresholds(negatives, budget, options)
+        ]
+        for budget in budgets
+    ]
+    return [list(points) for points in zip(*by_budget, strict=True)]
 
 
 def is_unsupported(point: Mapping[str, Any]) -> bool:
@@ -181,20 +193,18 @@ def is_unsupported(point: Mapping[str, Any]) -> bool:
 def keyword_summary(
     test: KeywordSet,
     dev: KeywordSet | None,
-    budgets: Sequence[Budget],
-    *,
-    threshold_rule: ThresholdRule = "upper",
+    points: Sequence[Mapping[str, Any]],
     category_hours: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Return the keyword's part of the summary: chosen thresholds applied to the test set."""
-    points = choose_thresholds(
-        test, dev, budgets, threshold_rule=threshold_rule, category_hours=category_hours
-    )
+    """Return the keyword's part of the summary: chosen thresholds applied to the test set.
+
+    points: what `chosen_thresholds` returns for the keyword.
+    """
     notes = test.notes
     notes += [
         f"{point['budget']}: dev has {dev.negative_hours:.2f} h of negatives and supports "
-        f"{point['dev_upper_per_hour']:.2f}/h at best; the threshold is the strictest that it "
-        f"supports, not one for {point['budget']}"
+        f"{point['dev_upper_per_hour']:.2f}/h{_per_keyword(point)} at best; the threshold is the "
+        f"strictest that it supports, not one for {point['budget']}"
         for point in points
         if dev is not None and is_unsupported(point)
     ]
@@ -231,6 +241,11 @@ def keyword_summary(
             for point in measured
         ],
     }
+
+
+def _per_keyword(point: Mapping[str, Any]) -> str:
+    num_keywords = point.get("shared_by", 1)
+    return f" per keyword (one threshold for all {num_keywords})" if num_keywords > 1 else ""
 
 
 def misses_budget(point: Mapping[str, Any]) -> bool:
@@ -321,23 +336,23 @@ def build_summary(
     test: ScoredFolder,
     dev: ScoredFolder | None,
     budgets: Sequence[Budget],
-    *,
-    threshold_rule: ThresholdRule = "upper",
-    category_hours: Mapping[str, float] | None = None,
+    options: ThresholdOptions = DEFAULT_OPTIONS,
 ) -> dict[str, Any]:
     """Return the content of `summary.json`; the budget of one false alarm in all is added.
 
-    threshold_rule, category_hours: see `summarise`.
+    options: see `summarise`.
     Raises: ConfigError if dev has no audio of a category of use; DataError if no keyword at all
     can be evaluated, with every reason.
     """
     budgets = list(dict.fromkeys([*budgets, Budget(None)]))
-    dev_sets = {keyword.keyword: keyword for keyword in dev.scores.keywords} if dev else {}
     good = [keyword for keyword in test.scores.keywords if keyword.problem is None]
     bad = [keyword for keyword in test.scores.keywords if keyword.problem is not None]
     if not good:
         reasons = "\n".join(f"{keyword.keyword}: {keyword.problem}" for keyword in bad)
         raise DataError(f"{test.info['data_list']}: no error rates can be computed\n{reasons}")
+    by_keyword = {keyword.keyword: keyword for keyword in dev.scores.keywords} if dev else {}
+    devs = [by_keyword[keyword.keyword] for keyword in good] if dev else None
+    points = chosen_thresholds(good, devs, budgets, options)
     return {
         "checkpoint": test.info["checkpoint"],
         "params": test.info.get("params"),
@@ -348,20 +363,17 @@ def build_summary(
         "not_scored": test.scores.not_scored,
         "refractory_s": test.info.get("refractory_s"),
         "dev": {"dataset": dev.info["data_list"], "hours": dev.scores.hours} if dev else None,
-        "threshold_rule": threshold_rule,
+        "threshold_rule": options.rule,
+        "shared_threshold": options.shared,
         "category_hours": [
             {"category": category, "hours": hours}
-            for category, hours in (category_hours or {}).items()
+            for category, hours in (options.category_hours or {}).items()
         ],
         "keywords": [
             keyword_summary(
-                keyword,
-                dev_sets.get(keyword.keyword),
-                budgets,
-                threshold_rule=threshold_rule,
-                category_hours=category_hours,
+                keyword, by_keyword.get(keyword.keyword), own_points, options.category_hours
             )
-            for keyword in good
+            for keyword, own_points in zip(good, points, strict=True)
         ],
         "not_evaluated": [
             {

@@ -10,6 +10,7 @@ summary.json (every rate with its 95 % interval `low`, `high`):
     refractory_s            seconds between two events
     dev                     {dataset, hours} of the set for choosing thresholds, or null
     threshold_rule *        upper | count: rule for thresholds chosen on dev
+    shared_threshold *      auto | true | false: whether keywords share a threshold
     category_hours *        [{category, hours}]: hours of use that weight the categories of dev
     keywords                a list, each with
       keyword, positives    the keyword; utterances with it
@@ -23,10 +24,13 @@ summary.json (every rate with its 95 % interval `low`, `high`):
         chosen_on           dev | itself: the set that the threshold was chosen on
         rule *              upper | count: what had to be within the budget in that set, the
                             upper limit of the rate (95 %) or the count
+        shared_by *         number of keywords with this threshold, whose false alarms in that set
+                            were counted together; 1: the keyword has its own
         budget_false_alarms false alarms that the budget allows in that set
         dev_false_alarms *  false alarms in that set at this threshold
-        dev_upper_per_hour * upper limit (95 %) of their rate per hour of use; above the budget
-                            if the set is too small: then the threshold is the strictest it supports
+        dev_upper_per_hour * upper limit (95 %) of their rate per hour of use and keyword; above the
+                            budget if the set is too small: then the threshold is the strictest
+                            it supports
         false_alarms        {count, per_hour, low, high} on negatives; Poisson, exact
         misses              {count, rate, low, high} of positives; Wilson
         by_category *       [{category, count, per_hour, low, high}] on negatives
@@ -53,6 +57,7 @@ _POINT = {
     "threshold": float,
     "chosen_on": str,
     "rule": str,
+    "shared_by": int,
     "budget_false_alarms": int,
     "dev_false_alarms": int,
     "dev_upper_per_hour": float,
@@ -83,6 +88,7 @@ SCHEMA = {
     "refractory_s": (float, type(None)),
     "dev": ({"dataset": str, "hours": float}, type(None)),
     "threshold_rule": str,
+    "shared_threshold": str,
     "category_hours": [{"category": str, "hours": float}],
     "keywords": [_KEYWORD],
     "not_evaluated": [{"keyword": str, "positives": int, "negative_hours": float, "problem": str}],
@@ -91,8 +97,8 @@ SCHEMA = {
 
 # Missing from files of earlier versions, or where they do not apply.
 OPTIONAL = {
-    "threshold_rule", "category_hours", "categories", "by_category", "in_use", "rule",
-    "dev_false_alarms", "dev_upper_per_hour",
+    "threshold_rule", "shared_threshold", "category_hours", "categories", "by_category", "in_use",
+    "rule", "shared_by", "dev_false_alarms", "dev_upper_per_hour",
 }  # fmt: skip
 
 

@@ -6,11 +6,17 @@ Rule ``upper`` therefore keeps the upper limit of the rate within the budget. It
 let t be the threshold with a true rate equal to the budget. A lower threshold is chosen only if
 dev has so few events above t that their upper limit is within the budget, and that happens in at
 most 5 % of all dev sets.
+
+With several keywords and little audio, one threshold for all makes better use of dev: the false
+alarms of all keywords are counted together, per hour and keyword, so that 3 h with six keywords
+say as much as 18 h with one. `choose_thresholds` does so unless dev allows each keyword
+`MIN_OWN_FALSE_ALARMS` of its own. The promise is then one of their mean rate, and exact where the
+keywords err on different audio.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +28,25 @@ from wekws.score.sets import KeywordSet
 
 ThresholdRule = Literal["upper", "count"]
 """Figure that must be within the budget: the upper limit of the rate, or the count itself."""
+
+SharedThreshold = Literal["auto", "true", "false"]
+"""Whether all keywords have one threshold; auto: where dev says too little about each."""
+
+MIN_OWN_FALSE_ALARMS = 3
+"""With `auto`, a keyword has its own threshold if the budget allows at least so many on dev."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdOptions:
+    """How thresholds are chosen on dev."""
+
+    rule: ThresholdRule = "upper"
+    """Figure that must be within the budget."""
+    shared: SharedThreshold = "auto"
+    """Whether all keywords have one threshold. Rule `count`, and a budget of one false alarm in
+    all, are of each keyword with `auto`."""
+    category_hours: Mapping[str, float] | None = None
+    """Hours of use of each category of negatives; None: the hours of dev as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +71,7 @@ class PooledNegatives:
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenThreshold:
-    """A threshold and how it was chosen."""
+    """A threshold and how it was chosen. Counts are of all keywords that share it."""
 
     threshold: float
     """A detection is a confidence >= threshold."""
@@ -57,7 +82,9 @@ class ChosenThreshold:
     false_alarms: int
     """Events at or above the threshold."""
     upper_per_hour: float
-    """Upper limit (95 %) of their rate per hour of use."""
+    """Upper limit (95 %) of their rate per hour of use and keyword."""
+    num_keywords: int = 1
+    """Number of keywords that share it."""
 
 
 def as_they_are(scores: np.ndarray, hours: float) -> PooledNegatives:
@@ -99,6 +126,35 @@ def pooled_negatives(
         ),
         largest_weight=max(weights.values()),
     )
+
+
+def negatives_of_all(keywords: Sequence[PooledNegatives]) -> PooledNegatives:
+    """Return the negatives of several keywords as one: the rate is the mean of theirs."""
+    return PooledNegatives(
+        scores=np.concatenate([negatives.scores for negatives in keywords]),
+        weights=np.concatenate([negatives.weights for negatives in keywords]) / len(keywords),
+        largest_weight=max(negatives.largest_weight for negatives in keywords) / len(keywords),
+    )
+
+
+def choose_thresholds(
+    keywords: Sequence[PooledNegatives], budget: Budget, options: ThresholdOptions
+) -> list[ChosenThreshold]:
+    """Return the threshold of each keyword: its own, or one that all of them share."""
+    is_shared = options.shared == "true"
+    if options.shared == "auto" and options.rule == "upper" and budget.per_hour is not None:
+        hours = [1 / negatives.largest_weight for negatives in keywords]
+        is_shared = any(not _has_own_threshold(budget.per_hour, each) for each in hours)
+    if not is_shared or len(keywords) < 2:
+        return [choose_threshold(negatives, budget, options.rule) for negatives in keywords]
+    chosen = choose_threshold(negatives_of_all(keywords), budget, options.rule)
+    return [replace(chosen, num_keywords=len(keywords))] * len(keywords)
+
+
+def _has_own_threshold(per_hour: float, hours: float) -> bool:
+    """Return whether a budget allows a keyword enough false alarms of its own in some hours."""
+    most = most_false_alarms(per_hour, hours)
+    return most is not None and most >= MIN_OWN_FALSE_ALARMS
 
 
 def choose_threshold(
@@ -165,23 +221,30 @@ def most_false_alarms(per_hour: float, hours: float) -> int | None:
     return int(np.flatnonzero(limits <= per_hour * (1 + 1e-9))[-1])
 
 
-def support_text(hours: float, budget: Budget) -> tuple[bool, str]:
-    """Return whether so many hours of negatives in dev support a budget, and the reason."""
+def support_text(hours: float, budget: Budget, num_keywords: int = 1) -> tuple[bool, str]:
+    """Return whether so many hours of negatives in dev support a budget, and the reason.
+
+    num_keywords: several share a threshold where `choose_thresholds` lets them by default.
+    """
     if budget.per_hour is None:
         return True, f"{budget.label}: a count in the set, without a promise for other audio"
     most = most_false_alarms(budget.per_hour, hours)
-    needed = hours_needed(budget.per_hour)
+    there, threshold, each = f"dev has {hours:.2f} h of negatives", "the threshold", ""
+    if num_keywords > 1 and not _has_own_threshold(budget.per_hour, hours):
+        most = most_false_alarms(budget.per_hour, hours * num_keywords)
+        threshold, each = f"one threshold for all {num_keywords} keywords", " per keyword"
+    needed = hours_needed(budget.per_hour) / (num_keywords if each else 1)
     if most is not None:
         alarms = f"{most} false alarm{'s' * (most != 1)}"
         return True, (
-            f"{budget.label}: dev has {hours:.2f} h of negatives; the threshold may give {alarms} "
-            f"there, then the rate is at most {budget.label} ({UPPER_CONFIDENCE:.0%} sure)"
+            f"{budget.label}: {there}; {threshold} may give {alarms} there, then the rate{each} is "
+            f"at most {budget.label} ({UPPER_CONFIDENCE:.0%} sure)"
         )
     if math.isinf(needed):
         return False, f"{budget.label}: no amount of negatives supports a rate of 0"
-    with_one = hours_needed(budget.per_hour, 1)
+    with_one = hours_needed(budget.per_hour, 1) / (num_keywords if each else 1)
     return False, (
-        f"{budget.label}: dev has {hours:.2f} h of negatives, so no threshold for this budget can "
+        f"{budget.label}: {there}, so no threshold for this budget can "
         f"be chosen; at least {needed:.1f} h are needed ({with_one:.1f} h to allow one false "
         "alarm there); give --negatives"
     )

@@ -1,7 +1,6 @@
 """Thresholds for a budget of false alarms, chosen on dev and written beside the model."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from wekws.files import file_sha256
 from wekws.score.det import Budget
 from wekws.score.intervals import UPPER_CONFIDENCE
 from wekws.score.sets import KeywordSet
-from wekws.score.summary import errors_at, read_scored_folder
+from wekws.score.summary import DEFAULT_OPTIONS, errors_at, read_scored_folder
 from wekws.score.thresholds import (
     ChosenThreshold,
-    ThresholdRule,
-    choose_threshold,
+    ThresholdOptions,
+    choose_thresholds,
     hours_needed,
     pooled_negatives,
 )
@@ -36,14 +35,13 @@ def tune_thresholds(
     dev_result_dir: str | os.PathLike[str],
     *,
     budget: Budget,
-    threshold_rule: ThresholdRule = "upper",
-    category_hours: Mapping[str, float] | None = None,
+    options: ThresholdOptions = DEFAULT_OPTIONS,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> TunedThresholds:
-    """Choose a threshold per keyword on the scores of dev; write them beside the model.
+    """Choose thresholds on the scores of dev; write them beside the model.
 
     dev_result_dir: folder that `score_list` wrote for dev.
-    budget, threshold_rule, category_hours: see `wekws.score.thresholds`.
+    budget, options: see `wekws.score.thresholds`.
     checkpoint: model file; None: the one that the scores name.
     Raises: ConfigError if the model file is not the one that was scored; DataError if dev has no
     negatives.
@@ -57,16 +55,20 @@ def tune_thresholds(
             f"{model_path}: is not the model that {dev_result_dir} was scored with; score dev again"
         )
     durations_s = dev.info.get("keyword_durations_s") or {}
-    entries = []
-    for keyword in dev.scores.keywords:
-        chosen = choose_threshold(pooled_negatives(keyword, category_hours), budget, threshold_rule)
-        entries.append(_entry(keyword, chosen, budget, durations_s.get(keyword.keyword, 0.0)))
+    keywords = dev.scores.keywords
+    negatives = [pooled_negatives(keyword, options.category_hours) for keyword in keywords]
+    entries = [
+        _entry(keyword, chosen, budget, durations_s.get(keyword.keyword, 0.0))
+        for keyword, chosen in zip(
+            keywords, choose_thresholds(negatives, budget, options), strict=True
+        )
+    ]
     path = write_threshold_file(
         model_path,
         {
             "chosen_on": {"data_list": dev.info["data_list"], "hours": dev.scores.hours},
             "budget": budget.label,
-            "rule": threshold_rule,
+            "rule": options.rule,
             "refractory_s": dev.info["refractory_s"],
             "keywords": entries,
         },
@@ -86,6 +88,7 @@ def _entry(
         "keyword": keyword.keyword,
         "threshold": chosen.threshold,
         "max_duration_s": max_duration_s,
+        "shared_by": chosen.num_keywords,
         "false_alarms": chosen.false_alarms,
         "negative_hours": hours,
         "upper_per_hour": chosen.upper_per_hour,
@@ -98,11 +101,14 @@ def _entry(
 def _note(chosen: ChosenThreshold, budget: Budget, hours: float, is_supported: bool) -> str:
     """Return what so much audio says about the false alarms elsewhere."""
     alarms = f"{chosen.false_alarms} false alarm{'s' * (chosen.false_alarms != 1)}"
+    of_all = ""
+    if chosen.num_keywords > 1:
+        of_all = f" and keyword, with one threshold for all {chosen.num_keywords}"
     text = (
-        f"{alarms} in {hours:.2f} h of dev only says: below {chosen.upper_per_hour:.2g} per hour "
-        f"({UPPER_CONFIDENCE:.0%} sure)"
+        f"{alarms} in {hours:.2f} h of dev only says: below {chosen.upper_per_hour:.2g} per hour"
+        f"{of_all} ({UPPER_CONFIDENCE:.0%} sure)"
     )
     if is_supported or budget.per_hour is None:
         return text
-    needed = hours_needed(budget.per_hour, chosen.false_alarms)
+    needed = hours_needed(budget.per_hour, chosen.false_alarms) / chosen.num_keywords
     return f"{text}; {budget.label} needs {needed:.1f} h without more of them"

@@ -9,8 +9,9 @@ It is ``avg_30.thresholds.json`` for ``avg_30.pt``, and ``avg_30.int8.onnx.thres
     chosen_on           {data_list, hours}: the scored set
     budget, rule        the false alarms per hour that are allowed, and of which figure
     refractory_s        shortest time between two events of one keyword
-    keywords            a list of {keyword, threshold, max_duration_s, false_alarms,
-                        negative_hours, upper_per_hour, is_supported, note}
+    keywords            a list of {keyword, threshold, max_duration_s, shared_by, false_alarms,
+                        negative_hours, upper_per_hour, is_supported, note}; shared_by keywords have
+                        this threshold, and the false alarms are those of all of them
 """
 
 import os

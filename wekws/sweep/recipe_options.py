@@ -71,6 +71,7 @@ class RecipeOptions:
     average_best: Literal["auto", "true", "false"]
     budgets: str
     threshold_rule: Literal["upper", "count"]
+    shared_threshold: Literal["auto", "true", "false"]
     category_hours: str
     decoder: Literal["keyword", "prefix_beam"]
     max_duration_s: str

@@ -9,11 +9,12 @@ import pytest
 from wekws.dataset.manifest import Utterance
 from wekws.errors import ConfigError, DataError
 from wekws.score.det import Budget
-from wekws.score.intervals import poisson_exact, wilson
+from wekws.score.intervals import poisson_exact, poisson_upper, wilson
 from wekws.score.scores import KeywordEvents, ScoreTable
 from wekws.score.sets import split_by_keyword
 from wekws.score.summary import DEFAULT_BUDGETS, ScoredFolder, build_summary, is_unsupported
 from wekws.score.summary_file import summary_to_markdown, validate_summary, write_summary
+from wekws.score.thresholds import ThresholdOptions
 
 INFO = {
     "checkpoint": "exp/a/1.pt",
@@ -117,7 +118,7 @@ def test_summary_chosen_on_dev_is_frozen():
     dev_list = [utterance("d1", "COMPUTER"), utterance("d2", "no", 3600.0)]
     dev = split_by_keyword(dev_table, dev_list, ["COMPUTER", "JARVIS"])
     folder = ScoredFolder({**INFO, "data_list": "dev.list"}, dev)
-    summary = summary_of(scored(), folder, threshold_rule="count")
+    summary = summary_of(scored(), folder, options=ThresholdOptions(rule="count"))
     validate_summary(summary)
     half, one, _ = summary["keywords"][0]["operating_points"]
     # one hour of dev: 0.5/h allows none, which is above 0.85; 1/h allows one, above 0.3
@@ -150,6 +151,37 @@ def test_a_budget_that_dev_cannot_support_is_said_so():
     assert computer["notes"][0].startswith(
         "0.5/h: dev has 1.00 h of negatives and supports 3.00/h at best; the threshold is the "
     )
+
+
+def test_keywords_share_a_threshold_where_dev_is_small():
+    """2 h of dev: alone, 2/h allows no false alarm; both keywords together, one of 0.8 and 0.6."""
+    table = table_of(
+        {
+            "d1": {"COMPUTER": [0.9]},
+            "d2": {"COMPUTER": [0.8, 0.3]},
+            "d3": {"JARVIS": [0.6, 0.5]},
+        }
+    )
+    listed = [utterance("d1", "COMPUTER"), *(utterance(u, "no", 3600.0) for u in ("d2", "d3"))]
+    dev = ScoredFolder(INFO, split_by_keyword(table, listed, ["COMPUTER", "JARVIS"]))
+    found = {}
+    for shared in ("auto", "true", "false"):
+        options = ThresholdOptions(shared=shared)
+        summary = build_summary(ScoredFolder(INFO, scored()), dev, [Budget(1.5)], options)
+        validate_summary(summary)
+        assert summary["shared_threshold"] == shared
+        found[shared] = [entry["operating_points"] for entry in summary["keywords"]]
+    (computer, in_all), (jarvis, _) = found["auto"]
+    assert computer["threshold"] == jarvis["threshold"] == pytest.approx(0.600001)
+    assert (computer["shared_by"], computer["dev_false_alarms"]) == (2, 1)
+    assert computer["dev_upper_per_hour"] == pytest.approx(poisson_upper(1, 4.0))
+    assert not is_unsupported(computer) and in_all["shared_by"] == 1
+    assert [points[0]["threshold"] for points in found["false"]] == [
+        pytest.approx(0.800001), pytest.approx(0.600001)
+    ]  # fmt: skip
+    assert [points[0]["threshold"] for points in found["true"]] == [computer["threshold"]] * 2
+    # One false alarm in all of both together: the second highest event of both.
+    assert found["true"][0][1]["threshold"] == pytest.approx(0.600001)
 
 
 def with_categories():
@@ -206,9 +238,8 @@ def test_false_alarms_per_category():
 def test_categories_weigh_as_they_are_used():
     """Used 3 hours in 4 with music: an event there is 3/4 / 2 h, one on speech 1/4 / 4 h."""
     folder, use = ScoredFolder(INFO, with_categories()), {"music": 3.0, "speech": 1.0}
-    summary = build_summary(
-        folder, folder, [Budget(0.4)], threshold_rule="count", category_hours=use
-    )
+    options = ThresholdOptions(rule="count", category_hours=use)
+    summary = build_summary(folder, folder, [Budget(0.4)], options)
     validate_summary(summary)
     point = summary["keywords"][0]["operating_points"][0]
     # 0.375 at 0.9, 0.4375 at 0.7; the event of 1 h without a category does not count
@@ -216,9 +247,9 @@ def test_categories_weigh_as_they_are_used():
     assert point["in_use"]["per_hour"] == 0.375 and point["in_use"]["upper"] > 1
     assert summary["category_hours"][0] == {"category": "music", "hours": 3.0}
     with pytest.raises(ConfigError, match="no negatives of category tv; there are music, other"):
-        build_summary(folder, folder, [], category_hours={"tv": 1.0})
+        build_summary(folder, folder, [], ThresholdOptions(category_hours={"tv": 1.0}))
     (computer,) = build_summary(
-        ScoredFolder(INFO, scored(keywords=("COMPUTER",))), folder, [], category_hours=use
+        ScoredFolder(INFO, scored(keywords=("COMPUTER",))), folder, [], options
     )["keywords"]
     assert computer["operating_points"][0]["in_use"] is None
 

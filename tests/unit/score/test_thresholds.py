@@ -10,11 +10,14 @@ from wekws.score.det import Budget
 from wekws.score.intervals import poisson_exact, poisson_upper, weighted_poisson_upper
 from wekws.score.thresholds import (
     PooledNegatives,
+    ThresholdOptions,
     as_they_are,
     category_hours_from_text,
     choose_threshold,
+    choose_thresholds,
     hours_needed,
     most_false_alarms,
+    negatives_of_all,
     support_text,
 )
 
@@ -76,6 +79,58 @@ def test_what_dev_can_support():
     is_supported, text = support_text(5.0, Budget(1.0))
     assert is_supported and "may give 1 false alarm there" in text
     assert support_text(9.0, Budget(0.0))[0] is False
+
+
+def test_what_dev_can_support_for_several_keywords():
+    """3 h with six keywords: 18 h together. 8 h are enough for a threshold of each."""
+    is_supported, text = support_text(3.0, Budget(0.5), 6)
+    assert is_supported and most_false_alarms(0.5, 18.0) == 3
+    assert text == (
+        "0.5/h: dev has 3.00 h of negatives; one threshold for all 6 keywords may give 3 false "
+        "alarms there, then the rate per keyword is at most 0.5/h (95% sure)"
+    )
+    assert "one threshold" not in support_text(8.0, Budget(1.0), 6)[1]
+    is_supported, text = support_text(0.9, Budget(0.5), 6)
+    assert not is_supported and "at least 1.0 h are needed (1.6 h" in text
+
+
+def own(scores, hours=2.0):
+    return as_they_are(np.array(scores), hours)
+
+
+def test_one_threshold_for_all_keywords_keeps_the_mean_rate():
+    events, budget = [own([0.9, 0.5]), own([0.6]), own([])], Budget(1.0)
+    (chosen, *_) = both = choose_thresholds(events, budget, ThresholdOptions(shared="true"))
+    # 6 h together: two false alarms are at most 1.05/h, one is 0.79/h.
+    assert len(both) == 3 and chosen.num_keywords == 3 and chosen.false_alarms == 1
+    assert chosen.threshold == pytest.approx(0.600001)
+    assert chosen.upper_per_hour == pytest.approx(poisson_upper(1, 6.0))
+    assert negatives_of_all(events).largest_weight == pytest.approx(1 / 6)
+
+
+def test_auto_shares_a_threshold_where_a_keyword_is_allowed_fewer_than_three():
+    events = {hours: [own([0.9, 0.5], hours), own([0.6], hours)] for hours in (7.7, 7.8)}
+    rules = [
+        [c.num_keywords for c in choose_thresholds(events[hours], Budget(1.0), ThresholdOptions())]
+        for hours in (7.7, 7.8)
+    ]
+    assert rules == [[2, 2], [1, 1]] and most_false_alarms(1.0, 7.8) == 3
+    by_count = ThresholdOptions(rule="count")
+    assert choose_thresholds(events[7.7], Budget(0.1), by_count)[0].num_keywords == 1
+    assert choose_thresholds(events[7.7], Budget(None), ThresholdOptions())[0].num_keywords == 1
+    assert choose_thresholds(events[7.7][:1], Budget(0.1), ThresholdOptions())[0].num_keywords == 1
+
+
+def test_one_threshold_for_all_keeps_its_promise():
+    """Three keywords of true rates 2, 1 and 0.1 per hour at 0.5; dev has 4 h, 2,000 times."""
+    rng, budget, broken = np.random.default_rng(1), 0.9, 0
+    slopes = np.array([2.0, 1.0, 0.1]) / 0.5  # events per hour and unit of confidence
+    for _ in range(2000):
+        events = [own(rng.uniform(0, 1, rng.poisson(4.0 * slope)), 4.0) for slope in slopes]
+        options = ThresholdOptions(shared="true")
+        (chosen, *_) = choose_thresholds(events, Budget(budget), options)
+        broken += (1 - chosen.threshold) * slopes.mean() > budget
+    assert 0.01 < broken / 2000 < 0.06
 
 
 def test_choice_by_hand():
