@@ -20,13 +20,11 @@ from wekws.files import atomic_path, file_sha256
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
 from wekws.model.model import KwsModel, num_parameters
-from wekws.stream.metadata import Description
+from wekws.stream.metadata import Description, Precision
 from wekws.stream.network import Keyword
 from wekws.stream.onnx_network import ONNX_SUFFIX
 from wekws.stream.torch_network import TorchNetwork, load_checkpoint
 
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Layout = Literal["stream", "wekws"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 

@@ -22,6 +22,7 @@ from wekws.model.model import KwsModel
 from wekws.score.scores import read_scores
 from wekws.score.scoring import score_list
 from wekws.stream.load import load_model
+from wekws.stream.metadata import PRECISIONS
 from wekws.stream.spotter import KeywordSpotter
 from wekws.stream.threshold_file import write_threshold_file
 
@@ -41,7 +42,7 @@ def exported(checkpoint, tone_corpus, tmp_path_factory):
             precision=precision,
             data_list=tone_corpus.dev_list,
         )
-        for precision in exporter.PRECISIONS
+        for precision in PRECISIONS
     }
     path.unlink()
     return files
