@@ -5,6 +5,7 @@ Axes: T frames, D input features, V vocabulary.
 
 import dataclasses
 import math
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,8 +84,10 @@ class Keyword:
         where = f"keyword {self.text}"
         if not self.tokens:
             raise ConfigError(f"{where}: has no tokens")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"{where}: threshold {self.threshold}; expected 0 to 1")
+        if self.threshold is not None:
+            is_number = isinstance(self.threshold, numbers.Real)
+            if not is_number or isinstance(self.threshold, bool) or not 0 <= self.threshold <= 1:
+                raise ConfigError(f"{where}: threshold {self.threshold!r}; expected 0 to 1")
         for name in ("min_duration_s", "max_duration_s"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -157,6 +160,8 @@ class SpotterModel:
         threshold: it has to be chosen on recordings of them.
         Raises: ConfigError naming the tokens that the model has no output for.
         """
+        if isinstance(texts, str):
+            raise ConfigError(f"keywords: found the text {texts!r}; expected a list, [{texts!r}]")
         known = {keyword.text: keyword for keyword in self.keywords}
         tokenizer = Tokenizer(lexicon)
         names = normalise_keywords(texts)

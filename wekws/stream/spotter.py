@@ -66,8 +66,10 @@ class KeywordSpotter:
         observer: Callable[[StreamFrames], None] | None = None,
     ) -> None:
         """Start before the first sample."""
-        if frames_per_step < 1:
-            raise ConfigError(f"frames_per_step: found {frames_per_step}; expected at least 1")
+        if not isinstance(frames_per_step, int | np.integer) or frames_per_step < 1:
+            raise ConfigError(
+                f"frames_per_step: found {frames_per_step!r}; expected a whole number from 1 on"
+            )
         self.model = model
         self._observer = observer
         self._front_end = FrontEndStream(model.front_end, frames_per_step)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import find_chromium
-from conftest import detector
+from small_detector import detector
 
 from wekws.errors import ConfigError, DataError
 from wekws.stream import KeywordSpotter
