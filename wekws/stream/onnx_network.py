@@ -182,7 +182,7 @@ def open_session(path: Path) -> Any:
     content = path.read_bytes()
     if _EXTERNAL_DATA.search(content):
         raise DataError(
-            f"{path}: has weights in other files (external data), which it could choose at will; "
+            f"{path}: has weights in other files (external data); "
             "expected one file that holds all: export it again"
         )
     try:
