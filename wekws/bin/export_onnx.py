@@ -16,7 +16,12 @@ from wekws.stream.metadata import PRECISIONS
 def main(argv: list[str] | None = None) -> int:
     """Export in each precision, print sizes and the comparison with the checkpoint."""
     # Here, because the packages of the extra `export` may be missing.
-    from wekws.export.exporter import LAYOUTS, export_checkpoint, summary_line
+    from wekws.export.exporter import (
+        LAYOUTS,
+        export_checkpoint,
+        require_calibration,
+        summary_line,
+    )
     from wekws.export.golden_vectors import golden_recording, write_golden
 
     args = _parser(LAYOUTS).parse_args(argv)
@@ -24,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError("--out names one file; leave it out to export in several precisions")
     if args.golden is not None and (len(args.precision) > 1 or args.layout != "stream"):
         raise ConfigError("--golden is for one precision and layout stream")
+    for precision in args.precision:
+        require_calibration(precision, args.data_list)  # before the first file is written
     for precision in args.precision:
         exported = export_checkpoint(
             args.checkpoint,
