@@ -203,7 +203,7 @@ def load_exported(path: str | os.PathLike[str]) -> SpotterModel:
     Raises: as `OnnxNetwork`; DataError if thresholds beside it are those of another file.
     """
     network = OnnxNetwork(path)
-    description = network.description
+    description, chosen = network.description, read_thresholds(path)
     try:
         model = SpotterModel(
             network=network,
@@ -211,10 +211,10 @@ def load_exported(path: str | os.PathLike[str]) -> SpotterModel:
             keywords=description.keywords,
             refractory_s=description.refractory_s,
         )
-        chosen, known = read_thresholds(path), [keyword.text for keyword in model.keywords]
-        return model.with_thresholds({text: chosen[text] for text in known if text in chosen})
     except (ConfigError, DataError) as error:
         raise DataError(f"{path}: {error}") from None
+    known = [keyword.text for keyword in model.keywords]
+    return model.with_thresholds({text: chosen[text] for text in known if text in chosen})
 
 
 def one_line(error: Exception) -> str:
