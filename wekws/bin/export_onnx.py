@@ -10,19 +10,27 @@ from pathlib import Path
 
 from wekws.errors import ConfigError
 from wekws.log import run
+from wekws.stream.metadata import PRECISIONS
 
 
 def main(argv: list[str] | None = None) -> int:
     """Export in each precision, print sizes and the comparison with the checkpoint."""
     # Here, because the packages of the extra `export` may be missing.
-    from wekws.export.exporter import LAYOUTS, PRECISIONS, export_checkpoint, summary_line
+    from wekws.export.exporter import (
+        LAYOUTS,
+        export_checkpoint,
+        require_calibration,
+        summary_line,
+    )
     from wekws.export.golden_vectors import golden_recording, write_golden
 
-    args = _parser(PRECISIONS, LAYOUTS).parse_args(argv)
+    args = _parser(LAYOUTS).parse_args(argv)
     if args.out is not None and len(args.precision) > 1:
         raise ConfigError("--out names one file; leave it out to export in several precisions")
     if args.golden is not None and (len(args.precision) > 1 or args.layout != "stream"):
         raise ConfigError("--golden is for one precision and layout stream")
+    for precision in args.precision:
+        require_calibration(precision, args.data_list)  # before the first file is written
     for precision in args.precision:
         exported = export_checkpoint(
             args.checkpoint,
@@ -44,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser(precisions: Sequence[str], layouts: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(layouts: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="model: N.pt, final.pt or avg_N.pt")
@@ -52,7 +60,7 @@ def _parser(precisions: Sequence[str], layouts: Sequence[str]) -> argparse.Argum
         "--out", type=Path, help="file to write [the checkpoint's name with .onnx, .int8.onnx, ...]"
     )
     add(
-        "--precision", choices=precisions, nargs="+", default=["fp32"],
+        "--precision", choices=PRECISIONS, nargs="+", default=["fp32"],
         help="format of the weights, one file each; int8 also computes in int8 [fp32]",
     )  # fmt: skip
     add(

@@ -53,13 +53,30 @@ def main(argv: list[str] | None = None) -> int:
     if args.inputs == [PIPE]:
         print_all("stdin", spot_pipe(model, args), show)
         return 0
-    status = 0
-    paths = [path for name in args.inputs for path in recordings_in(name)]
-    if args.plot and len(paths) != 1:
+    return print_recordings(model, args.inputs, args.plot, show)
+
+
+def print_recordings(
+    model: SpotterModel, inputs: Sequence[str], plot_path: Path | None, show: "Show"
+) -> int:
+    """Print the detections of files and folders; return the exit status.
+
+    One that cannot be used is an error in the log, and the others are processed all the same.
+    """
+    paths, status = [], 0
+    for name in inputs:
+        try:
+            paths += recordings_in(name)
+        except DataError as error:
+            if len(inputs) == 1:
+                raise
+            logger.error("%s", error)
+            status = 2
+    if plot_path is not None and len(paths) != 1:
         raise ConfigError(f"--plot: draws one recording; found {len(paths)}")
     for path in paths:
         try:
-            print_all(str(path), spot_recording(model, path, args.plot), show)
+            print_all(str(path), spot_recording(model, path, plot_path), show)
         except DataError as error:
             if len(paths) == 1:
                 raise
@@ -109,7 +126,8 @@ def spot_live(model: SpotterModel, pieces: Iterable[np.ndarray]) -> Iterator[Det
 def spot_pipe(model: SpotterModel, args: argparse.Namespace) -> Iterator[Detection]:
     """Yield the detections of standard input."""
     rate_hz = model.front_end.sample_rate_hz
-    return spot_live(model, read_pcm(sys.stdin.buffer, rate_hz, args.sample_rate_hz or rate_hz))
+    raw_rate_hz = rate_hz if args.sample_rate_hz is None else args.sample_rate_hz
+    return spot_live(model, read_pcm(sys.stdin.buffer, rate_hz, raw_rate_hz))
 
 
 def spot_recording(
@@ -126,8 +144,10 @@ def spot_recording(
 
 def _spot_and_plot(model: SpotterModel, path: Path, plot_path: Path) -> Iterator[Detection]:
     # matplotlib takes a second to import, and an environment for detectors alone lacks it.
-    from wekws.plot.detections import RecordedStream, plot_detections
-
+    try:
+        from wekws.plot.detections import RecordedStream, plot_detections
+    except ImportError as error:
+        raise ConfigError(f"--plot needs {error.name}: pip install {error.name}") from None
     stream = RecordedStream()
     rate_hz = model.front_end.sample_rate_hz
     spotter = KeywordSpotter(

@@ -208,7 +208,7 @@ def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
         raise AudioError(path, "missing", "a command, not a file", "run it and list its output")
     try:
         if not path.is_file():
-            raise AudioError(path, "missing", "no such file", "correct the path in wav.scp")
+            raise _missing(path)
         if path.stat().st_size == 0:
             raise AudioError(path, "empty", "0 bytes", "record it again or remove it")
         if found := _truncation(path):
@@ -226,6 +226,13 @@ def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
     if stream.frames:
         raise AudioError(path, "unreadable", "no length in the header", "write the file again")
     raise AudioError(path, "empty", "no samples", "record it again or remove it")
+
+
+def _missing(path: Path) -> AudioError:
+    if path.exists():
+        found, advice = "not a regular file", "name an audio file; wekws-spot reads pipes as -"
+        return AudioError(path, "missing", found, advice)
+    return AudioError(path, "missing", "no such file", "correct the path")
 
 
 def _truncation(path: Path) -> str:

@@ -17,6 +17,14 @@ _MAX_CHANNELS = 64
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 # A writer that streams cannot go back to the header; it leaves a size near 2 or 4 GiB there.
 _STREAMED_BYTES = 0x7FFFF000
+# First bytes of formats that would be noise if they were taken for raw PCM.
+_OTHER_FORMATS = {
+    b"fLaC": "FLAC",
+    b"OggS": "Ogg",
+    b"ID3": "MP3",
+    b"RF64": "RF64",
+    b"RIFF": "RIFF, but not as a WAV",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +54,15 @@ def read_pcm(stream: BinaryIO, sample_rate_hz: int, raw_rate_hz: int) -> Iterato
 
     stream: WAV of 16-bit PCM or 32-bit float with any number of channels, or raw 16-bit PCM,
     little-endian, of one channel at ``raw_rate_hz``.
-    Raises: DataError for another format, a header that is cut off, and at the end for a WAV that
-    is shorter than its header says.
+    Raises: DataError for another format (FLAC, Ogg, MP3 and RF64 are recognised), a header that is
+    cut off, and at the end for a WAV that is shorter than its header says.
     """
     start = stream.read(12)
     if start[:4] == b"RIFF" and start[8:] == b"WAVE":
         layout, num_bytes = _read_header(stream)
         start = b""
     else:
+        _refuse_other_formats(start)
         layout = _Format(sample_rate_hz=raw_rate_hz, num_channels=1, is_float=False)
         num_bytes = None
     if found := unsupported_rate(layout.sample_rate_hz, sample_rate_hz):
@@ -62,6 +71,15 @@ def read_pcm(stream: BinaryIO, sample_rate_hz: int, raw_rate_hz: int) -> Iterato
     for data in _whole_frames(stream, start, layout.frame_bytes, num_bytes):
         yield resampler(layout.decode(data))
     yield resampler.flush()
+
+
+def _refuse_other_formats(start: bytes) -> None:
+    for mark, name in _OTHER_FORMATS.items():
+        if start.startswith(mark):
+            raise DataError(
+                f"stream: starts as {name}; expected a WAV or raw 16-bit PCM; convert it: "
+                "ffmpeg -i FILE -f wav - | ..."
+            )
 
 
 def _whole_frames(

@@ -1,7 +1,8 @@
 """Export of a checkpoint to one ONNX file that runs alone, checked against the checkpoint."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,13 +21,11 @@ from wekws.files import atomic_path, file_sha256
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
 from wekws.model.model import KwsModel, num_parameters
-from wekws.stream.metadata import Description
+from wekws.stream.metadata import MAX_SECONDS, Description, Precision
 from wekws.stream.network import Keyword
 from wekws.stream.onnx_network import ONNX_SUFFIX
 from wekws.stream.torch_network import TorchNetwork, load_checkpoint
 
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Layout = Literal["stream", "wekws"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -37,6 +36,8 @@ LOWEST_LOG_PROB = -80.0
 """Smaller ones are compared as this."""
 MAX_MEAN_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.005, "int8": 0.03}
 """Of the probability that differs most, mean over frames; `wekws.bin.export_onnx` prints it."""
+MIN_COMPARED_FRAMES = 50
+"""Of recordings, at least; 1.5 s at 30 ms per frame."""
 _NUM_COMPARED = 20  # recordings
 
 
@@ -106,16 +107,19 @@ def export_checkpoint(
     config, dict_path, lexicon, keywords_file: None: the files beside the checkpoint.
     Thresholds are those that `wekws.bin.tune_threshold` wrote beside the checkpoint.
     Raises: ConfigError or DataError naming what does not fit; DataError if the outputs of the file
-    differ from those of the checkpoint.
+    differ from those of the checkpoint, or too few frames of recordings were compared.
     """
     checkpoint = Path(checkpoint)
     out = Path(out or export_path(checkpoint, precision, layout))
     if out.suffix != ONNX_SUFFIX:
         raise ConfigError(f"{out}: expected a name that ends in {ONNX_SUFFIX}")
-    if precision == "int8" and data_list is None:
-        raise ConfigError("int8 is calibrated on recordings; give --data_list, best that of dev")
+    require_calibration(precision, data_list)
     if num_utterances < 1:
         raise ConfigError(f"num_utterances: found {num_utterances}; expected at least 1")
+    if not 0 <= refractory_s <= MAX_SECONDS:
+        raise ConfigError(
+            f"refractory_s: found {refractory_s:g}; expected 0 to {MAX_SECONDS:g} seconds"
+        )
     if checkpoint.suffix == ONNX_SUFFIX:
         raise ConfigError(f"{checkpoint}: is exported already; give the checkpoint, such as N.pt")
     spotter = load_checkpoint(
@@ -158,14 +162,15 @@ def export_checkpoint(
     helper.set_model_props(graph, exported.metadata(description))
     with atomic_path(out) as temporary:
         onnx.save(graph, temporary)
-        difference = compare(
-            temporary,
-            exported,
-            network.model,
-            front_end,
-            _some(recordings),
-            is_real_audio=data_list is not None,
-        )
+        with _instead_of(temporary, out):
+            difference = compare(
+                temporary,
+                exported,
+                network.model,
+                front_end,
+                _some(recordings),
+                is_real_audio=data_list is not None,
+            )
         _require_parity(difference, precision, out)
     return ExportedModel(
         path=out,
@@ -176,6 +181,22 @@ def export_checkpoint(
         difference=difference,
         keywords=spotter.keywords,
     )
+
+
+def require_calibration(precision: Precision, data_list: str | os.PathLike[str] | None) -> None:
+    """Raise ConfigError for a precision that needs recordings where there are none."""
+    if precision == "int8" and data_list is None:
+        raise ConfigError("int8 is calibrated on recordings; give --data_list, best that of dev")
+
+
+@contextlib.contextmanager
+def _instead_of(temporary: Path, out: Path) -> Iterator[None]:
+    """Name the file that a user asked for in errors about the temporary one."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error).removeprefix(f"{temporary}: ")
+        raise DataError(f"{out}: not written: {text}") from None
 
 
 def _some(recordings: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
@@ -218,6 +239,11 @@ def compare(
 
 
 def _require_parity(difference: Difference, precision: Precision, out: Path) -> None:
+    if difference.is_real_audio and difference.num_frames < MIN_COMPARED_FRAMES:
+        raise DataError(
+            f"{out}: not written: {difference.num_frames} frames of recordings were compared; "
+            f"expected at least {MIN_COMPARED_FRAMES}; give more of them, or longer ones"
+        )
     limit = MAX_MEAN_DIFFERENCE[precision]
     problem = ""
     if precision == "fp32" and not difference.max_log_prob <= MAX_LOG_PROB_DIFFERENCE:

@@ -17,8 +17,14 @@ def load_model(path: str | os.PathLike[str]) -> SpotterModel:
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".pt":
-        from wekws.stream.torch_network import load_checkpoint
-
+        try:
+            from wekws.stream.torch_network import load_checkpoint
+        except ImportError as error:
+            raise ConfigError(
+                f"{path}: a checkpoint needs {error.name}, which is not installed: pip install "
+                f"{error.name}; or export it where it was trained (wekws.bin.export_onnx) and use "
+                f"the {ONNX_SUFFIX} file"
+            ) from None
         return load_checkpoint(path)
     if suffix == ONNX_SUFFIX:
         return load_exported(path)

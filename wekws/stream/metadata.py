@@ -17,19 +17,23 @@ A file can come from anywhere: everything read here is checked, and a problem en
 import dataclasses
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from wekws.errors import ConfigError, DataError
 from wekws.front_end import FrontEnd
 from wekws.stream.front_end_stream import check_front_end
 from wekws.stream.network import Keyword
 
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FORMAT = "1"
 MAX_CHARACTERS = 2**24  # of one text; a vocabulary of 100,000 tokens has 2 million
 MAX_SECONDS = 60.0  # of a duration or a refractory time
 MAX_LOOK_AHEAD = 10_000
+MAX_COUNT = 10**15  # of parameters, or of operations per second
 MAX_FRONT_END = 1_000_000  # of any number; the front end has a range for each
 
 
@@ -37,8 +41,8 @@ MAX_FRONT_END = 1_000_000  # of any number; the front end has a range for each
 class Description:
     """Description of a detector inside an exported file."""
 
-    precision: str
-    """Format of the weights: fp32, fp16 or int8."""
+    precision: Precision
+    """Format of the weights."""
     look_ahead_frames: int
     """Input frames by which the outputs are late."""
     front_end: FrontEnd
@@ -88,19 +92,19 @@ def read_description(texts: Mapping[str, str]) -> Description:
     keywords = tuple(_keyword(value) for value in _json(texts, "keywords", list))
     fingerprints = _json(texts, "fingerprints", dict)
     tokens = _json(texts, "tokens", list)
-    if not all(isinstance(text, str) for text in [*tokens, *fingerprints.values()]):
-        raise DataError("tokens, fingerprints: expected texts")
+    for text in tokens:
+        _require_plain(text, "tokens")
+    for text in [*fingerprints, *fingerprints.values()]:
+        _require_plain(text, "fingerprints")
     return Description(
-        precision=_text(texts, "precision"),
-        look_ahead_frames=int(
-            _number(_json(texts, "look_ahead_frames", int), "look_ahead_frames", 0, MAX_LOOK_AHEAD)
-        ),
+        precision=_precision(_text(texts, "precision")),
+        look_ahead_frames=_count(texts, "look_ahead_frames", MAX_LOOK_AHEAD),
         front_end=_front_end(_json(texts, "front_end", dict)),
         tokens=tuple(tokens),
         keywords=keywords,
         refractory_s=_number(_value(texts, "refractory_s"), "refractory_s", 0, MAX_SECONDS),
-        num_parameters=_json(texts, "num_parameters", int),
-        macs_per_second=_json(texts, "macs_per_second", int),
+        num_parameters=_count(texts, "num_parameters", MAX_COUNT),
+        macs_per_second=_count(texts, "macs_per_second", MAX_COUNT),
         fingerprints=fingerprints,
     )
 
@@ -115,8 +119,9 @@ def _text(texts: Mapping[str, str], name: str) -> str:
 
 
 def _value(texts: Mapping[str, str], name: str) -> Any:
+    text = _text(texts, name)
     try:
-        return json.loads(_text(texts, name))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not readable as JSON: {str(error)[:100]}") from None
 
@@ -126,6 +131,27 @@ def _json(texts: Mapping[str, str], name: str, kind: type) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise DataError(f"{name}: found {_short(value)}; expected a JSON {kind.__name__}")
     return value
+
+
+def _precision(text: str) -> Precision:
+    for precision in PRECISIONS:
+        if text == precision:
+            return precision
+    raise DataError(f"precision: found {_short(text)}; expected {', '.join(PRECISIONS)}")
+
+
+def _require_plain(text: object, name: str) -> None:
+    """Refuse what is no text, or cannot be printed or would control a terminal."""
+    if not isinstance(text, str):
+        raise DataError(f"{name}: found {_short(text)}; expected texts")
+    # Control characters, halves of a character, and breaks of lines and paragraphs.
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+        raise DataError(f"{name}: found {_short(text)}; expected texts that can be printed")
+
+
+def _count(texts: Mapping[str, str], name: str, high: int) -> int:
+    """Return a whole number from 0 on."""
+    return int(_number(_json(texts, name, int), name, 0, high))
 
 
 def _number(value: object, name: str, low: float, high: float) -> float:
@@ -159,8 +185,10 @@ def _keyword(values: Any) -> Keyword:
     text, tokens, threshold = values["text"], values["tokens"], values["threshold"]
     if not isinstance(text, str) or not isinstance(tokens, list):
         raise DataError(f"keywords: found {_short(values)}; expected a text and a list of tokens")
-    if not all(isinstance(token, str) for token in tokens):
-        raise DataError(f"keywords: tokens of {text[:40]}: found {_short(tokens)}; expected texts")
+    if not text.strip():
+        raise DataError(f"keywords: found the text {text[:40]!r}; expected one that is not empty")
+    for part in [text, *tokens]:
+        _require_plain(part, "keywords")
     if threshold is not None:
         _number(threshold, f"threshold of {text[:40]}", 0, 1)
     for name in ("min_duration_s", "max_duration_s"):

@@ -5,6 +5,7 @@ Axes: T frames, D input features, V vocabulary.
 
 import dataclasses
 import math
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from wekws.dataset.vocabulary import FILLER, Tokenizer, Vocabulary, normalise_keywords
-from wekws.decode.duration import default_max_duration_s
+from wekws.decode.duration import default_max_duration_s, duration_frames
+from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
 
@@ -82,8 +84,10 @@ class Keyword:
         where = f"keyword {self.text}"
         if not self.tokens:
             raise ConfigError(f"{where}: has no tokens")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"{where}: threshold {self.threshold}; expected 0 to 1")
+        if self.threshold is not None:
+            is_number = isinstance(self.threshold, numbers.Real)
+            if not is_number or isinstance(self.threshold, bool) or not 0 <= self.threshold <= 1:
+                raise ConfigError(f"{where}: threshold {self.threshold!r}; expected 0 to 1")
         for name in ("min_duration_s", "max_duration_s"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -125,6 +129,7 @@ class SpotterModel:
             raise ConfigError(f"keywords {', '.join(names)}: each may occur once")
         for keyword in self.keywords:
             _check_tokens(keyword.text, keyword.tokens, self.tokens)
+            _longest_frames(keyword, self.front_end.hop_s)
         if not 0 <= self.refractory_s < math.inf:
             raise ConfigError(f"refractory_s: found {self.refractory_s}; expected >= 0 seconds")
 
@@ -139,6 +144,13 @@ class SpotterModel:
         ids = {token: index for index, token in enumerate(self.tokens)}
         return [[ids[token] for token in keyword.tokens] for keyword in self.keywords]
 
+    @property
+    def max_frames(self) -> list[int] | None:
+        """Longest duration of each keyword in input frames; None: no keyword has one."""
+        if not any(keyword.max_duration_s for keyword in self.keywords):
+            return None
+        return [_longest_frames(keyword, self.front_end.hop_s) for keyword in self.keywords]
+
     def with_keywords(
         self, texts: Iterable[str], lexicon: str | os.PathLike[str] | None = None
     ) -> "SpotterModel":
@@ -148,6 +160,8 @@ class SpotterModel:
         threshold: it has to be chosen on recordings of them.
         Raises: ConfigError naming the tokens that the model has no output for.
         """
+        if isinstance(texts, str):
+            raise ConfigError(f"keywords: found the text {texts!r}; expected a list, [{texts!r}]")
         known = {keyword.text: keyword for keyword in self.keywords}
         tokenizer = Tokenizer(lexicon)
         names = normalise_keywords(texts)
@@ -171,6 +185,22 @@ class SpotterModel:
             for keyword in self.keywords
         ]
         return dataclasses.replace(self, keywords=tuple(changed))
+
+
+def _longest_frames(keyword: Keyword, hop_s: float) -> int:
+    """Return the longest duration of a keyword in input frames.
+
+    Raises: ConfigError if it has more tokens than that, or the search cannot take it.
+    """
+    limit = MAX_LIMIT_FRAMES
+    if keyword.max_duration_s:
+        limit = duration_frames(keyword.max_duration_s, hop_s)
+    if not len(keyword.tokens) <= limit <= MAX_LIMIT_FRAMES:
+        raise ConfigError(
+            f"keyword {keyword.text}: max_duration_s {keyword.max_duration_s:g} is {limit} "
+            f"frames; expected {len(keyword.tokens)} (one per token) to {MAX_LIMIT_FRAMES}"
+        )
+    return limit
 
 
 def _check_tokens(keyword: str, tokens: Sequence[str], vocabulary: Sequence[str]) -> None:

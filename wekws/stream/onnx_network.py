@@ -4,6 +4,7 @@ Axes: B recordings, T frames, D input features, V vocabulary, S numbers of state
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from wekws.stream.threshold_file import read_thresholds
 
 ONNX_SUFFIX = ".onnx"
 _INPUTS, _OUTPUTS = {"frames": 3, "valid": 2, "state": 2}, {"log_probs": 3, "next_state": 2}
-_MAX_STATE = 2**24
+_MAX_STATE = 2**18  # a student's state is about 2,100 numbers, a teacher's below 10,000
+# How every protobuf message spells the key of a tensor's external data: its length, then its text.
+# The last byte of the length is 8, or 0 where a writer spelt 8 in more bytes than it needs.
+_EXTERNAL_DATA = re.compile(rb"[\x00\x08]location")
 _MAX_FRAMES_AT_ONCE = 4096  # longer recordings go through the network in pieces
 
 
@@ -35,9 +39,14 @@ class OnnxNetwork:
         try:
             self.description = read_description(self._session.get_modelmeta().custom_metadata_map)
             self._state_size, self.num_tokens = self._check_shapes()
-            self._check_outputs()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.path}: a text inside is not UTF-8 ({error.reason}); the file is damaged, "
+                "copy or export it again"
+            ) from None
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
+        self._check_outputs()
 
     description: Description
     """Description of the detector inside the file."""
@@ -104,7 +113,10 @@ class OnnxNetwork:
         self, frames: np.ndarray, valid: np.ndarray, state: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         feed = {"frames": frames, "valid": valid, "state": state}
-        log_probs, next_state = self._session.run(list(_OUTPUTS), feed)
+        try:
+            log_probs, next_state = self._session.run(list(_OUTPUTS), feed)
+        except Exception as error:  # onnxruntime's exceptions have no other common base
+            raise DataError(f"{self.path}: the network does not run: {one_line(error)}") from None
         return log_probs, next_state
 
     def _check_shapes(self) -> tuple[int, int]:
@@ -114,22 +126,23 @@ class OnnxNetwork:
         for expected, found in ((_INPUTS, inputs), (_OUTPUTS, outputs)):
             ranks = {name: len(value.shape) for name, value in found.items()}
             if ranks != expected or any(v.type != "tensor(float)" for v in found.values()):
+                names = _printable(", ".join(sorted(found)))
                 raise DataError(
-                    f"inputs or outputs are {', '.join(sorted(found))[:200]}; expected float32 "
+                    f"inputs or outputs are {names}; expected float32 "
                     f"{', '.join(expected)} (--layout wekws is for WeKWS's runtimes)"
                 )
         input_dim, state_size = inputs["frames"].shape[2], inputs["state"].shape[1]
         num_tokens = outputs["log_probs"].shape[2]
         if input_dim != self.front_end.input_dim:
             raise DataError(
-                f"takes {input_dim} features; the front end has {self.front_end.input_dim}"
+                f"takes {input_dim!r} features; the front end has {self.front_end.input_dim}"
             )
         if not isinstance(state_size, int) or not 0 < state_size <= _MAX_STATE:
-            raise DataError(f"state of {state_size} numbers; expected 1 to {_MAX_STATE}")
+            raise DataError(f"state of {state_size!r} numbers; expected 1 to {_MAX_STATE}")
         if not isinstance(num_tokens, int) or num_tokens < len(self.description.tokens):
             raise DataError(
-                f"has {num_tokens} outputs for {len(self.description.tokens)} tokens; expected one "
-                "for each"
+                f"has {num_tokens!r} outputs for {len(self.description.tokens)} tokens; expected "
+                "one for each"
             )
         return state_size, num_tokens
 
@@ -137,24 +150,21 @@ class OnnxNetwork:
         """Run the network on a frame of zeros."""
         frames = np.zeros((1, 1, self.front_end.input_dim), np.float32)
         state = np.zeros((1, self._state_size), np.float32)
-        try:
-            log_probs, next_state = self._run(frames, np.ones((1, 1), np.float32), state)
-        except Exception as error:  # onnxruntime's exceptions have no other common base
-            raise DataError(f"the network does not run: {one_line(error)}") from None
+        log_probs, next_state = self._run(frames, np.ones((1, 1), np.float32), state)
         if log_probs.shape != (1, 1, self.num_tokens) or next_state.shape != state.shape:
             raise DataError(
-                f"gives outputs of {log_probs.shape} and a state of {next_state.shape}; expected "
-                f"{(1, 1, self.num_tokens)} and {state.shape}"
+                f"{self.path}: gives outputs of {log_probs.shape} and a state of "
+                f"{next_state.shape}; expected {(1, 1, self.num_tokens)} and {state.shape}"
             )
         if not np.isfinite(log_probs).all():
-            raise DataError("outputs are not finite; is the file damaged?")
+            raise DataError(f"{self.path}: outputs are not finite; is the file damaged?")
 
 
 def open_session(path: Path) -> Any:
     """Open an ONNX file in onnxruntime, on one CPU thread.
 
-    Raises: DataError if it is missing or no ONNX model; ConfigError if onnxruntime is not
-    installed.
+    Raises: DataError if it is missing, is no ONNX model or refers to other files; ConfigError if
+    onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -167,10 +177,18 @@ def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    # The other format that onnxruntime reads is not searched for external data below.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    content = path.read_bytes()
+    if _EXTERNAL_DATA.search(content):
+        raise DataError(
+            f"{path}: has weights in other files (external data); "
+            "expected one file that holds all: export it again"
+        )
     try:
-        # From bytes: a file cannot name others whose content it wants.
+        # The fallback would print to standard output, and do the same again.
         return onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # onnxruntime's exceptions have no other common base
         raise DataError(
@@ -185,7 +203,7 @@ def load_exported(path: str | os.PathLike[str]) -> SpotterModel:
     Raises: as `OnnxNetwork`; DataError if thresholds beside it are those of another file.
     """
     network = OnnxNetwork(path)
-    description = network.description
+    description, chosen = network.description, read_thresholds(path)
     try:
         model = SpotterModel(
             network=network,
@@ -193,13 +211,18 @@ def load_exported(path: str | os.PathLike[str]) -> SpotterModel:
             keywords=description.keywords,
             refractory_s=description.refractory_s,
         )
-        chosen, known = read_thresholds(path), [keyword.text for keyword in model.keywords]
-        return model.with_thresholds({text: chosen[text] for text in known if text in chosen})
     except (ConfigError, DataError) as error:
         raise DataError(f"{path}: {error}") from None
+    known = [keyword.text for keyword in model.keywords]
+    return model.with_thresholds({text: chosen[text] for text in known if text in chosen})
 
 
 def one_line(error: Exception) -> str:
     """Return the first line of a message, without the codes at its start."""
     text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0].rpartition("] : ")[2][:200]
+    return _printable(text[0].rpartition("] : ")[2])
+
+
+def _printable(text: str) -> str:
+    """Return the start of a text of a file, safe to show on a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wekws.dataset.audio import AUDIO_SUFFIXES, read_pieces
+from wekws.dataset.audio import AUDIO_SUFFIXES, AudioError, read_pieces
 from wekws.errors import DataError
 from wekws.stream.spotter import Detection, KeywordSpotter
 
@@ -39,11 +39,16 @@ def spot_file(
 ) -> Iterator[Detection]:
     """Yield the detections of an audio file of any length, format and sample rate.
 
-    Raises: AudioError if it cannot be used; for one that turns out to be damaged further on, after
-    the detections before that.
+    Raises: DataError naming it if it cannot be used; for one that turns out to be damaged further
+    on, after the detections before that.
     """
     pieces = read_pieces(path, spotter.model.front_end.sample_rate_hz)
-    return spot_pieces(spotter, pieces, on_piece)
+    try:
+        yield from spot_pieces(spotter, pieces, on_piece)
+    except AudioError:
+        raise
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def recordings_in(path: str | os.PathLike[str]) -> list[Path]:
@@ -54,7 +59,8 @@ def recordings_in(path: str | os.PathLike[str]) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    names = (p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    found = sorted(p for p in names if not p.is_dir())
     if not found:
         raise DataError(f"{path}: no audio file in it; expected {', '.join(AUDIO_SUFFIXES)}")
     return found

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wekws.decode.duration import duration_frames
 from wekws.decode.event_rule import Event, EventRule
-from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.decode.stream_search import StreamSearch
 from wekws.errors import ConfigError, DataError
 from wekws.stream.front_end_stream import FrontEndStream
@@ -57,7 +55,7 @@ class KeywordSpotter:
     that are processed at a time; 1 has the lowest delay, more need less CPU time and return a
     detection up to as many frames after its ``decided_s``.
     observer: called with the frames of each step.
-    Raises: ConfigError if a keyword has no threshold, or a duration does not fit.
+    Raises: ConfigError if a keyword has no threshold.
     """
 
     def __init__(
@@ -68,13 +66,15 @@ class KeywordSpotter:
         observer: Callable[[StreamFrames], None] | None = None,
     ) -> None:
         """Start before the first sample."""
-        if frames_per_step < 1:
-            raise ConfigError(f"frames_per_step: found {frames_per_step}; expected at least 1")
+        if not isinstance(frames_per_step, int | np.integer) or frames_per_step < 1:
+            raise ConfigError(
+                f"frames_per_step: found {frames_per_step!r}; expected a whole number from 1 on"
+            )
         self.model = model
         self._observer = observer
         self._front_end = FrontEndStream(model.front_end, frames_per_step)
         hop_s = model.front_end.hop_s
-        self._search = StreamSearch(model.keyword_ids, max_frames=_max_frames(model))
+        self._search = StreamSearch(model.keyword_ids, max_frames=model.max_frames)
         self._rule = EventRule(
             _thresholds(model),
             round(model.refractory_s / hop_s),
@@ -171,24 +171,6 @@ def _thresholds(model: SpotterModel) -> list[float]:
             )
         thresholds.append(keyword.threshold)
     return thresholds
-
-
-def _max_frames(model: SpotterModel) -> list[int] | None:
-    """Return the longest duration of each keyword in frames; None: no keyword has one."""
-    if not any(keyword.max_duration_s for keyword in model.keywords):
-        return None
-    limits = []
-    for keyword in model.keywords:
-        limit = MAX_LIMIT_FRAMES
-        if keyword.max_duration_s:
-            limit = duration_frames(keyword.max_duration_s, model.front_end.hop_s)
-        if not len(keyword.tokens) <= limit <= MAX_LIMIT_FRAMES:
-            raise ConfigError(
-                f"keyword {keyword.text}: max_duration_s {keyword.max_duration_s:g} is {limit} "
-                f"frames; expected {len(keyword.tokens)} (one per token) to {MAX_LIMIT_FRAMES}"
-            )
-        limits.append(limit)
-    return limits
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:

@@ -56,10 +56,27 @@ def read_thresholds(model_path: str | os.PathLike[str]) -> dict[str, float]:
             f"{path}: made for another {Path(model_path).name} than the one beside it; choose the "
             "thresholds again with wekws.bin.tune_threshold, or remove the file"
         )
-    thresholds = {}
-    for entry in content.get("keywords", []):
-        threshold = entry.get("threshold") if isinstance(entry, dict) else None
-        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-            raise DataError(f"{path}: {entry!r}; expected keyword and threshold, 0 to 1")
-        thresholds[str(entry.get("keyword"))] = float(threshold)
-    return thresholds
+    entries = content.get("keywords")
+    if not isinstance(entries, list):
+        raise DataError(
+            f"{path}: keywords: found {_short(entries)}; expected a list of keywords with "
+            "thresholds; choose them again with wekws.bin.tune_threshold"
+        )
+    return dict(_keyword_and_threshold(path, entry) for entry in entries)
+
+
+def _keyword_and_threshold(path: Path, entry: object) -> tuple[str, float]:
+    values: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    keyword, threshold = values.get("keyword"), values.get("threshold", -1)
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if isinstance(keyword, str) and is_number and 0 <= threshold <= 1:
+        return keyword, float(threshold)
+    raise DataError(
+        f"{path}: keywords: found {_short(entry)}; expected keyword and threshold, 0 to 1"
+    )
+
+
+def _short(value: object) -> str:
+    """Return a value as a text of one short line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -8,6 +8,7 @@ The page (`page.html`) and the server talk over one WebSocket per stream:
    row per frame with the confidence of each keyword; or ``{"error"}``, and the end of the stream.
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from importlib import resources
@@ -25,22 +26,25 @@ from wekws.stream.spotter import KeywordSpotter, StreamFrames
 HOST = "127.0.0.1"
 _OWN_NAMES = (HOST, "localhost")
 _MAX_MESSAGE_BYTES = 1 << 20
+_MAX_PORT = 65535
 
 
 def serve(model: SpotterModel, port: int, on_start: Callable[[str], None]) -> None:
     """Serve the page until the process is interrupted.
 
     on_start: called with the address of the page when it can be opened.
-    Raises: ConfigError if aiohttp is not installed, or the port is in use.
+    Raises: ConfigError if aiohttp is not installed, or the port is in use or no port.
     """
+    if not 1 <= port <= _MAX_PORT:
+        raise ConfigError(f"--port {port}: expected 1 to {_MAX_PORT}")
     app, web = make_app(model), _aiohttp_web()
 
-    async def started(_: Any) -> None:
+    def announce(_: str) -> None:
+        """Take the place of aiohttp's print, which is called once the port is ours."""
         on_start(f"http://{HOST}:{port}")
 
-    app.on_startup.append(started)
     try:
-        web.run_app(app, host=HOST, port=port, print=None)
+        web.run_app(app, host=HOST, port=port, print=announce)
     except OSError as error:
         raise ConfigError(f"--port {port}: {error.strerror}; give another one") from None
 
@@ -59,32 +63,45 @@ def make_app(model: SpotterModel) -> Any:
         _require_own_name(request)
         socket = web.WebSocketResponse(max_msg_size=_MAX_MESSAGE_BYTES)
         await socket.prepare(request)
-        await socket.send_json(_greeting(model), dumps=_dumps)
-        stream = BrowserStream(model)
-        async for message in socket:
-            try:
-                reply = stream.reply(message.data)
-            except DataError as error:
-                await socket.send_json({"error": str(error)}, dumps=_dumps)
-                break
-            if reply is not None:
-                await socket.send_json(reply, dumps=_dumps)
-        await socket.close()
+        with contextlib.suppress(ConnectionError):  # it is closed already
+            await _answer(socket, model)
+            await socket.close()
         return socket
 
     def _require_own_name(request: Any) -> None:
-        """Refuse pages of other sites, and names of other sites that lead to this machine."""
-        origin = urlsplit(request.headers.get("Origin", f"http://{request.host}"))
-        if (
-            urlsplit(f"//{request.host}").hostname not in _OWN_NAMES
-            or origin.netloc != request.host
-        ):
+        if not _is_own_page(request.host, request.headers.get("Origin")):
             raise web.HTTPForbidden(text="only the page of this server may use it")
 
     app = web.Application()
     app.router.add_get("/", show_page)
     app.router.add_get("/stream", run_stream)
     return app
+
+
+async def _answer(socket: Any, model: SpotterModel) -> None:
+    """Answer the messages of a page until it leaves, or sends one that cannot be used."""
+    await socket.send_json(_greeting(model), dumps=_dumps)
+    stream = BrowserStream(model)
+    async for message in socket:
+        try:
+            reply = stream.reply(message.data)
+        except DataError as error:
+            await socket.send_json({"error": str(error)}, dumps=_dumps)
+            break
+        if reply is not None:
+            await socket.send_json(reply, dumps=_dumps)
+
+
+def _is_own_page(host: str, origin: str | None) -> bool:
+    """Return False for pages of other sites, and names of other sites that lead to this machine.
+
+    host, origin: headers of the request; origin: None: it has none.
+    """
+    try:
+        is_own_name = urlsplit(f"//{host}").hostname in _OWN_NAMES
+        return is_own_name and (origin is None or urlsplit(origin).netloc == host)
+    except ValueError:  # no address, such as http://[
+        return False
 
 
 class BrowserStream:

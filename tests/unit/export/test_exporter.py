@@ -21,7 +21,9 @@ from wekws.model.checkpoint import read_model_config, save_weights
 from wekws.model.model import KwsModel
 from wekws.score.scores import read_scores
 from wekws.score.scoring import score_list
+from wekws.stream import onnx_network
 from wekws.stream.load import load_model
+from wekws.stream.metadata import PRECISIONS
 from wekws.stream.spotter import KeywordSpotter
 from wekws.stream.threshold_file import write_threshold_file
 
@@ -41,7 +43,7 @@ def exported(checkpoint, tone_corpus, tmp_path_factory):
             precision=precision,
             data_list=tone_corpus.dev_list,
         )
-        for precision in exporter.PRECISIONS
+        for precision in PRECISIONS
     }
     path.unlink()
     return files
@@ -143,7 +145,6 @@ def test_a_student_in_int8_is_below_200_kb(checkpoint, tone_corpus, tmp_path):
         tmp_path / "avg.pt",
         precision="int8",
         data_list=tone_corpus.dev_list,
-        num_utterances=2,
         config=ROOT / "conf/fsmn_ctc_student_mini.yaml",
         keywords_file=tone_corpus.keywords_path,
     )
@@ -156,6 +157,35 @@ def test_a_failed_comparison_leaves_no_file(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="not written: the outputs of the fp32 export differ"):
         export_checkpoint(checkpoint, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_comparison_name_the_file_that_was_asked_for(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(onnx_network, "_MAX_STATE", 1)
+    path = tmp_path / "a.onnx"
+    with pytest.raises(DataError, match=f"^{path}: not written: state of 98 numbers") as error:
+        export_checkpoint(checkpoint, path)
+    assert ".tmp" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_on_a_moment_of_audio_is_none(checkpoint, tmp_path):
+    """25 ms are one frame."""
+    soundfile.write(tmp_path / "short.wav", np.zeros(400), 16000)
+    utterance = {"key": "a", "wav": str(tmp_path / "short.wav"), "txt": "嗨小问", "duration": 0.025}
+    data_list = tmp_path / "data.list"
+    data_list.write_text(json.dumps(utterance) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="a.onnx: not written: 1 frames of .* at least 50"):
+        export_checkpoint(checkpoint, tmp_path / "a.onnx", data_list=data_list)
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_int8_without_recordings_fails_before_the_first_file(checkpoint):
+    flags = ["--checkpoint", str(checkpoint), "--precision", "fp32", "int8"]
+    with pytest.raises(ConfigError, match="give --data_list"):
+        export_onnx.main(flags)
+    assert not checkpoint.with_suffix(".onnx").exists()
 
 
 def test_thresholds_of_a_checkpoint_and_of_the_file_beside_it_are_two(checkpoint):
@@ -190,6 +220,8 @@ def test_the_command_exports_for_wekws_in_several_precisions(checkpoint, tone_co
         ({"precision": "int8"}, "give --data_list"),
         ({"out": "a.bin"}, "ends in .onnx"),
         ({"num_utterances": 0}, "at least 1"),
+        ({"refractory_s": 1000}, "refractory_s: found 1000; expected 0 to 60 seconds"),
+        ({"refractory_s": float("nan")}, "refractory_s: found nan"),
     ],
 )
 def test_what_cannot_be_exported_is_said(checkpoint, arguments, message):

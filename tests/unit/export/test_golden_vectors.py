@@ -1,6 +1,7 @@
 """Golden vectors, and a port that is written from wekws/export/PORTING.md alone."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,6 +11,8 @@ import pytest
 from wekws.bin import export_onnx
 from wekws.errors import ConfigError
 from wekws.files import read_json
+
+PORTING = Path(export_onnx.__file__).parents[1] / "export/PORTING.md"
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,26 @@ def test_events_by_the_rule(golden):
     assert info["refractory_s"] == 1.0 and expected
     found = [(e["start_s"], e["end_s"], e["confidence"]) for e in info["events"]]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert keyword["threshold"] == round(float(arrays["confidence"].max()) / 2, 6)
+
+
+def test_events_are_decided_by_the_frame_after_the_peak_and_the_look_ahead(golden):
+    info, arrays, path = golden
+    late = int({p.key: p.value for p in onnx.load(path).metadata_props}["look_ahead_frames"])
+    duration_s = len(arrays["samples"]) / 16000
+    for event in info["events"]:
+        peak = round(event["end_s"] / 0.03) - 1
+        last_window = (peak + 1 + late) * 3 + 2  # frame_skip 3, right_context 2
+        expected = min(last_window * 0.01 + 0.025, duration_s)
+        assert event["decided_s"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_page_for_ports_names_everything_in_the_file(golden):
+    info, arrays, _ = golden
+    page = PORTING.read_text(encoding="utf-8")
+    for name in [*info["shapes"], *info["events"][0], "refractory_s"]:
+        assert f"`{name}`" in page, name
+    assert "each is half of the highest confidence" in page and "| tolerance |" in page
 
 
 def test_golden_vectors_are_for_one_file(checkpoint, tmp_path):

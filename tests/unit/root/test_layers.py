@@ -158,3 +158,11 @@ for name in {commands}:
     assert "torch" not in sys.modules, name
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_test_imports_from_a_conftest():
+    """There are several of them, and all have one module name: a run of two folders would fail."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        assert "conftest" not in names, path

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from wekws.errors import ConfigError
@@ -64,6 +65,8 @@ def test_refuses_what_does_not_fit(changes, message):
     [
         {"tokens": ()},
         {"threshold": 1.5},
+        {"threshold": True},
+        {"threshold": "a"},
         {"threshold": float("nan")},
         {"max_duration_s": -1.0},
         {"min_duration_s": 2.0, "max_duration_s": 1.0},
@@ -73,6 +76,21 @@ def test_refuses_what_does_not_fit(changes, message):
 def test_refuses_impossible_keywords(changes):
     with pytest.raises(ConfigError, match="keyword X"):
         Keyword(**{"text": "X", "tokens": ("A",), "threshold": 0.5, **changes})
+
+
+@pytest.mark.parametrize("thresholds", ["a", True, {"嗨小": "a"}, [0.5]])
+def test_thresholds_that_are_no_numbers_are_refused(thresholds):
+    with pytest.raises(ConfigError, match="keyword 嗨小: threshold .*; expected 0 to 1"):
+        model().with_thresholds(thresholds)
+
+
+def test_thresholds_of_numpy_are_numbers():
+    assert model().with_thresholds(np.float32(0.25)).keywords[0].threshold == 0.25
+
+
+def test_one_text_is_not_taken_for_keywords_of_one_character():
+    with pytest.raises(ConfigError, match="found the text '嗨小问'; expected a list"):
+        model().with_keywords("嗨小问")
 
 
 def test_a_threshold_of_an_unknown_keyword_is_named():

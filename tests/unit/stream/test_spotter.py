@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import FRONT_END, TOKENS, detector, random_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_detector import FRONT_END, TOKENS, detector, random_network
 
 from wekws.dataset.features import expand_context, fbank
 from wekws.decode.event_rule import EventRule
@@ -224,8 +224,9 @@ def test_settings_that_cannot_work_are_refused(model):
         KeywordSpotter(detector(model.network, threshold=None))
     with pytest.raises(ConfigError, match="嗨小: max_duration_s 0.03 is 1 frames; expected 2"):
         KeywordSpotter(detector(model.network, max_duration_s=0.03))
-    with pytest.raises(ConfigError, match="frames_per_step"):
-        KeywordSpotter(model, frames_per_step=0)
+    for number in (0, 1.5, "3"):
+        with pytest.raises(ConfigError, match="frames_per_step: found .*; expected a whole"):
+            KeywordSpotter(model, frames_per_step=number)
     other = dataclasses.replace(FRONT_END, frame_skip=3, left_context=3)
     with pytest.raises(ConfigError, match="takes 400 features per frame, the front end makes 480"):
         type(model.network)(model.network.model, other)

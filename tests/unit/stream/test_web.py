@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import find_chromium
-from conftest import detector
+from small_detector import detector
 
 from wekws.errors import ConfigError, DataError
 from wekws.stream import KeywordSpotter
@@ -105,8 +105,28 @@ def test_an_error_is_sent_and_ends_the_stream(model, with_client):
     assert "sample_rate_hz" in error["error"] and end == "CLOSE"
 
 
+def test_a_page_that_breaks_the_protocol_is_no_error_of_the_server(model, with_client, caplog):
+    """aiohttp closes the connection itself, so that no answer can be sent."""
+
+    async def use(client):
+        async with client.ws_connect("/stream") as stream:
+            await stream.receive_json()
+            await stream.send_bytes(bytes(2 << 20))
+            return (await stream.receive()).type.name
+
+    assert with_client(model, use) == "CLOSE"
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
-    "headers", [{"Origin": "http://example.org"}, {"Host": "example.org"}, {"Origin": "null"}]
+    "headers",
+    [
+        {"Origin": "http://example.org"},
+        {"Host": "example.org"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Host": "["},
+    ],
 )
 def test_other_sites_are_refused(model, with_client, headers):
     async def use(client):
@@ -115,14 +135,33 @@ def test_other_sites_are_refused(model, with_client, headers):
     assert with_client(model, use) == [403, 403]
 
 
+def test_the_page_is_announced_when_its_port_answers(model):
+    pytest.importorskip("aiohttp")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def connect(address):
+        assert address == f"http://127.0.0.1:{port}"
+        socket.create_connection(("127.0.0.1", port)).close()
+        raise KeyboardInterrupt  # ends the server
+
+    serve(model, port, connect)
+
+
 def test_a_server_that_cannot_start_says_why(model, monkeypatch):
     pytest.importorskip("aiohttp")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        addresses = []
         with pytest.raises(ConfigError, match=f"--port {port}: .*give another one"):
-            serve(model, port, lambda address: None)
+            serve(model, port, addresses.append)
+        assert addresses == []  # another program's page
+    for number in (-1, 0, 65536, 99999):
+        with pytest.raises(ConfigError, match=f"--port {number}: expected 1 to 65535"):
+            serve(model, number, addresses.append)
     with pytest.raises(ConfigError, match="no threshold"):
         make_app(detector(model.network, threshold=None))
     monkeypatch.setitem(sys.modules, "aiohttp", None)
