@@ -8,6 +8,7 @@ import yaml
 
 from wekws.bin.diagnose import main
 from wekws.errors import ConfigError
+from wekws.files import file_sha256
 from wekws.report.diagnosis import advice, build_diagnosis, find_teacher, read_run
 from wekws.report.diagnosis_detection import confidences
 from wekws.report.diagnosis_run import epochs_to, slope, tail_slope
@@ -187,6 +188,21 @@ def test_the_teacher_is_the_run_that_the_others_name(tmp_path):
     other = write_run(tmp_path / "other" / "teacher", [3.0])
     assert find_teacher([run_of(student), run_of(other)]) is None
     assert runs[0].model.was_initialised
+
+
+def test_a_teacher_is_found_by_its_checkpoint_in_a_renamed_folder(tmp_path):
+    teacher = write_run(tmp_path / "orig" / "large", [3.0], run={"teachers": []})
+    (teacher / "avg_5.pt").write_bytes(b"weights")
+    content = file_sha256(teacher / "avg_5.pt")[:16]
+    run = {"teachers": ["exp/word/teacher/avg_5.pt"], "teacher_fingerprints": [content]}
+    student = run_of(write_run(tmp_path / "orig" / "small", [4.0], run=run))
+    assert find_teacher([student, run_of(teacher)]).name == "large"
+    # The folder of the same name has another checkpoint.
+    other = write_run(tmp_path / "word" / "teacher", [3.0], run={"teachers": []})
+    (other / "avg_5.pt").write_bytes(b"others")
+    assert find_teacher([run_of(other), student]) is None
+    page = to_markdown(build_diagnosis([run_of(teacher)], None, {}), tmp_path)
+    assert "| large | teacher |" in page
 
 
 def test_a_run_that_did_not_watch_itself_is_watched_now(tmp_path):
