@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from wekws.report.diagnosis_run import (
+    LAST_EPOCHS,
     MOVING,
     TAIL,
     DiagnosedRun,
     are_comparable,
     epochs_to,
+    has_short_schedule,
     relative_change,
+    still_falls,
     tail_slope,
 )
 from wekws.report.document import Block, Bullets, Heading, Paragraph, Table
@@ -85,12 +88,24 @@ def _convergence_sentence(run: DiagnosedRun) -> str:
         return text + f"less than {100 * MOVING:.0f} %, so it has converged."
     if share > 0:
         return text + "**it rises**; use an earlier epoch, or an average around the best one."
+    if not still_falls(losses):
+        return text + _stood_still(losses)
     rates = series(run.model.cv_rows, "lr")[1]
     if rates and rates[-1] < SPENT_RATE * max(rates):
         return text + (
             "it still falls although the learning rate is close to 0: use a longer schedule."
         )
     return text + "**it still falls**: train more epochs."
+
+
+def _stood_still(losses: Sequence[float]) -> str:
+    text = f"it no longer falls in the last {LAST_EPOCHS} of them"
+    if has_short_schedule(losses):
+        return (
+            f"{text}, but the schedule of {len(losses)} epochs was short: a longer one may end "
+            "lower."
+        )
+    return f"{text}, so it has converged."
 
 
 def _speed_sentence(first: DiagnosedRun, second: DiagnosedRun) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from wekws.errors import DataError
 from wekws.model.model_conf import FSMNConfig
-from wekws.report.diagnosis_run import MOVING, tail_slope
+from wekws.report.diagnosis_run import has_short_schedule, still_falls, tail_slope
 from wekws.report.format import percent
 from wekws.report.model_folder import TrainedModel
 from wekws.report.training_again import flags_beside, flags_for_epochs
@@ -240,8 +240,9 @@ def _problem(standing: Standing) -> str:
 def _falling(standing: Standing) -> str:
     """Advise to train longer while the cv loss still falls."""
     for model, whose in ((standing.teacher, "its teacher's"), (standing.student, "its")):
-        moved = tail_slope(_trained_losses(model)) if model is not None else None
-        if model is not None and moved and moved[1] < -MOVING:
+        losses = _trained_losses(model) if model is not None else []
+        moved = tail_slope(losses)
+        if model is not None and moved is not None and still_falls(losses):
             return (
                 f"{whose} cv loss still fell by {-100 * moved[1]:.1f} % per epoch at the end: "
                 "**train it longer**, such as with "
@@ -349,10 +350,18 @@ def _limits(standing: Standing) -> list[str]:
     """Return what makes the advice uncertain."""
     worst = standing.worst
     assert worst is not None
+    texts = [
+        f"The schedule of {model.name}, {model.num_epochs} epochs, was short: its cv loss fell "
+        "until the last epochs. A longer one may end lower "
+        f"(`{flags_for_epochs(model, 2 * model.num_epochs)}`)."
+        for model in (standing.teacher, standing.student)
+        if model is not None and not standing.is_done and has_short_schedule(_trained_losses(model))
+    ]
     crossed = [x for x in (DONE_BELOW, RETRAIN_BELOW) if worst.point.low < x <= worst.point.high]
     if len(crossed) != 1:
-        return []
+        return texts
     return [
+        *texts,
         f"The 95 % interval of the FRR of {standing.student.name} contains "
-        f"{100 * crossed[0]:.0f} %: the advice needs more positives to be certain."
+        f"{100 * crossed[0]:.0f} %: the advice needs more positives to be certain.",
     ]

@@ -94,6 +94,22 @@ def test_a_spent_learning_rate_asks_for_a_longer_schedule_and_a_rise_for_an_earl
     )
 
 
+def test_a_loss_that_stands_still_at_the_end_of_a_short_schedule_does_not_fall(tmp_path):
+    """A teacher of 12 epochs: the fit over 5 falls by 2.2 %, the last two epochs do not."""
+    losses = [18.11, 17.84, 19.27, 16.08, 16.23, 16.06, 15.17, 15.38, 14.44, 14.17, 14.00, 14.01]
+    rates = [1e-3] * 6 + [4e-4, 3e-4, 2e-4, 9e-5, 3e-5, 1e-5]
+    run = run_of(write_run(tmp_path / "t", losses, lr=rates, run={"teachers": []}))
+    assert tail_slope(losses)[1] == pytest.approx(-0.022, abs=0.001)
+    text = said(convergence([run]))
+    assert "no longer falls in the last 3 of them, but the schedule of 12 epochs was short" in text
+    fake.make_result(tmp_path / "t" / "test_avg_3", ["A"], quality=2.0)
+    texts = advice([run_of(tmp_path / "t")], None, "1/h")
+    assert "still fell" not in texts[0]
+    assert "The schedule of t, 12 epochs, was short" in texts[1]
+    long = run_of(write_run(tmp_path / "long", [20.0] * 10 + losses))
+    assert "no longer falls in the last 3 of them, so it has converged" in said(convergence([long]))
+
+
 def test_runs_of_two_dev_lists_are_not_compared(tmp_path):
     one = run_of(write_run(tmp_path / "one", [9.0, 8.0], cv_data="a"))
     two = run_of(write_run(tmp_path / "two", [5.0, 4.0], cv_data="b"))
