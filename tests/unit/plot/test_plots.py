@@ -117,6 +117,37 @@ def test_det_draws_zero_false_alarms_at_a_left_edge(tmp_path, drawn):
     assert (np.diff(y) <= 0).all()
 
 
+def unsupported(tmp_path):
+    """A result whose dev, 1.62 h, is too small for 0.5/h and 1/h: both have one threshold."""
+    folder = fake.make_result(tmp_path / "x", ["A"], positives=100)
+    summary = json.loads((folder / "summary.json").read_text())
+    points = summary["keywords"][0]["operating_points"]
+    points[1] |= {key: points[0][key] for key in ("threshold", "misses", "false_alarms")}
+    for point in points[:2]:
+        point |= {"rule": "upper", "dev_upper_per_hour": 1.853}
+    fake.write_json(folder / "summary.json", summary)
+    return read_result("x", folder)
+
+
+def test_a_threshold_that_dev_does_not_support_is_named_so_and_drawn_once(tmp_path, drawn):
+    plot_det([unsupported(tmp_path)], tmp_path / "det.png")
+    plot_confidence([unsupported(tmp_path)], tmp_path / "confidence.png")
+    labels = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn]
+    assert "strictest threshold of dev (1.85/h),\nin place of 0.5/h and 1/h" in labels[0]
+    assert "threshold for 1 in all" in labels[0]
+    assert labels[1] == ["x", "strictest threshold of dev (1.85/h)"]
+    drawn_markers = [line.get_marker() for line in drawn[0].axes[0].lines]
+    assert drawn_markers[-2:] == ["o", "s"]
+
+
+def test_markers_in_one_place_all_show(tmp_path, drawn):
+    """A square in a circle: its half diagonal is shorter than the circle's radius."""
+    plot_det(results(tmp_path, ["A"], 2), tmp_path / "det.png")
+    sizes = [line.get_markersize() for line in drawn[0].axes[0].lines if line.get_marker() in "os"]
+    assert len(sizes) == 4
+    assert all(circle > square * 2**0.5 for circle, square in zip(*[iter(sizes)] * 2, strict=True))
+
+
 def test_det_near_zero_frr_keeps_a_readable_axis(tmp_path, drawn):
     plot_det(results(tmp_path, ["A"], 1, quality=12.0), tmp_path / "det.png")
     bottom, top = drawn[0].axes[0].get_ylim()
