@@ -19,10 +19,12 @@ def threshold_name(results: Sequence[Result], budgets: Sequence[str]) -> str:
     if not weak:
         return f"threshold for {labels}"
     supported = f"{max(point['dev_upper_per_hour'] for point in weak):.2f}/h"
+    chosen_on = {point.get("chosen_on", "dev") for point in weak}
+    where = "dev" if chosen_on == {"dev"} else "the set itself"
     if len(weak) < len(points):
-        return f"threshold for {labels}, or the strictest of dev ({supported})"
+        return f"threshold for {labels}, or the strictest of {where} ({supported})"
     instead = f", in place of {labels}" if len(budgets) > 1 else ""
-    return f"strictest threshold of dev ({supported}){instead}"
+    return f"strictest threshold of {where} ({supported}){instead}"
 
 
 def how_chosen(point: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ def result(*points):
 
 def point(budget, threshold, upper, **more):
     found = {"budget": budget, "threshold": threshold, "dev_upper_per_hour": upper}
-    return {**found, "rule": "upper", "chosen_on": "dev", **more}
+    return found | {"rule": "upper", "chosen_on": "dev"} | more
 
 
 def test_a_threshold_is_named_by_its_budget_only_where_dev_supports_it():
@@ -24,6 +24,8 @@ def test_a_threshold_is_named_by_its_budget_only_where_dev_supports_it():
         threshold_name([full, small], ["1/h"])
         == "threshold for 1/h, or the strictest of dev (1.85/h)"
     )
+    itself = result(point("1/h", 0.5, 1.853, chosen_on="itself"))
+    assert threshold_name([itself], ["1/h"]) == "strictest threshold of the set itself (1.85/h)"
     assert threshold_name([small], ["2/h"]) == "threshold for 2/h"
 
 
