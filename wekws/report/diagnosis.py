@@ -95,7 +95,7 @@ def build_diagnosis(
         judged = [run for run in runs if run is not baseline and run is not teacher]
         blocks += verdicts(judged, baseline, budget)
     blocks += training.health(runs)
-    blocks += training.convergence(runs)
+    blocks += training.convergence(runs, teacher)
     if "curves" in figures:
         blocks.append(Figure(figures["curves"], CURVES_CAPTION))
     blocks += training.losses_by_epoch(runs)

@@ -23,8 +23,12 @@ from wekws.runlog.metrics_reader import series
 SPENT_RATE = 0.05
 
 
-def convergence(runs: Sequence[DiagnosedRun]) -> list[Block]:
-    """Return losses and slopes of each run, and when each reached the final loss of the others."""
+def convergence(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None = None) -> list[Block]:
+    """Return losses and slopes of each run, and when each reached the final loss of the others.
+
+    Speeds are compared only between runs without problems, and not with the teacher: its students
+    begin with what it has learned.
+    """
     shown = [run for run in runs if run.trained_losses]
     if not shown:
         return []
@@ -39,7 +43,8 @@ def convergence(runs: Sequence[DiagnosedRun]) -> list[Block]:
         caption = "Epochs that a run (row) needed to reach the final loss of another (column)."
         blocks.append(Table(["Run", *names], rows, caption))
     texts = [_convergence_sentence(run) for run in shown]
-    texts += [text for a in shown for b in shown if (text := _speed_sentence(a, b))]
+    compared = [run for run in shown if run is not teacher and not run.model.problems]
+    texts += [text for a in compared for b in compared if (text := _speed_sentence(a, b))]
     return [*blocks, Bullets(texts)]
 
 
@@ -110,9 +115,9 @@ def _stood_still(losses: Sequence[float]) -> str:
 
 def _speed_sentence(first: DiagnosedRun, second: DiagnosedRun) -> str:
     """Say how much sooner the first run reached the final loss of the second, if it did."""
-    if first is second or not are_comparable(first, second):
-        return ""
     goal, num_epochs = second.trained_losses[-1], len(second.trained_losses)
+    if first is second or goal <= 0 or not are_comparable(first, second):
+        return ""
     found = epochs_to(first.trained_losses, goal)
     if found is None or found >= num_epochs:
         return ""

@@ -148,13 +148,15 @@ def test_accuracy_is_held_against_the_teacher(tmp_path):
     assert said(blocks) == "s, all utterances: 60.0 % at the end, 20.0 points below its teacher."
 
 
-def kd_run(folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True, cosines=()):
+def kd_run(
+    folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True, cosines=(), teacher=()
+):
     rows = [
         {"kind": "gradient", "epoch": i, "grad_cos_kd": c, "grad_share_kd": 0.5}
         for i, c in enumerate(cosines)
     ]
     trained = {"train_ctc": list(losses), "train_loss": [x + weighed for x in losses]}
-    return run_of(write_run(folder, list(losses), more=rows, cv_kd=kd, **trained))
+    return run_of(write_run(folder, list(losses), more=[*teacher, *rows], cv_kd=kd, **trained))
 
 
 def test_kd_that_falls_alone_shows_with_the_angle(tmp_path):
@@ -169,6 +171,29 @@ def test_kd_that_falls_alone_shows_with_the_angle(tmp_path):
     assert "KD changed by -20.0 %, CTC by +0.0 %: **KD still falls but CTC does not**" in text
     assert "went from +0.50 in the first third to -0.20 in the last" in text
     assert "opposed in 50 % of the probes" in text
+
+
+def test_kd_that_falls_alone_is_fine_at_the_teachers_level(tmp_path):
+    """CTC ends at 10, the level of its teacher: the health rule exempts it too."""
+    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16], teacher=[TEACHER])
+    text = said(ctc_and_kd([run]))
+    assert "CTC by +0.0 %: KD still falls, and CTC is at the teacher's level already" in text
+    assert "**" not in text and run.model.problems == []
+
+
+def test_speeds_leave_out_the_teacher_and_runs_with_problems(tmp_path):
+    teacher = run_of(write_run(tmp_path / "teacher", [18.0, 17.0, 16.0, 15.0]))
+    student = run_of(write_run(tmp_path / "student", [15.0, 14.5, 14.0, 13.5]))
+    flat = run_of(write_run(tmp_path / "flat", [40.0] * 40))
+    zero = run_of(write_run(tmp_path / "zero", [0.0] * 12))
+    assert [p.name for p in flat.model.problems] == ["loss_flat"]
+    assert "flat since epoch 0" in flat.model.problems[0].text
+    text = said(convergence([teacher, student, flat, zero], teacher))
+    assert "times as fast" not in text
+    # Two students are compared.
+    assert "student reached the final loss of teacher, 15.00, after 1 epoch instead of 4" in said(
+        convergence([teacher, student])
+    )
 
 
 def test_kd_that_only_was_measured_is_said_so(tmp_path):

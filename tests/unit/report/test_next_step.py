@@ -98,7 +98,7 @@ def test_kd_that_falls_while_ctc_falls_by_a_thousandth_per_epoch(tmp_path):
 def test_a_loss_flat_at_40_has_not_converged(tmp_path):
     run = run_of(write_run(tmp_path / "student", [40.2, 40.1, 40.0, 40.1, 40.0, 40.0]))
     (text,) = advice([run], None, "1/h")
-    assert "cv loss 40.00, flat for 5 epochs: it does not learn" in text
+    assert "cv loss 40.00, flat since epoch 0: it does not learn" in text
     page = to_markdown(build_diagnosis([run], None, {}), tmp_path)
     assert "it has been flat since the first epoch and learns nothing" in page
     assert "has converged" not in page
