@@ -17,6 +17,7 @@ from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
 from wekws.plot.det_curves import plot_det
 from wekws.plot.durations import plot_durations
+from wekws.plot.epochs import plot_epochs
 from wekws.plot.variants import VariantFigures, plot_sizes
 from wekws.score.paired import Estimate
 from wekws.score.results import read_result
@@ -285,3 +286,47 @@ def test_ends_are_marked_in_the_panel_of_the_cv_loss_alone(tmp_path, drawn):
         for figure in drawn
     ]
     assert counts == [[0] * 6, [2, *[0] * 5]]  # five panels and an empty place
+
+
+def wide_run(folder):
+    """KD over eight decades, and eight adapters with long names."""
+    folder.mkdir()
+    rows = []
+    for epoch in range(9):
+        place = {"epoch": epoch, "step": epoch}
+        kd = {"cv_kd": 10.0 ** (5 - epoch), "train_kd": 10.0 ** (5 - epoch)}
+        rows.append({"kind": "cv", **place, "cv_loss": 9.0, **kd})
+        norms = {f"hidden.adapters.fsmn.{i}.linear": 1.0 + i for i in range(8)}
+        layers = {f"out_linear{i}": 10.0**-i for i in range(4)}
+        rows.append({"kind": "layers", **place, "gradient": layers, "adapter_gradient": norms})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_tick_labels_do_not_lie_on_each_other(tmp_path, drawn):
+    plot_curves({"run": wide_run(tmp_path / "run")}, tmp_path / "c.png")
+    for axis in drawn[0].axes:
+        labels = [label for label in axis.get_yticklabels(which="both") if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        boxes.sort(key=lambda box: box.y0)
+        assert all(a.y1 <= b.y0 for a, b in zip(boxes, boxes[1:], strict=False))
+        assert not any("mathdefault" in label.get_text() for label in labels)
+        assert axis.get_yscale() != "log" or len(boxes) >= 3
+
+
+def test_a_legend_stays_in_its_panel_and_covers_no_line(tmp_path, drawn):
+    plot_curves({"run": wide_run(tmp_path / "run")}, tmp_path / "c.png")
+    axes = [axis for axis in drawn[0].axes if axis.get_legend()]
+    assert len(axes) == 2
+    for axis in axes:
+        legend, panel = axis.get_legend().get_window_extent(), axis.get_window_extent()
+        assert panel.x0 <= legend.x0 and legend.x1 <= panel.x1
+        highest = max(max(line.get_ydata()) for line in axis.lines)
+        assert axis.transData.transform((0, highest))[1] < legend.y0
+
+
+def test_markers_of_the_highest_frr_are_not_cut(tmp_path, drawn):
+    plot_epochs([0, 1, 2], [("dev", [0.40, 0.41, 0.41])], [1, 2], tmp_path / "e.png", "1/h")
+    plot_epochs([0, 1], [("dev", [0.0, 0.0])], [0], tmp_path / "f.png", "1/h")
+    tops = [figure.axes[0].get_ylim()[1] for figure in drawn]
+    assert tops == [pytest.approx(1.08 * 41.0), 1.0]
