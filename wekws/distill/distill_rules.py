@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 
 from wekws.distill.methods import METHOD_RULES, TERM_GROUPS
+from wekws.runlog.fields import Row
 from wekws.runlog.health import HealthRule, RunLog
 from wekws.runlog.health_rules import GENERAL_RULES
 
@@ -58,7 +59,7 @@ def task_left_behind(log: RunLog) -> str | None:
         return None
     name = names[0]
     distances = log.series(f"cv_{name}")
-    if len(distances) < len(losses) or losses[-1] <= log.teacher.get("cv_loss", 0.0):
+    if len(distances) < len(losses) or has_reached_teacher(losses, log.teacher):
         return None
     (far, near), (then, now) = _window_means(distances), _window_means(losses)
     if far <= 0 or then <= 0:
@@ -71,6 +72,11 @@ def task_left_behind(log: RunLog) -> str | None:
     )
     cosine = log.gradient.get(f"grad_cos_{name}")
     return text if cosine is None else f"{text}; the cosine of their gradients is {cosine:.2f}"
+
+
+def has_reached_teacher(losses: Sequence[float], teacher: Row) -> bool:
+    """Say whether a cv loss ended at the teacher's level, so that CTC has little left to gain."""
+    return losses[-1] <= teacher.get("cv_loss", 0.0)
 
 
 def is_left_behind(task_ratio: float, kd_ratio: float) -> bool:

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from wekws.plot import style
 from wekws.score.results import Result, Stats, all_keywords, headline_budget
+from wekws.score.threshold_names import threshold_name
 
 _MIN_BINS, _MAX_BINS = 16, 50
 _DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
@@ -153,6 +154,6 @@ def _legend(results: Sequence[Result], budgets: Sequence[str]) -> list[Artist]:
     ]
     for budget, dash in zip(budgets, _DASHES, strict=False):
         if any(r.operating_point(k, budget) for r in results for k in r.keywords):
-            label = f"threshold for {budget}"
+            label = threshold_name(results, [budget])
             handles.append(Line2D([], [], color=style.GUIDE, linestyle=dash, label=label))
     return handles

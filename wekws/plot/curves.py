@@ -4,6 +4,7 @@ Losses, accuracies and every term of the loss; learning rate, alpha and temperat
 by layer; the methods' own figures; borders of stages and growth as vertical lines.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from wekws.errors import DataError
 from wekws.plot import style
@@ -89,6 +90,8 @@ _OTHERS = {
     *("cv_blank_share", "cv_filler_share", "cv_same_output_share"),
 }
 _MAX_LINES = 12
+# Width of a panel that a legend may fill, in inches, and its share of the height for each row.
+_LEGEND_IN, _LEGEND_ROW = 3.3, 0.07
 
 
 def plot_curves(
@@ -229,7 +232,9 @@ def _draw_panel(axis: Axes, panel: _Panel, runs: Mapping[str, _Log], last_epoch:
     if panel.least_top:
         axis.set_ylim(0.0, max(panel.least_top, *(1.05 * value for value in drawn)))
     if panel.lines:
-        _make_room(axis)
+        _add_legend(axis)
+    if axis.get_yscale() == "log":
+        _set_log_ticks(axis)
 
 
 def _draw_fields(axis: Axes, panel: _Panel, runs: Mapping[str, _Log]) -> list[float]:
@@ -261,17 +266,32 @@ def _draw_lines(axis: Axes, panel: _Panel) -> list[float]:
             epochs, values, color=colour, linestyle=dash, marker=marker, markersize=3, label=name
         )
         shown += values
-    axis.legend(fontsize=7.5, ncols=3, loc="upper right", columnspacing=1.0, handlelength=1.4)
     return shown
 
 
-def _make_room(axis: Axes) -> None:
-    """Raise the upper end of an axis, so that its legend covers no line."""
+def _add_legend(axis: Axes) -> None:
+    """Add a legend that stays in the panel, and raise the upper end so that it covers no line."""
+    names = axis.get_legend_handles_labels()[1]
+    num_columns = max(1, min(3, int(_LEGEND_IN / (0.45 + 0.065 * max(map(len, names))))))
+    axis.legend(
+        fontsize=7.5, ncols=num_columns, loc="upper right", columnspacing=1.0, handlelength=1.4
+    ).set_in_layout(False)
+    share = 0.05 + _LEGEND_ROW * -(-len(names) // num_columns)
     low, high = axis.get_ylim()
     if axis.get_yscale() == "log":
-        axis.set_ylim(low, high * (high / low) ** 0.6)
+        axis.set_ylim(low, high * (high / low) ** (share / (1 - share)))
     else:
-        axis.set_ylim(low, high + 0.5 * (high - low))
+        axis.set_ylim(low, high + (high - low) * share / (1 - share))
+
+
+def _set_log_ticks(axis: Axes) -> None:
+    """Put ticks on a logarithmic axis, fewer in each decade the more decades there are."""
+    low, high = axis.get_ylim()
+    decades = math.log10(high / low)
+    subs = (1, 2, 3, 5) if decades < 2 else (1, 2, 5) if decades < 3 else (1,)
+    axis.yaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=9))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
 
 def _mark_borders(axis: Axes, runs: Mapping[str, _Log], has_names: bool) -> None:
@@ -308,11 +328,8 @@ def _format_axes(axis: Axes, shown: Sequence[float], last_epoch: int, panel: _Pa
         axis.set_ylim(min(0.0, *shown) if min(shown) > -20 else -20, 102)
     elif panel.may_be_log and min(shown) > 0 and max(shown) / min(shown) > 8:
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5), numticks=12))
-        axis.yaxis.set_minor_locator(LogLocator(base=10, subs=(1,), numticks=2))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    else:
-        axis.set_ylim(bottom=min(0.0, *shown) if min(shown) < 0.5 * max(shown) else None)
+    elif min(shown) < 0.5 * max(shown):
+        axis.set_ylim(bottom=min(0.0, 1.1 * min(shown)))
 
 
 def _legend(names: list[str]) -> list[Line2D]:

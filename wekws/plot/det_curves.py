@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from wekws.plot import style
 from wekws.score.intervals import wilson
 from wekws.score.results import Result, all_keywords
+from wekws.score.threshold_names import by_marker, threshold_name
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +34,16 @@ def plot_det(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     keywords = all_keywords(results)
     num_rows, num_columns = style.panel_grid(len(keywords))
     width = max(6.4, 4.6 * num_columns)
-    budgets = _budgets(results)
+    groups = by_marker(results, _budgets(results))
     with style.saved_figure(path, width, 4.1 * num_rows + 0.6) as figure:
         axes = figure.subplots(num_rows, num_columns, squeeze=False).flat
         x_range = _XRange(results)
         frr_range = _frr_range(results, x_range)
         for axis, keyword in zip(axes, keywords, strict=False):
-            _draw_panel(axis, keyword, results, x_range, frr_range, budgets)
+            _draw_panel(axis, keyword, results, x_range, frr_range, groups)
         for axis in list(axes)[len(keywords) :]:
             axis.set_axis_off()
-        style.legend_below(figure, _legend(results, budgets), width)
+        style.legend_below(figure, _legend(results, groups), width)
 
 
 class _XRange:
@@ -119,7 +120,7 @@ def _draw_panel(
     results: Sequence[Result],
     x_range: _XRange,
     frr_range: tuple[float, float],
-    budgets: list[str],
+    groups: Sequence[Sequence[str]],
 ) -> None:
     axis.set_title(style.readable(keyword, 34), pad=16)
     present = [(i, result) for i, result in enumerate(results) if keyword in result.stats]
@@ -128,11 +129,11 @@ def _draw_panel(
         style.empty_panel(axis, reasons[0] or "")
         return
     _format_axes(axis, x_range, frr_range)
-    _draw_budget_lines(axis, budgets, x_range)
+    _draw_budget_lines(axis, [budget for group in groups for budget in group], x_range)
     for (index, result), reason in zip(present, reasons, strict=True):
         if reason is None:
             _draw_curve(axis, result, keyword, x_range, index)
-            _draw_points(axis, result, keyword, x_range, budgets, index)
+            _draw_points(axis, result, keyword, x_range, groups, index)
     for result in results:
         if keyword not in result.stats:
             logger.warning(
@@ -153,18 +154,24 @@ def _draw_curve(axis: Axes, result: Result, keyword: str, x_range: _XRange, inde
 
 
 def _draw_points(
-    axis: Axes, result: Result, keyword: str, x_range: _XRange, budgets: list[str], index: int
+    axis: Axes,
+    result: Result,
+    keyword: str,
+    x_range: _XRange,
+    groups: Sequence[Sequence[str]],
+    index: int,
 ) -> None:
-    for budget in budgets:
-        point = result.operating_point(keyword, budget)
+    for place, group in enumerate(groups):
+        point = result.operating_point(keyword, group[0])
         if not point or not point.get("misses"):
             continue
         x = x_range.place(point["false_alarms"]["per_hour"])
         axis.plot(
             x,
             100 * point["misses"]["rate"],
-            marker=_MARKERS[budgets.index(budget) % len(_MARKERS)],
-            markersize=max(11 - 2 * budgets.index(budget), 5) + (1.5 if index == 0 else 0),
+            marker=_MARKERS[place % len(_MARKERS)],
+            # Each is so much smaller than the one before that both show in the same place.
+            markersize=max(12.5 - 4.5 * place, 4) + (1.5 if index == 0 else 0),
             markerfacecolor=style.PALETTE[index % len(style.PALETTE)],
             markeredgecolor="white",
             markeredgewidth=1.2,
@@ -222,7 +229,7 @@ def _signed_square(values: Any) -> Any:
     return np.sign(values) * np.square(values)
 
 
-def _legend(results: Sequence[Result], budgets: list[str]) -> list[Artist]:
+def _legend(results: Sequence[Result], groups: Sequence[Sequence[str]]) -> list[Artist]:
     handles: list[Artist] = [
         Line2D([], [], color=style.PALETTE[i % len(style.PALETTE)], linewidth=2.4, label=label)
         for i, label in enumerate(style.readable(result.name, 40) for result in results)
@@ -230,9 +237,9 @@ def _legend(results: Sequence[Result], budgets: list[str]) -> list[Artist]:
     handles += [
         Line2D(
             [], [], color=style.GUIDE, linestyle="", marker=_MARKERS[i % len(_MARKERS)],
-            markersize=7, label=f"threshold for {budget}",
+            markersize=7, label=threshold_name(results, group).replace(", ", ",\n"),
         )
-        for i, budget in enumerate(budgets)
+        for i, group in enumerate(groups)
     ]  # fmt: skip
     if any(result.entry(k).get("positives") for result in results for k in result.keywords):
         handles.append(Patch(color=style.GUIDE, alpha=0.3, label="95 % interval of the FRR"))

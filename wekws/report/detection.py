@@ -12,6 +12,7 @@ from wekws.score.intervals import poisson_exact
 from wekws.score.pinyin import with_pinyin
 from wekws.score.results import CurvePoint, Result, all_keywords
 from wekws.score.summary import is_unsupported, misses_budget
+from wekws.score.threshold_names import how_chosen, threshold_name
 
 
 def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
@@ -35,17 +36,21 @@ def at_a_glance(models: Sequence[TrainedModel], budget: str) -> Table:
             ]
         )
     header = [
-        "Model", f"FRR at {budget}, own curve (95 %)", f"FRR at dev's threshold for {budget}",
+        "Model", f"FRR at {budget}, own curve (95 %)", f"FRR at the {_threshold(models, budget)}",
         "False alarms/h there", "Parameters", f"of {models[0].name}", "MACs per second",
         "Worst keyword", "Checkpoint",
     ]  # fmt: skip
     caption = (
         "FRR: share of the utterances with the keyword that are missed, with 95 % interval. Own "
-        f"curve: at {budget} on this set, where models are compared. Dev's threshold: as in use, "
-        "with the false alarms per hour that it gives on this set. Budgets are false alarms on "
-        "audio without a keyword, per hour (1/h) or in the whole set (1 in all)."
+        f"curve: at {budget} on this set, where models are compared. Thresholds are dev's, as in "
+        "use, with the false alarms per hour that they give on this set. Budgets are false alarms "
+        "on audio without a keyword, per hour (1/h) or in the whole set (1 in all)."
     )
     return Table(header, rows, caption, text_columns=(7, 8))
+
+
+def _threshold(models: Sequence[TrainedModel], budget: str) -> str:
+    return threshold_name([model.headline for model in models], [budget])
 
 
 def _own_rate(point: CurvePoint | None) -> str:
@@ -146,7 +151,7 @@ def _keyword_table(models: Sequence[TrainedModel], keyword: str) -> Table:
         "Missed", "False alarms/h there (95 %)", "Count", "Threshold", "chosen on",
     ]  # fmt: skip
     rows = [_point_row(model, result, keyword, point) for model, result, point in points]
-    return Table(header, rows, _set_size(models, keyword), text_columns=(1,))
+    return Table(header, rows, _set_size(models, keyword), text_columns=(1, 8))
 
 
 def _notes(models: Sequence[TrainedModel], keyword: str) -> list[str]:
@@ -178,8 +183,8 @@ def category_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]:
     ]
     header = ["Keyword", "Model", *(f"{name}, {h:.2f} h" for name, h in hours.items())]
     caption = (
-        f"False alarms per hour (95 %) by the kind of audio, at the threshold for {budget}. A high "
-        "rate on one kind says which negatives are missing from training."
+        f"False alarms per hour (95 %) by the kind of audio, at the {_threshold(models, budget)}. "
+        "A high rate on one kind says which negatives are missing from training."
     )
     return [Heading("False alarms by kind of audio"), Table(header, cells, caption, (1,))]
 
@@ -209,7 +214,7 @@ def _point_row(
     own = _own_rate(result.own_curve(keyword, budget))
     row = [budget, f"{model.name}, {checkpoint_label(result)}", own]
     if point.get("threshold") is None or not point.get("misses"):
-        return [*row, *["-"] * 5, str(point.get("chosen_on") or "-")]
+        return [*row, *["-"] * 5, how_chosen(point)]
     return [
         *row,
         _rate(point["misses"]),
@@ -217,7 +222,7 @@ def _point_row(
         _alarm_rate(point["false_alarms"]),
         f"{point['false_alarms']['count']:,}",
         f"{point['threshold']:.4f}",
-        str(point.get("chosen_on") or "-"),
+        how_chosen(point),
     ]
 
 
@@ -271,7 +276,7 @@ def confidence_table(models: Sequence[TrainedModel], budget: str) -> Table:
             )
     header = [
         "Keyword", "Model", "Median of positives", "99th percentile of events on negatives",
-        f"Threshold for {budget}",
+        _threshold(models, budget).capitalize(),
     ]  # fmt: skip
     return Table(header, rows, text_columns=(1,))
 
@@ -298,8 +303,8 @@ def confusion_blocks(models: Sequence[TrainedModel], budget: str) -> list[Block]
     if not rows:
         return []
     caption = (
-        "Detections of a keyword on utterances of another keyword, at the threshold for "
-        f"{budget}. They are not counted as false alarms."
+        "Detections of a keyword on utterances of another keyword, at the "
+        f"{_threshold(models, budget)}. They are not counted as false alarms."
     )
     header = ["Keyword", "Model", "Confusions", "Utterances", "Hours"]
     return [Heading("Confusions"), Table(header, rows, caption, text_columns=(1,))]

@@ -54,16 +54,10 @@ def read_run(name: str, exp_dir: Path, dataset: str) -> DiagnosedRun:
 
 
 def find_teacher(runs: Sequence[DiagnosedRun]) -> DiagnosedRun | None:
-    """Return the run among them that another one names as its teacher."""
+    """Return the run among them from which another one was distilled."""
     for run in runs:
-        folder = run.model.exp_dir.resolve()
-        for other in runs:
-            checkpoint = other.teacher_checkpoint
-            if checkpoint is None or other is run:
-                continue
-            # The last two names: both folders may have been moved since.
-            if checkpoint.parent.parts[-2:] == folder.parts[-2:]:
-                return run
+        if any(other is not run and other.model.has_teacher(run.model) for other in runs):
+            return run
     return None
 
 
@@ -101,7 +95,7 @@ def build_diagnosis(
         judged = [run for run in runs if run is not baseline and run is not teacher]
         blocks += verdicts(judged, baseline, budget)
     blocks += training.health(runs)
-    blocks += training.convergence(runs)
+    blocks += training.convergence(runs, teacher)
     if "curves" in figures:
         blocks.append(Figure(figures["curves"], CURVES_CAPTION))
     blocks += training.losses_by_epoch(runs)
@@ -126,7 +120,7 @@ def _overview(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None) -> Tab
     rows = []
     for run in runs:
         model = run.model
-        role = "teacher" if run is teacher else "student" if _is_student(run) else "no teacher"
+        role = "teacher" if run is teacher else model.role
         of = f" of {model.max_epoch}" if model.max_epoch else ""
         start = _STARTS.get(model.run.get("start", ""), "-")
         rows.append(
@@ -141,10 +135,6 @@ def _overview(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None) -> Tab
             ]
         )
     return Table(header, rows, text_columns=(1, 5, 6))
-
-
-def _is_student(run: DiagnosedRun) -> bool:
-    return run.teacher_checkpoint is not None or bool(run.newest("teacher"))
 
 
 def _warnings(runs: Sequence[DiagnosedRun]) -> list[str]:
@@ -175,13 +165,9 @@ def _distinct(names: Iterable[str | None]) -> list[str]:
 
 def advice(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None, budget: str) -> list[str]:
     """Return the next step of each run, the teacher's only if it is the only one."""
-    teacher_model = teacher.model if teacher is not None else None
     judged = [run for run in runs if run is not teacher] or list(runs)
-    texts = [
-        text
-        for run in judged
-        for text in next_step(run.model, teacher_model if run is not teacher else None, budget)
-    ]
+    teacher_model = teacher.model if teacher is not None and teacher not in judged else None
+    texts = [text for run in judged for text in next_step(run.model, teacher_model, budget)]
     return list(dict.fromkeys(texts))
 
 

@@ -7,6 +7,7 @@ from wekws.report.diagnosis_run import DiagnosedRun
 from wekws.report.document import Block, Bullets, Heading, Table
 from wekws.score.pinyin import with_pinyin
 from wekws.score.results import Stats, all_keywords
+from wekws.score.threshold_names import threshold_name
 
 # Two ratios within this factor of each other count as similar.
 SIMILAR = 1.25
@@ -21,7 +22,8 @@ def confidences(
     for keyword in all_keywords([run.model.headline for run in shown]):
         rows = [_row(run, keyword, budget) for run in shown if keyword in run.model.headline.stats]
         header = ["Run", "5 % of positives", "50 % of positives", "99 % of negatives",
-                  f"threshold for {budget}", "median / threshold"]  # fmt: skip
+                  threshold_name([run.model.headline for run in shown], [budget]),
+                  "median / threshold"]  # fmt: skip
         caption = "Confidence below which the given share of positives, or of events on negatives, "
         caption += "lies."
         blocks += [Heading(with_pinyin(keyword), 3), Table(header, rows, caption)]

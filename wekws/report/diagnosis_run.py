@@ -13,6 +13,9 @@ from wekws.runlog.metrics_reader import series
 # Epochs that a slope is fitted to, and the share of the loss per epoch above which a run still
 # moves: converged runs of the examples moved by 0.2 to 0.9 %, noise of the dev set included.
 TAIL, MOVING = 5, 0.01
+# The fit of a short schedule covers most of the decay of its learning rate, so the loss at its last
+# epochs counts too; a schedule of fewer tails than this is short.
+LAST_EPOCHS, SHORT_SCHEDULE = 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,25 @@ def tail_slope(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     found, mean = slope(tail), fmean(tail)
     return found, found / mean if mean else 0.0
+
+
+def still_falls(losses: Sequence[float]) -> bool:
+    """Say whether a cv loss still falls at the end: over the tail, and over its last epochs."""
+    moved = tail_slope(losses)
+    last = losses[-LAST_EPOCHS:]
+    return (
+        moved is not None
+        and moved[1] < -MOVING
+        and last[-1] < last[-2]
+        and slope(last) < -MOVING * fmean(last)
+    )
+
+
+def has_short_schedule(losses: Sequence[float]) -> bool:
+    """Say whether a cv loss fell until a short schedule ended, but no more at its last epochs."""
+    moved = tail_slope(losses)
+    has_fallen = moved is not None and moved[1] < -MOVING and not still_falls(losses)
+    return has_fallen and len(losses) < SHORT_SCHEDULE * TAIL
 
 
 def relative_change(before: float, after: float) -> float:

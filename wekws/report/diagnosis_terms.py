@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import fmean
 
-from wekws.distill.distill_rules import is_left_behind
+from wekws.distill.distill_rules import has_reached_teacher, is_left_behind
 from wekws.distill.methods import TERM_GROUPS
 from wekws.report.diagnosis_run import DiagnosedRun, relative_change
 from wekws.report.document import Block, Bullets, Heading, Table
@@ -66,7 +66,10 @@ def _kd_sentence(run: DiagnosedRun, last_third: Sequence[float], cosines: Sequen
     text = f"{run.name}: in the last third KD changed by {100 * kd:+.1f} %, CTC by "
     text += f"{100 * ctc:+.1f} %: "
     if kd < -KD_STILL and is_left_behind(1 + ctc, 1 + kd):
-        text += "**KD still falls but CTC does not**, or less than a tenth as fast"
+        if has_reached_teacher(run.trained_losses, run.newest("teacher")):
+            text += "KD still falls, and CTC is at the teacher's level already"
+        else:
+            text += "**KD still falls but CTC does not**, or less than a tenth as fast"
     elif kd > KD_STILL and ctc < -CTC_STILL:
         text += "CTC falls while KD rises: the student follows the labels rather than the teacher"
     elif abs(kd) <= KD_STILL and abs(ctc) <= CTC_STILL:

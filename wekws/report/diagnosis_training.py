@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from wekws.report.diagnosis_run import (
+    LAST_EPOCHS,
     MOVING,
     TAIL,
     DiagnosedRun,
     are_comparable,
     epochs_to,
+    has_short_schedule,
     relative_change,
+    still_falls,
     tail_slope,
 )
 from wekws.report.document import Block, Bullets, Heading, Paragraph, Table
@@ -20,8 +23,12 @@ from wekws.runlog.metrics_reader import series
 SPENT_RATE = 0.05
 
 
-def convergence(runs: Sequence[DiagnosedRun]) -> list[Block]:
-    """Return losses and slopes of each run, and when each reached the final loss of the others."""
+def convergence(runs: Sequence[DiagnosedRun], teacher: DiagnosedRun | None = None) -> list[Block]:
+    """Return losses and slopes of each run, and when each reached the final loss of the others.
+
+    Speeds are compared only between runs without problems, and not with the teacher: its students
+    begin with what it has learned.
+    """
     shown = [run for run in runs if run.trained_losses]
     if not shown:
         return []
@@ -36,7 +43,8 @@ def convergence(runs: Sequence[DiagnosedRun]) -> list[Block]:
         caption = "Epochs that a run (row) needed to reach the final loss of another (column)."
         blocks.append(Table(["Run", *names], rows, caption))
     texts = [_convergence_sentence(run) for run in shown]
-    texts += [text for a in shown for b in shown if (text := _speed_sentence(a, b))]
+    compared = [run for run in shown if run is not teacher and not run.model.problems]
+    texts += [text for a in compared for b in compared if (text := _speed_sentence(a, b))]
     return [*blocks, Bullets(texts)]
 
 
@@ -85,6 +93,8 @@ def _convergence_sentence(run: DiagnosedRun) -> str:
         return text + f"less than {100 * MOVING:.0f} %, so it has converged."
     if share > 0:
         return text + "**it rises**; use an earlier epoch, or an average around the best one."
+    if not still_falls(losses):
+        return text + _stood_still(losses)
     rates = series(run.model.cv_rows, "lr")[1]
     if rates and rates[-1] < SPENT_RATE * max(rates):
         return text + (
@@ -93,11 +103,21 @@ def _convergence_sentence(run: DiagnosedRun) -> str:
     return text + "**it still falls**: train more epochs."
 
 
+def _stood_still(losses: Sequence[float]) -> str:
+    text = f"it no longer falls in the last {LAST_EPOCHS} of them"
+    if has_short_schedule(losses):
+        return (
+            f"{text}, but the schedule of {len(losses)} epochs was short: a longer one may end "
+            "lower."
+        )
+    return f"{text}, so it has converged."
+
+
 def _speed_sentence(first: DiagnosedRun, second: DiagnosedRun) -> str:
     """Say how much sooner the first run reached the final loss of the second, if it did."""
-    if first is second or not are_comparable(first, second):
-        return ""
     goal, num_epochs = second.trained_losses[-1], len(second.trained_losses)
+    if first is second or goal <= 0 or not are_comparable(first, second):
+        return ""
     found = epochs_to(first.trained_losses, goal)
     if found is None or found >= num_epochs:
         return ""

@@ -1,7 +1,7 @@
 """Misses and false alarms of a scored set, the groups that hold most of them, suspected labels."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from wekws.score.pinyin import with_pinyin
 from wekws.score.results import Result
 from wekws.score.scores import TimedEvent, read_score_info, read_timed_events
 from wekws.score.sets import transcript
+from wekws.score.threshold_names import threshold_name
 
 ErrorKind = Literal["miss", "false alarm", "confusion"]
 KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
@@ -25,6 +26,9 @@ NEAR_SHARE = 1 / 3
 # rate of errors.
 GROUP_ERRORS, GROUP_SHARE, GROUP_FACTOR = 3, 0.2, 1.5
 MAX_GROUPS = 10
+# A miss is a suspected label if both models are no surer of it than of this share of negatives:
+# an utterance without the keyword that is labelled as one with it lies there nearly always.
+NEGATIVE_SHARE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class ErrorCase:
     teacher_threshold: float | None
     """Threshold of the teacher."""
     is_suspected: bool
-    """Whether teacher and student agree against the label."""
+    """Whether the confidences of teacher and student both fit the opposite label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,8 @@ class ErrorReview:
 
     budget: str
     """Budget of the thresholds, such as ``1/h``."""
+    threshold_name: str
+    """What they are, such as ``threshold for 1/h``."""
     cases: Sequence[ErrorCase]
     """Errors by kind, the worst first."""
     groups: Sequence[ErrorGroup]
@@ -125,6 +131,20 @@ class _Scores:
         )
 
 
+@dataclass(frozen=True)
+class _Levels:
+    """One model's usual confidences of a keyword."""
+
+    negative: float
+    """`NEGATIVE_SHARE` of the utterances without any keyword have at most this one."""
+    positive: float
+    """Half of the utterances with the keyword have at least this one."""
+
+    def fit_other_label(self, kind: ErrorKind, confidence: float) -> bool:
+        """Say whether an error has a confidence that is usual for the opposite label."""
+        return confidence <= self.negative if kind == "miss" else confidence >= self.positive
+
+
 def review_errors(student: Result, teacher: Result | None, budget: str) -> ErrorReview:
     """Return the errors of a result, with the teacher's confidences on the same set.
 
@@ -147,10 +167,10 @@ def review_errors(student: Result, teacher: Result | None, budget: str) -> Error
     words = list(scores.thresholds)
     near_texts = {text: near_miss(text, words) for text in set(texts.values())}
     near_of = {key: "" if found else near_texts[texts[key]] for key, found in holds.items()}
-    own_sure, sure = _sure_levels(holds, scores), _sure_levels(holds, teacher_scores)
     cases: list[ErrorCase] = []
     trials: dict[tuple[ErrorKind, str], list[tuple[str, str, str]]] = {}
     for keyword, threshold in scores.thresholds.items():
+        levels = [_levels(holds, each, keyword) for each in (scores, teacher_scores) if each]
         for utterance in utterances:
             found = holds[utterance.key]
             kind: ErrorKind = (
@@ -162,11 +182,16 @@ def review_errors(student: Result, teacher: Result | None, budget: str) -> Error
                 cases.append(
                     _case(
                         utterance, texts[utterance.key], keyword, kind, traits, event, threshold,
-                        teacher_scores, (own_sure[keyword], sure.get(keyword, 2.0)),
+                        teacher_scores, levels,
                     )
                 )  # fmt: skip
     cases.sort(key=_badness)
-    return ErrorReview(budget=budget, cases=cases, groups=_groups(cases, trials))
+    return ErrorReview(
+        budget=budget,
+        threshold_name=threshold_name([student], [budget]),
+        cases=cases,
+        groups=_groups(cases, trials),
+    )
 
 
 def _read(result: Result, budget: str) -> _Scores:
@@ -183,19 +208,15 @@ def _speakers(data_list: Path) -> dict[str, str]:
     return read_kaldi_table(path) if path.is_file() else {}
 
 
-def _median(values: Iterable[float]) -> float:
-    found = list(values)
-    return float(np.median(found)) if found else 2.0
-
-
-def _sure_levels(holds: Mapping[str, Sequence[str]], scores: _Scores | None) -> dict[str, float]:
-    """Return a model's median confidence on the positives of each keyword."""
-    if scores is None:
-        return {}
-    return {
-        word: _median(scores.best(key, word).confidence for key, h in holds.items() if word in h)
-        for word in scores.thresholds
-    }
+def _levels(holds: Mapping[str, Sequence[str]], scores: _Scores, keyword: str) -> _Levels:
+    """Return the levels of a model; without such utterances no confidence reaches a level."""
+    best = {key: scores.best(key, keyword).confidence for key in holds}
+    positives = [best[key] for key, found in holds.items() if keyword in found]
+    negatives = [best[key] for key, found in holds.items() if not found]
+    return _Levels(
+        negative=float(np.quantile(negatives, NEGATIVE_SHARE)) if negatives else -1.0,
+        positive=float(np.median(positives)) if positives else 2.0,
+    )
 
 
 def _errors(
@@ -219,7 +240,7 @@ def _case(
     event: TimedEvent,
     threshold: float,
     teacher: _Scores | None,
-    sure: tuple[float, float],
+    levels: Sequence[_Levels],
 ) -> ErrorCase:
     confidence = teacher_threshold = None
     if teacher is not None and keyword in teacher.thresholds:
@@ -228,13 +249,10 @@ def _case(
             confidence = teacher.best(utterance.key, keyword).confidence
         else:
             confidence = teacher.at(utterance.key, keyword, event)
-    is_suspected = False
-    if confidence is not None and teacher_threshold is not None:
-        if kind == "miss":
-            is_suspected = confidence < teacher_threshold
-        else:
-            # As sure as on most utterances that do contain the keyword.
-            is_suspected = event.confidence >= sure[0] and confidence >= sure[1]
+    is_suspected = confidence is not None and all(
+        level.fit_other_label(kind, each)
+        for level, each in zip(levels, (event.confidence, confidence), strict=True)
+    )
     return ErrorCase(
         kind=kind,
         keyword=keyword,

@@ -18,7 +18,13 @@ from wekws.dataset.audio import read_audio
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
 from wekws.report.document import inline_html
-from wekws.report.error_cases import ErrorCase, ErrorReview, as_row, shown_cases
+from wekws.report.error_cases import (
+    NEGATIVE_SHARE,
+    ErrorCase,
+    ErrorReview,
+    as_row,
+    shown_cases,
+)
 from wekws.report.error_page_template import PAGE
 from wekws.score.results import Result
 from wekws.score.scores import read_score_info
@@ -101,9 +107,10 @@ def _summary(review: ErrorReview, num_shown: int) -> str:
     suspected = sum(case.is_suspected for case in review.cases)
     text = ", ".join(f"**{numbers[k]}** {name}" for k, name in kinds.items())
     return inline_html(
-        f"{text} at the thresholds for {review.budget}. Shown: {num_shown}, the worst of each kind "
-        f"first. Suspected labels: **{suspected}** (both models miss the keyword, or both are as "
-        "sure of it as on most utterances that contain it)."
+        f"{text} at the {review.threshold_name}. Shown: {num_shown}, the worst of each kind first. "
+        f"Suspected labels: **{suspected}** (both models are no surer of the keyword than on "
+        f"{100 * NEGATIVE_SHARE:.0f} % of the utterances without one, or both are surer of it than "
+        "on half of the utterances with it)."
     )
 
 

@@ -42,6 +42,7 @@ canvas{width:100%;display:block}
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"];
+const OTHERS = "#888";
 const FILTERS = [["keyword", "keyword"], ["kind", "kind"], ["speaker", "speaker"],
   ["condition", "condition"], ["near", "near miss of"]];
 const form = document.getElementById("filters");
@@ -137,10 +138,12 @@ function draw(canvas, c) {
   for (const trace of c.traces) {
     top = heading(pen, top, trace.model + ": posteriors of tokens", width);
     const colours = trace.tokens.map((token, i) =>
-      token.of_keyword ? COLOURS[i % COLOURS.length] : "#aaa");
+      token.of_keyword ? COLOURS[i % COLOURS.length] : OTHERS);
     trace.tokens.forEach((token, i) =>
       curve(pen, token.values.map((v) => v / 100), trace, x, top, heights.row, colours[i]));
     let right = width;
+    if (trace.tokens.some((token) => !token.of_keyword))
+      right = legend(pen, right, top - 6, "others", OTHERS);
     for (let i = trace.tokens.length - 1; i >= 0; i--) {
       const token = trace.tokens[i];
       if (token.of_keyword) right = legend(pen, right, top - 6, token.token, colours[i]);

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.errors import ConfigError, DataError
-from wekws.files import read_json
+from wekws.files import file_sha256, read_json
 from wekws.front_end import FrontEnd
 from wekws.model.cost import model_cost
 from wekws.model.model_conf import FSMNConfig, ModelConfig
@@ -83,6 +83,39 @@ class TrainedModel:
         """The command that trained it, empty if unknown."""
         command = self.run.get("command", "")
         return command if isinstance(command, str) else shlex.join(command)
+
+    @property
+    def role(self) -> Literal["base", "teacher", "student"]:
+        """What the run was trained as; a student where the record does not say."""
+        if self.run.get("teachers") != []:
+            return "student"
+        return "base" if self._trained_dir.name == "base" else "teacher"
+
+    @property
+    def _trained_dir(self) -> Path:
+        """The folder that it was trained in; the folder may have been moved since."""
+        words = shlex.split(self.command)
+        flags = dict(zip(words, words[1:], strict=False))
+        return Path(flags.get("--model_dir", self.exp_dir))
+
+    def has_teacher(self, other: "TrainedModel") -> bool:
+        """Say whether it was distilled from a checkpoint of another model's folder.
+
+        Folders may have been moved or renamed since, so checkpoints are compared by their content;
+        where that is not possible, by the names of the last two folders.
+        """
+        checkpoints = [Path(found) for found in self.run.get("teachers") or []]
+        hashes = self.run.get("teacher_fingerprints") or [""] * len(checkpoints)
+        return any(
+            other._holds(checkpoint, content)
+            for checkpoint, content in zip(checkpoints, hashes, strict=False)
+        )
+
+    def _holds(self, checkpoint: Path, content: str) -> bool:
+        found = self.exp_dir / checkpoint.name
+        if content and found.is_file():
+            return file_sha256(found).startswith(content)
+        return checkpoint.parent.parts[-2:] == self.exp_dir.resolve().parts[-2:]
 
     @property
     def was_initialised(self) -> bool:

@@ -3,6 +3,7 @@
 1. finish a run that was stopped; 2. solve a problem that lasted to its end; 3. go on with a loss
 that still falls; 4. get the audio that the budget needs; 5. improve a teacher that is no better
 than its student; 6. FRR under 5 %: done, 5 to 15 %: the transplant, above 15 %: a larger student.
+A teacher is ready below 5 %; above that it is trained longer or on more data.
 FRR is that of the worst keyword on the test set's own curve, where student and teacher have the
 same rate of false alarms. A student under 5 % is done, also if 2 or 3 apply.
 """
@@ -16,9 +17,10 @@ import numpy as np
 
 from wekws.errors import DataError
 from wekws.model.model_conf import FSMNConfig
-from wekws.report.diagnosis_run import MOVING, tail_slope
+from wekws.report.diagnosis_run import has_short_schedule, still_falls, tail_slope
 from wekws.report.format import percent
 from wekws.report.model_folder import TrainedModel
+from wekws.report.training_again import flags_beside, flags_for_epochs
 from wekws.runlog.fields import BEFORE_FIRST_STEP
 from wekws.runlog.metrics_reader import series
 from wekws.score.det import budget_from_label
@@ -99,8 +101,11 @@ class Standing:
 
 
 def next_step(student: TrainedModel, teacher: TrainedModel | None, budget: str) -> list[str]:
-    """Return the next step, then what limits the advice; one or two sentences each."""
-    return advise(compare(student, teacher, budget))
+    """Return the next step, then what limits the advice; one or two sentences each.
+
+    teacher: not used for a model that was not distilled.
+    """
+    return advise(compare(student, teacher if student.role == "student" else None, budget))
 
 
 def compare(student: TrainedModel, teacher: TrainedModel | None, budget: str) -> Standing:
@@ -200,10 +205,21 @@ def _unfinished(standing: Standing) -> str:
         moved = f" (cv loss {losses[0]:.2f} to {losses[-1]:.2f} so far)" if losses else ""
         return (
             f"{whose} has finished {model.num_epochs} of {model.max_epoch} epochs{moved}: **finish "
-            "the epochs**. The same command continues after the last one. Until then, the figures "
-            "are those of an unfinished run."
+            f"the epochs**. {_how_to_continue(standing, model)} Until then, the figures are those "
+            "of an unfinished run."
         )
     return ""
+
+
+def _how_to_continue(standing: Standing, model: TrainedModel) -> str:
+    """Say what continues a run; a student of an unfinished teacher has to be trained anew."""
+    text = "The same command continues after the last one"
+    if model is standing.teacher:
+        flags = flags_beside(standing.student)
+        return f"{text}; add `{flags}`, since this student was distilled from the earlier epochs."
+    if model.role == "teacher":
+        return f"{text}; with a new `--student_name`, if a student was distilled from it before."
+    return f"{text}."
 
 
 def _problem(standing: Standing) -> str:
@@ -223,14 +239,15 @@ def _problem(standing: Standing) -> str:
 
 def _falling(standing: Standing) -> str:
     """Advise to train longer while the cv loss still falls."""
-    named = ((standing.teacher, "its teacher's", "teacher"), (standing.student, "its", "student"))
-    for model, whose, flag in named:
-        moved = tail_slope(_trained_losses(model)) if model is not None else None
-        if model is not None and moved and moved[1] < -MOVING:
+    for model, whose in ((standing.teacher, "its teacher's"), (standing.student, "its")):
+        losses = _trained_losses(model) if model is not None else []
+        moved = tail_slope(losses)
+        if model is not None and moved is not None and still_falls(losses):
             return (
                 f"{whose} cv loss still fell by {-100 * moved[1]:.1f} % per epoch at the end: "
-                f"**train it longer**, such as `--{flag}_epochs {2 * model.num_epochs}` (in a new "
-                "folder: the schedules follow the number of epochs)."
+                "**train it longer**, such as with "
+                f"`{flags_for_epochs(model, 2 * model.num_epochs)}` added to the command that "
+                "trained it (a new folder: the schedules follow the number of epochs)."
             )
     return ""
 
@@ -287,11 +304,13 @@ def _by_frr(standing: Standing) -> str:
     worst, student = standing.worst, standing.student
     assert worst is not None
     is_mid = is_mid_size(student.backbone)
+    if student.role != "student":
+        return _teacher_by_frr(worst)
     if worst.frr < DONE_BELOW:
         found = standing.difference
         gap = ", although the teacher is better" if found is not None and found.low > 0 else ""
         return f"That is under 5 %: **done**{gap}."
-    band = "between 5 and 15 %" if worst.frr < RETRAIN_BELOW else "above 15 %"
+    band = _band(worst)
     if not student.was_initialised:
         return (
             f"That is {band}: **initialise the student from the teacher and retrain** "
@@ -313,14 +332,36 @@ def _by_frr(standing: Standing) -> str:
     )
 
 
+def _teacher_by_frr(worst: WorstKeyword) -> str:
+    """Return the rule for a model that has no teacher, but may be one."""
+    if worst.frr < DONE_BELOW:
+        return "That is under 5 %: **done**; a student can be distilled from it."
+    return (
+        f"That is {_band(worst)}: **train it longer or on more, more varied data** before a "
+        "student is distilled from it."
+    )
+
+
+def _band(worst: WorstKeyword) -> str:
+    return "between 5 and 15 %" if worst.frr < RETRAIN_BELOW else "above 15 %"
+
+
 def _limits(standing: Standing) -> list[str]:
     """Return what makes the advice uncertain."""
     worst = standing.worst
     assert worst is not None
+    texts = [
+        f"The schedule of {model.name}, {model.num_epochs} epochs, was short: its cv loss fell "
+        "until the last epochs. A longer one may end lower "
+        f"(`{flags_for_epochs(model, 2 * model.num_epochs)}`)."
+        for model in (standing.teacher, standing.student)
+        if model is not None and not standing.is_done and has_short_schedule(_trained_losses(model))
+    ]
     crossed = [x for x in (DONE_BELOW, RETRAIN_BELOW) if worst.point.low < x <= worst.point.high]
     if len(crossed) != 1:
-        return []
+        return texts
     return [
+        *texts,
         f"The 95 % interval of the FRR of {standing.student.name} contains "
-        f"{100 * crossed[0]:.0f} %: the advice needs more positives to be certain."
+        f"{100 * crossed[0]:.0f} %: the advice needs more positives to be certain.",
     ]

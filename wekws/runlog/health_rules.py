@@ -64,7 +64,8 @@ def loss_flat(log: RunLog) -> str | None:
         return None
     if teacher is not None and losses[-1] <= FLAT_FACTOR * teacher:
         return None
-    text = f"cv loss {losses[-1]:.2f}, flat for {len(losses)} epochs: it does not learn"
+    first = log.epochs[0]["epoch"]  # the finding is written once, and stays true in later epochs
+    text = f"cv loss {losses[-1]:.2f}, flat since epoch {first}: it does not learn"
     return text if teacher is None else f"{text}; the teacher's is {teacher:.2f}"
 
 

@@ -43,7 +43,12 @@ from wekws.train.loop import Run, fit
 from wekws.train.optimizer import make_optimizer, require_modules
 from wekws.train.options import TrainOptions
 from wekws.train.run_record import RunRecord, write_run_files
-from wekws.train.student_init import fill_from_teacher, model_from_checkpoint, random_model
+from wekws.train.student_init import (
+    fill_from_teacher,
+    log_reports,
+    model_from_checkpoint,
+    random_model,
+)
 from wekws.train.train_config import TrainConfig, changed_keys
 from wekws.yaml_files import read_yaml
 
@@ -95,17 +100,21 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     # A student that grows has, on disk, the depth of its last finished epoch.
     start_config = config.at_epoch(0 if state is None else state["epoch"], teacher)
     model = make_model(options, start_config, labels, teacher)
+    reports = []
     if options.init_from_teacher and state is None:
         source = teachers[0]
         if options.start_from is not None:
             path = options.start_from
             source = _load_teacher(path, config_beside(path), options, config, labels)
             require_same_cmvn(cmvn_of(source), cmvn_of(teachers[0]), str(path), "the teacher")
-        fill_from_teacher(model, start_config, labels.vocabulary, source, data[0], options.seed)
+        reports = fill_from_teacher(
+            model, start_config, labels.vocabulary, source, data[0], options.seed
+        )
     last_epoch = None if state is None else int(state["epoch"])
     run = assemble(
         options, config, process, model=model, teacher=teacher, data=data, last_epoch=last_epoch
     )
+    log_reports(reports)  # after the layer pairs and the direction of alpha
     if state is not None:
         resume(run, state)
     elif options.resume:

@@ -1,6 +1,7 @@
 """Starting weights: random, from a checkpoint of the same sizes, or from a larger model."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.distill.output_surgery import select_outputs
-from wekws.distill.transplant import TransplantConfig, transplant
+from wekws.distill.transplant import TensorReport, TransplantConfig, transplant
 from wekws.distill.transplant.sample import draw_sample
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import config_beside, load_model, load_weights
@@ -63,15 +64,20 @@ def fill_from_teacher(
     teacher: KwsModel,
     train_set: SpeechDataset,
     seed: int,
-) -> None:
-    """Transplant by the rules of section ``transplant``; log a row per tensor."""
+) -> list[TensorReport]:
+    """Transplant by the rules of section ``transplant``; return a report on every tensor."""
     rules = config.transplant
     source = load_source(config, vocabulary, teacher)
     sample = None
     if rules.needs_data:
         sample = draw_sample(source, train_set, num_batches=rules.num_batches, seed=seed)
-    for row in transplant(student, source, rules, sample=sample, teacher=teacher):
-        logger.info("%-38s from %-38s %s to %s: %s", *row)
+    return transplant(student, source, rules, sample=sample, teacher=teacher)
+
+
+def log_reports(reports: Sequence[TensorReport]) -> None:
+    """Log one line per tensor: its source, both shapes, and how it was made."""
+    for report in reports:
+        logger.info("%-38s from %-38s %s to %s: %s", *report)
 
 
 def load_source(config: TrainConfig, vocabulary: Vocabulary, teacher: KwsModel) -> KwsModel:

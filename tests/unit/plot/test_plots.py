@@ -17,6 +17,7 @@ from wekws.plot.confidence import plot_confidence
 from wekws.plot.curves import plot_curves
 from wekws.plot.det_curves import plot_det
 from wekws.plot.durations import plot_durations
+from wekws.plot.epochs import plot_epochs
 from wekws.plot.variants import VariantFigures, plot_sizes
 from wekws.score.paired import Estimate
 from wekws.score.results import read_result
@@ -115,6 +116,37 @@ def test_det_draws_zero_false_alarms_at_a_left_edge(tmp_path, drawn):
     x, y = axis.get_lines()[-4].get_data()  # three operating points are drawn after the curve
     assert np.isclose(x[0], axis.get_xticks()[0]) and (np.diff(x) > 0).all()
     assert (np.diff(y) <= 0).all()
+
+
+def unsupported(tmp_path):
+    """A result whose dev, 1.62 h, is too small for 0.5/h and 1/h: both have one threshold."""
+    folder = fake.make_result(tmp_path / "x", ["A"], positives=100)
+    summary = json.loads((folder / "summary.json").read_text())
+    points = summary["keywords"][0]["operating_points"]
+    points[1] |= {key: points[0][key] for key in ("threshold", "misses", "false_alarms")}
+    for point in points[:2]:
+        point |= {"rule": "upper", "dev_upper_per_hour": 1.853}
+    fake.write_json(folder / "summary.json", summary)
+    return read_result("x", folder)
+
+
+def test_a_threshold_that_dev_does_not_support_is_named_so_and_drawn_once(tmp_path, drawn):
+    plot_det([unsupported(tmp_path)], tmp_path / "det.png")
+    plot_confidence([unsupported(tmp_path)], tmp_path / "confidence.png")
+    labels = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn]
+    assert "strictest threshold of dev (1.85/h),\nin place of 0.5/h and 1/h" in labels[0]
+    assert "threshold for 1 in all" in labels[0]
+    assert labels[1] == ["x", "strictest threshold of dev (1.85/h)"]
+    drawn_markers = [line.get_marker() for line in drawn[0].axes[0].lines]
+    assert drawn_markers[-2:] == ["o", "s"]
+
+
+def test_markers_in_one_place_all_show(tmp_path, drawn):
+    """A square in a circle: its half diagonal is shorter than the circle's radius."""
+    plot_det(results(tmp_path, ["A"], 2), tmp_path / "det.png")
+    sizes = [line.get_markersize() for line in drawn[0].axes[0].lines if line.get_marker() in "os"]
+    assert len(sizes) == 4
+    assert all(circle > square * 2**0.5 for circle, square in zip(*[iter(sizes)] * 2, strict=True))
 
 
 def test_det_near_zero_frr_keeps_a_readable_axis(tmp_path, drawn):
@@ -254,3 +286,47 @@ def test_ends_are_marked_in_the_panel_of_the_cv_loss_alone(tmp_path, drawn):
         for figure in drawn
     ]
     assert counts == [[0] * 6, [2, *[0] * 5]]  # five panels and an empty place
+
+
+def wide_run(folder):
+    """KD over eight decades, and eight adapters with long names."""
+    folder.mkdir()
+    rows = []
+    for epoch in range(9):
+        place = {"epoch": epoch, "step": epoch}
+        kd = {"cv_kd": 10.0 ** (5 - epoch), "train_kd": 10.0 ** (5 - epoch)}
+        rows.append({"kind": "cv", **place, "cv_loss": 9.0, **kd})
+        norms = {f"hidden.adapters.fsmn.{i}.linear": 1.0 + i for i in range(8)}
+        layers = {f"out_linear{i}": 10.0**-i for i in range(4)}
+        rows.append({"kind": "layers", **place, "gradient": layers, "adapter_gradient": norms})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_tick_labels_do_not_lie_on_each_other(tmp_path, drawn):
+    plot_curves({"run": wide_run(tmp_path / "run")}, tmp_path / "c.png")
+    for axis in drawn[0].axes:
+        labels = [label for label in axis.get_yticklabels(which="both") if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        boxes.sort(key=lambda box: box.y0)
+        assert all(a.y1 <= b.y0 for a, b in zip(boxes, boxes[1:], strict=False))
+        assert not any("mathdefault" in label.get_text() for label in labels)
+        assert axis.get_yscale() != "log" or len(boxes) >= 3
+
+
+def test_a_legend_stays_in_its_panel_and_covers_no_line(tmp_path, drawn):
+    plot_curves({"run": wide_run(tmp_path / "run")}, tmp_path / "c.png")
+    axes = [axis for axis in drawn[0].axes if axis.get_legend()]
+    assert len(axes) == 2
+    for axis in axes:
+        legend, panel = axis.get_legend().get_window_extent(), axis.get_window_extent()
+        assert panel.x0 <= legend.x0 and legend.x1 <= panel.x1
+        highest = max(max(line.get_ydata()) for line in axis.lines)
+        assert axis.transData.transform((0, highest))[1] < legend.y0
+
+
+def test_markers_of_the_highest_frr_are_not_cut(tmp_path, drawn):
+    plot_epochs([0, 1, 2], [("dev", [0.40, 0.41, 0.41])], [1, 2], tmp_path / "e.png", "1/h")
+    plot_epochs([0, 1], [("dev", [0.0, 0.0])], [0], tmp_path / "f.png", "1/h")
+    tops = [figure.axes[0].get_ylim()[1] for figure in drawn]
+    assert tops == [pytest.approx(1.08 * 41.0), 1.0]

@@ -8,6 +8,7 @@ import yaml
 
 from wekws.bin.diagnose import main
 from wekws.errors import ConfigError
+from wekws.files import file_sha256
 from wekws.report.diagnosis import advice, build_diagnosis, find_teacher, read_run
 from wekws.report.diagnosis_detection import confidences
 from wekws.report.diagnosis_run import epochs_to, slope, tail_slope
@@ -93,6 +94,22 @@ def test_a_spent_learning_rate_asks_for_a_longer_schedule_and_a_rise_for_an_earl
     )
 
 
+def test_a_loss_that_stands_still_at_the_end_of_a_short_schedule_does_not_fall(tmp_path):
+    """A teacher of 12 epochs: the fit over 5 falls by 2.2 %, the last two epochs do not."""
+    losses = [18.11, 17.84, 19.27, 16.08, 16.23, 16.06, 15.17, 15.38, 14.44, 14.17, 14.00, 14.01]
+    rates = [1e-3] * 6 + [4e-4, 3e-4, 2e-4, 9e-5, 3e-5, 1e-5]
+    run = run_of(write_run(tmp_path / "t", losses, lr=rates, run={"teachers": []}))
+    assert tail_slope(losses)[1] == pytest.approx(-0.022, abs=0.001)
+    text = said(convergence([run]))
+    assert "no longer falls in the last 3 of them, but the schedule of 12 epochs was short" in text
+    fake.make_result(tmp_path / "t" / "test_avg_3", ["A"], quality=2.0)
+    texts = advice([run_of(tmp_path / "t")], None, "1/h")
+    assert "still fell" not in texts[0]
+    assert "The schedule of t, 12 epochs, was short" in texts[1]
+    long = run_of(write_run(tmp_path / "long", [20.0] * 10 + losses))
+    assert "no longer falls in the last 3 of them, so it has converged" in said(convergence([long]))
+
+
 def test_runs_of_two_dev_lists_are_not_compared(tmp_path):
     one = run_of(write_run(tmp_path / "one", [9.0, 8.0], cv_data="a"))
     two = run_of(write_run(tmp_path / "two", [5.0, 4.0], cv_data="b"))
@@ -131,13 +148,15 @@ def test_accuracy_is_held_against_the_teacher(tmp_path):
     assert said(blocks) == "s, all utterances: 60.0 % at the end, 20.0 points below its teacher."
 
 
-def kd_run(folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True, cosines=()):
+def kd_run(
+    folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True, cosines=(), teacher=()
+):
     rows = [
         {"kind": "gradient", "epoch": i, "grad_cos_kd": c, "grad_share_kd": 0.5}
         for i, c in enumerate(cosines)
     ]
     trained = {"train_ctc": list(losses), "train_loss": [x + weighed for x in losses]}
-    return run_of(write_run(folder, list(losses), more=rows, cv_kd=kd, **trained))
+    return run_of(write_run(folder, list(losses), more=[*teacher, *rows], cv_kd=kd, **trained))
 
 
 def test_kd_that_falls_alone_shows_with_the_angle(tmp_path):
@@ -152,6 +171,29 @@ def test_kd_that_falls_alone_shows_with_the_angle(tmp_path):
     assert "KD changed by -20.0 %, CTC by +0.0 %: **KD still falls but CTC does not**" in text
     assert "went from +0.50 in the first third to -0.20 in the last" in text
     assert "opposed in 50 % of the probes" in text
+
+
+def test_kd_that_falls_alone_is_fine_at_the_teachers_level(tmp_path):
+    """CTC ends at 10, the level of its teacher: the health rule exempts it too."""
+    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16], teacher=[TEACHER])
+    text = said(ctc_and_kd([run]))
+    assert "CTC by +0.0 %: KD still falls, and CTC is at the teacher's level already" in text
+    assert "**" not in text and run.model.problems == []
+
+
+def test_speeds_leave_out_the_teacher_and_runs_with_problems(tmp_path):
+    teacher = run_of(write_run(tmp_path / "teacher", [18.0, 17.0, 16.0, 15.0]))
+    student = run_of(write_run(tmp_path / "student", [15.0, 14.5, 14.0, 13.5]))
+    flat = run_of(write_run(tmp_path / "flat", [40.0] * 40))
+    zero = run_of(write_run(tmp_path / "zero", [0.0] * 12))
+    assert [p.name for p in flat.model.problems] == ["loss_flat"]
+    assert "flat since epoch 0" in flat.model.problems[0].text
+    text = said(convergence([teacher, student, flat, zero], teacher))
+    assert "times as fast" not in text
+    # Two students are compared.
+    assert "student reached the final loss of teacher, 15.00, after 1 epoch instead of 4" in said(
+        convergence([teacher, student])
+    )
 
 
 def test_kd_that_only_was_measured_is_said_so(tmp_path):
@@ -187,6 +229,21 @@ def test_the_teacher_is_the_run_that_the_others_name(tmp_path):
     other = write_run(tmp_path / "other" / "teacher", [3.0])
     assert find_teacher([run_of(student), run_of(other)]) is None
     assert runs[0].model.was_initialised
+
+
+def test_a_teacher_is_found_by_its_checkpoint_in_a_renamed_folder(tmp_path):
+    teacher = write_run(tmp_path / "orig" / "large", [3.0], run={"teachers": []})
+    (teacher / "avg_5.pt").write_bytes(b"weights")
+    content = file_sha256(teacher / "avg_5.pt")[:16]
+    run = {"teachers": ["exp/word/teacher/avg_5.pt"], "teacher_fingerprints": [content]}
+    student = run_of(write_run(tmp_path / "orig" / "small", [4.0], run=run))
+    assert find_teacher([student, run_of(teacher)]).name == "large"
+    # The folder of the same name has another checkpoint.
+    other = write_run(tmp_path / "word" / "teacher", [3.0], run={"teachers": []})
+    (other / "avg_5.pt").write_bytes(b"others")
+    assert find_teacher([run_of(other), student]) is None
+    page = to_markdown(build_diagnosis([run_of(teacher)], None, {}), tmp_path)
+    assert "| large | teacher |" in page
 
 
 def test_a_run_that_did_not_watch_itself_is_watched_now(tmp_path):

@@ -83,6 +83,20 @@ def test_errors_are_sorted_and_suspected_labels_found(scored):
     assert [case.key for case in shown_cases(review, 1)] == ["s4", "n1"]
 
 
+def test_only_misses_at_the_level_of_negatives_are_suspected(scored):
+    """At a threshold of 0.96 all positives are missed, the sure ones at 0.9 by both models too.
+
+    95 % of the negatives lie below 0.9 (student: 0.1 0.1 0.6 0.95) and 0.7 (teacher: 0 0 0.1 0.8).
+    """
+    for model in scored:
+        model.summary["keywords"][0]["operating_points"][0]["threshold"] = 0.96
+    review = review_errors(*scored, "1/h")
+    assert len(review.cases) == 16 and {case.kind for case in review.cases} == {"miss"}
+    assert [case.key for case in review.cases if case.is_suspected] == ["s4"]
+    alone = review_errors(scored[0], None, "1/h")
+    assert not any(case.is_suspected for case in alone.cases)
+
+
 def test_a_speaker_who_holds_most_misses_is_named(scored):
     (group,) = review_errors(*scored, "1/h").groups
     assert group.sentence() == (
@@ -155,6 +169,10 @@ def test_the_page_holds_its_data_and_its_audio_lies_beside_it(project, capsys):
     assert "http" not in text and "</script><b>" not in text
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert data["models"] == ["s", "t"] and data["budget"] == "900/h"
+    # No false alarm in 13 s of negatives is compatible with up to 3 / 13 s = 830/h: supported.
+    assert "confusions at the threshold for 900/h. Shown" in text
+    assert "on 95&nbsp;% of the utterances without one" in text
+    assert 'legend(pen, right, top - 6, "others", OTHERS)' in text
     assert {case["kind"] for case in data["cases"]} >= {"miss", "false alarm"}
     gone = [case for case in data["cases"] if case["key"] == "utt4"]
     assert all("no such file" in case["problem"] for case in gone)

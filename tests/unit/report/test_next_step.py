@@ -1,6 +1,7 @@
 """The next step: one action, in the right order, on figures of equal false alarms."""
 
 import json
+from pathlib import Path
 
 import fake_results as fake
 import pytest
@@ -12,6 +13,8 @@ from wekws.report.distillation_report import ReportInputs, build_report
 from wekws.report.document import to_markdown
 from wekws.report.model_folder import read_model
 from wekws.report.next_step import compare, next_step
+
+NO_TEACHER = {"teachers": [], "command": "train --model_dir exp/word/teacher"}
 
 ACTIONS = (
     "finish the epochs", "train it longer", "improve the teacher first", "mid student", "**done**",
@@ -95,7 +98,7 @@ def test_kd_that_falls_while_ctc_falls_by_a_thousandth_per_epoch(tmp_path):
 def test_a_loss_flat_at_40_has_not_converged(tmp_path):
     run = run_of(write_run(tmp_path / "student", [40.2, 40.1, 40.0, 40.1, 40.0, 40.0]))
     (text,) = advice([run], None, "1/h")
-    assert "cv loss 40.00, flat for 5 epochs: it does not learn" in text
+    assert "cv loss 40.00, flat since epoch 0: it does not learn" in text
     page = to_markdown(build_diagnosis([run], None, {}), tmp_path)
     assert "it has been flat since the first epoch and learns nothing" in page
     assert "has converged" not in page
@@ -154,6 +157,51 @@ def test_a_student_far_behind_a_good_teacher_follows_the_rule(tmp_path):
         assert the_action(next_step(student, model(tmp_path, name, frr), "1/h")) == action
     bad = model(tmp_path, "bad", 0.2), model(tmp_path, "worse", 0.4)
     assert the_action(next_step(bad[1], bad[0], "1/h")) == "improve the teacher first"
+
+
+@pytest.mark.parametrize(
+    ("frr", "words"),
+    [
+        (0.2, "above 15 %: **train it longer or on more, more varied data** before a student is"),
+        (0.09, "5 and 15 %: **train it longer or on more, more varied data** before a student is"),
+        (0.01, "**done**; a student can be distilled from it"),
+    ],
+)
+def test_a_teacher_is_advised_as_a_teacher(tmp_path, frr, words):
+    write_run(tmp_path / "t", [9, 5, 4, 3, 3, 3, 3, 3, 3], run=NO_TEACHER)
+    with_curve(tmp_path / "t", [(0, 900, 0), (0.5, 0.3, frr), (1, 0, 1)])
+    text = " ".join(advice([run_of(tmp_path / "t")], None, "1/h"))
+    assert words in text and "init_from_teacher" not in text
+
+
+def test_a_longer_training_is_a_command_that_trains_nothing_else_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    falling = [12, 11, 10, 9, 8, 7]
+    write_run(Path("exp/word/teacher"), falling, run=NO_TEACHER)
+    write_run(Path("exp/word/base"), falling, run={"teachers": [], "command": "--model_dir base"})
+    Path("exp/word/base/final.pt").touch()
+    student = {"teachers": ["exp/word/teacher/avg_3.pt"]}
+    write_run(Path("exp/word/student"), falling, run=student)
+    expected = {
+        "base": "--name word_12_epochs --base_epochs 12",
+        "teacher": "--name word_12_epochs --base_checkpoint exp/word/base/final.pt "
+        "--teacher_epochs 12",
+        "student": "--student_name student_12_epochs --student_epochs 12",
+    }
+    for name, flags in expected.items():
+        (text,) = advice([run_of(Path("exp/word") / name)], None, "1/h")
+        assert f"**train it longer**, such as with `{flags}` added to the command" in text
+
+
+def test_an_unfinished_teacher_needs_another_student(tmp_path):
+    """Its student cannot go on: it was distilled from another average."""
+    teacher = run_of(write_run(tmp_path / "t", [9, 8, 7], max_epoch=9, run=NO_TEACHER))
+    student = run_of(write_run(tmp_path / "student", [5, 4, 3], run={"teachers": ["t/avg_3.pt"]}))
+    (text,) = advice([teacher, student], teacher, "1/h")
+    assert "its teacher has finished 3 of 9 epochs" in text
+    assert "continues after the last one; add `--student_name student_2`" in text
+    (text,) = advice([teacher], None, "1/h")
+    assert "with a new `--student_name`, if a student was distilled from it before" in text
 
 
 def test_an_interval_across_a_limit_is_a_caution(tmp_path):

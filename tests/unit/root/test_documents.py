@@ -135,3 +135,9 @@ def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one():
 
     assert len(figures(chinese)) == 7
     assert [row for row in figures(chinese) if row not in figures(english)] == []
+
+
+def test_examples_after_the_demo_use_the_averages_that_it_makes():
+    demo = re.search(r"--num_average (\d+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"exp/synth_small/\w+/avg_(\d+)", text)) == {demo[1]}

@@ -106,6 +106,20 @@ def test_a_fitted_transplant_starts_near_the_teacher(
     )
 
 
+def test_a_log_begins_with_the_pairs_and_the_direction_of_alpha(
+    train_arguments, teacher, tmp_path, caplog
+):
+    flags = distill_flags(train_arguments, teacher, tmp_path / "run", "--init_from_teacher")
+    more = ("distill_conf.hidden.weight=0.1", "training_config.max_epoch=1")
+    with caplog.at_level("INFO"):
+        assert train_distill.main([*flags, *(x for m in more for x in ("--override", m))]) == 0
+    lines = [record.getMessage() for record in caplog.records]
+    pairs = next(i for i, line in enumerate(lines) if line.startswith("paired layers"))
+    alpha = next(i for i, line in enumerate(lines) if "weighs CTC (the labels)" in line)
+    tensors = [i for i, record in enumerate(caplog.records) if "student_init" in record.name]
+    assert tensors and max(pairs, alpha) < min(tensors)
+
+
 def larger_vocabulary(checkpoint_dir, out_dir):
     """Write the model with its outputs among others, in another order; return its path."""
     tokens = ["<blk>", "<filler>", "多", "问", "嗨", "余", "小"]
