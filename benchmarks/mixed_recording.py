@@ -23,7 +23,7 @@ import numpy as np
 from peers import EngineError, Worker, install
 
 from wekws.dataset.audio import probe, read_audio
-from wekws.dataset.references import Reference, read_references
+from wekws.dataset.references import Reference, read_references, require_in_recording
 from wekws.errors import ConfigError
 from wekws.files import write_json
 from wekws.log import run
@@ -139,6 +139,8 @@ def _models(items: Sequence[str]) -> dict[str, Path]:
 def main() -> int:
     args = _parser().parse_args()
     references = read_references(args.references)
+    for path, events in references.items():
+        require_in_recording(args.references, path, events)
     hours = sum(probe(path).duration_s for path in references) / 3600
     print(f"{hours:.2f} h, {sum(map(len, references.values()))} keywords")
     all_points, ratios = {}, {}

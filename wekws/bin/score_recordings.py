@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wekws.bin.spot import Progress, prepare_model
-from wekws.dataset.audio import probe
-from wekws.dataset.references import Reference, read_references
+from wekws.dataset.references import Reference, read_references, require_in_recording
 from wekws.files import write_json
 from wekws.log import run
 from wekws.score.det import budgets_from_text
@@ -54,13 +53,13 @@ def main(argv: list[str] | None = None) -> int:
 def _all_recordings(
     references_path: Path, inputs: Sequence[str]
 ) -> dict[Path, Sequence[Reference]]:
-    """Return the events of each recording; every one of them has been found readable."""
+    """Return the events of each recording; all can be read, and the events are within them."""
     references: dict[Path, Sequence[Reference]] = dict(read_references(references_path))
     already = {path.resolve() for path in references}
     further = [path for name in inputs for path in recordings_in(name)]
     references |= {path: () for path in further if path.resolve() not in already}
-    for path in references:
-        probe(path)
+    for path, events in references.items():
+        require_in_recording(references_path, path, events)
     return references
 
 

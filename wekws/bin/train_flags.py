@@ -1,6 +1,7 @@
 """The flags that the two training commands share, and the options made of them."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import num_parameters, skeleton
 from wekws.runlog.trackers import trackers_from_text
+from wekws.train.fake_quant import FINE_TUNING_LR
 from wekws.train.options import TrainOptions
-from wekws.train.train_config import load_train_config
+from wekws.train.train_config import TrainConfig, load_train_config
+
+logger = logging.getLogger(__name__)
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +58,9 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--fake_quant", action="store_true",
-        help="round weights and activations as int8 does, to fine-tune a model that loses in int8",
+        help="round weights and activations as int8 does, to fine-tune the model of --checkpoint "
+        f"that loses in int8; the learning rate is then {FINE_TUNING_LR:g}, whatever configuration "
+        "and overlays say, unless --override optim_conf.lr=VALUE sets it",
     )  # fmt: skip
     add(
         "--override", action="append", default=[], metavar="SECTION.KEY=VALUE",
@@ -71,7 +77,7 @@ def train_options(
     that only one command has flags for.
     """
     return TrainOptions(
-        config=load_train_config(args.config, [*args.override, *overrides], args.overlay),
+        config=_config(args, [*args.override, *overrides]),
         train_data=args.train_data,
         cv_data=args.cv_data,
         model_dir=args.model_dir,
@@ -92,6 +98,19 @@ def train_options(
         use_fake_quant=args.fake_quant,
         **more,
     )
+
+
+def _config(args: argparse.Namespace, overrides: Sequence[str]) -> TrainConfig:
+    """Return the configuration; that of fine-tuning has a low learning rate."""
+    if not args.fake_quant:
+        return load_train_config(args.config, overrides, args.overlay)
+    low_rate = f"optim_conf.lr={FINE_TUNING_LR:g}"
+    config = load_train_config(args.config, [low_rate, *overrides], args.overlay)
+    logger.info(
+        "--fake_quant: learning rate %g; --override optim_conf.lr=VALUE sets another",
+        config.optim_conf.lr,
+    )
+    return config
 
 
 def print_trained(checkpoint: Path) -> None:

@@ -31,12 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     for entry in tuned.keywords:
         misses = entry["misses"]
-        frr = "no positives in dev" if misses is None else f"FRR {misses['rate']:.2%} on dev"
+        frr = f"no positives in {tuned.set_name}"
+        if misses is not None:
+            frr = f"FRR {misses['rate']:.2%} on {tuned.set_name}"
         print(f"{entry['keyword']}: threshold {entry['threshold']:.6g}, {frr}; {entry['note']}")
         if not entry["is_supported"]:
             logger.warning(
-                "%s: dev cannot support %s; this is the strictest threshold that it supports",
-                entry["keyword"], budgets[0].label,
+                "%s: %s cannot support %s; this is the strictest threshold that it supports",
+                entry["keyword"], tuned.set_name, budgets[0].label,
             )  # fmt: skip
     print(tuned.path)
     return 0

@@ -14,6 +14,7 @@ from wekws.dataset.cache import FeatureCache, one_torch_thread
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.extract import ExtractionPool, Extractor
 from wekws.dataset.feature_view import FeatureView
+from wekws.dataset.filters import without_long
 from wekws.dataset.manifest import Utterance, read_data_list
 from wekws.dataset.opening import open_caches
 from wekws.dataset.sources import FailureCount
@@ -58,12 +59,13 @@ def compute_cmvn(
 
     They are computed from the training caches (all augmented copies, or without copies the audio
     with dither), which are built if needed and which training then reuses; where the configuration
-    has no cache, from the audio with dither.
+    has no cache, from the audio with dither. Long recordings that training leaves out are left out
+    here too, see ``without_long``.
     num_workers: processes that extract features; 0: this one.
     Raises: DataError if too much audio is unreadable, or naming an utterance whose features are
     not finite.
     """
-    utterances = read_data_list(data_list)
+    utterances = without_long(data_list, read_data_list(data_list), config)
     if config.cache == "none":
         view = config.online_view(False, 0)
         view = dataclasses.replace(view, dither=config.fbank_conf.dither)

@@ -17,6 +17,42 @@ from wekws.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+LONG_S = 120.0
+"""Recordings above this duration are left out of training before their features are extracted, and
+scored piece by piece."""
+
+
+def without_long(
+    data_list: str | os.PathLike[str], utterances: Sequence[Utterance], config: DatasetConfig
+) -> Sequence[Utterance]:
+    """Return the utterances without recordings of minutes or hours that training leaves out.
+
+    Their features would need gigabytes, and ``filter_reasons`` would leave them out: above `LONG_S`
+    by the duration in the list, and above ``filter_conf.max_length`` however fast augmentation
+    plays them. How many they are is logged.
+    Raises: DataError if none is left.
+    """
+    augmentation = config.augmentation
+    fastest = 1.0
+    if augmentation is not None:
+        fastest = max(augmentation.speeds) * max(augmentation.tempos)
+    max_length, front_end = config.filter_conf.max_length, config.front_end
+    hop_s = front_end.frame_shift_ms / 1000
+    most_s = max(LONG_S, fastest * (max_length * hop_s + front_end.frame_length_ms / 1000))
+    long = [utterance for utterance in utterances if utterance.duration > most_s]
+    if not long:
+        return utterances
+    reason = f"longer than {most_s:g} s, so more than {max_length} frames"
+    logger.info(
+        "%s: %d left out before extraction: %s (first: %s)",
+        data_list, len(long), reason, long[0].key,
+    )  # fmt: skip
+    if len(long) == len(utterances):
+        raise DataError(
+            f"{data_list}: no utterance is left: {len(long)} {reason}; see dataset_conf.filter_conf"
+        )
+    return [utterance for utterance in utterances if utterance.duration <= most_s]
+
 
 def filter_reasons(
     *,

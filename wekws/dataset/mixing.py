@@ -4,6 +4,7 @@ Axes: N samples.
 """
 
 import dataclasses
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,12 +21,18 @@ from wekws.dataset.vocabulary import contains_keyword, normalise
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, file_sha256, write_json
 
+logger = logging.getLogger(__name__)
+
 BACKGROUND_DBFS = -30.0
 """Root mean square of each background recording, in dB of full scale."""
 FLOOR_DBFS = -50.0
 """The background under a keyword counts as at least this loud."""
 ACTIVE_DB = 25.0
-"""A keyword begins and ends where its energy is this far below its loudest frame."""
+"""A keyword begins and ends where its energy is this far below its loudest frame, or less where
+the noise of its clip is nearer, see `active_span`."""
+ABOVE_NOISE_DB = 10.0
+"""Frames of a keyword are so far above the noise of its clip."""
+_NOISE_PERCENTILE = 10  # of the frames' energies: a clip has some time beside its keyword
 MIN_BACKGROUND_S = 5.0
 """Shorter utterances are no background."""
 _FRAME_S = 0.025
@@ -67,6 +74,8 @@ class Mixed:
     """Its keywords; see `wekws.dataset.references`."""
     num_keywords: int
     """Keywords in it."""
+    num_unclear: int
+    """Those whose end in their clip is not sure, see `has_clear_end`."""
     hours: float
     """Its length."""
 
@@ -83,7 +92,8 @@ def mix_recording(
     each other in random order, all at the same level. Each keyword's utterance occurs at most once.
     The same arguments give the same bytes.
     keywords: in normalised form.
-    Raises: DataError if the list has no such utterances, or one of them cannot be used.
+    Raises: DataError if the list has no such utterances, one of them cannot be used, or no keyword
+    fits into the recording.
     """
     out_dir, rng = Path(out_dir), np.random.default_rng(options.seed)
     positives, background = _split(read_data_list(data_list), keywords)
@@ -96,16 +106,31 @@ def mix_recording(
     background = [background[i] for i in rng.permutation(len(background))]
     recording, references_path = out_dir / "mixed.flac", out_dir / "references.tsv"
     references: list[Reference] = []
-    num_samples = 0
+    num_samples = num_unclear = 0
     rate_hz = options.sample_rate_hz
     with (
         atomic_path(recording) as temporary,
         soundfile.SoundFile(temporary, "w", rate_hz, 1, "PCM_16", format="FLAC") as stream,
     ):
-        for samples, found in _mix(positives, _levelled(background, options), options, rng):
+        for samples, placed in _mix(positives, _levelled(background, options), options, rng):
             stream.write(samples)
             num_samples += len(samples)
-            references += found
+            if placed is not None:
+                references.append(placed.reference)
+                num_unclear += not placed.has_clear_end
+        if not references:
+            raise DataError(
+                f"{data_list}: no keyword fits into {num_samples / rate_hz:.2f} s of background; "
+                f"expected a longer recording: raise hours ({options.hours:g}) or lower spacing_s "
+                f"({options.spacing_s:g})"
+            )
+    if num_unclear:
+        logger.warning(
+            "%s: %d of %d keywords have no clear end in their clips (noise less than %g dB below "
+            "the loudest frame, or loud to the last one); their reference times, and the latencies "
+            "of their detections, are not sure",
+            data_list, num_unclear, len(references), ABOVE_NOISE_DB,
+        )  # fmt: skip
     write_references(references_path, recording.name, references)
     made_with = {
         "data_list": str(data_list),
@@ -114,12 +139,14 @@ def mix_recording(
         **dataclasses.asdict(options),
         "recorded_hours": num_samples / rate_hz / 3600,
         "num_keywords": len(references),
+        "num_unclear": num_unclear,
     }
     write_json(out_dir / "mix.json", made_with)
     return Mixed(
         recording=recording,
         references=references_path,
         num_keywords=len(references),
+        num_unclear=num_unclear,
         hours=num_samples / rate_hz / 3600,
     )
 
@@ -127,14 +154,40 @@ def mix_recording(
 def active_span(samples: np.ndarray, sample_rate_hz: int) -> tuple[int, int]:
     """Return the samples, first and end, from the first to the last loud frame of 25 ms.
 
-    A frame is loud if its energy is at most `ACTIVE_DB` below that of the loudest.
+    A frame is loud if its energy is at most `ACTIVE_DB` below that of the loudest, and at least
+    `ABOVE_NOISE_DB` above the noise of the clip; where these leave nothing between them, if it is
+    in the upper half, in dB, of what is between the noise and the loudest frame.
     samples: (N,), N > 0.
     """
+    frame, energy_db = _frame_energies(samples, sample_rate_hz)
+    noise, peak = _noise_db(energy_db), energy_db.max()
+    above_noise = min(noise + ABOVE_NOISE_DB, (noise + peak) / 2)
+    loud = np.flatnonzero(energy_db >= max(peak - ACTIVE_DB, above_noise))
+    return int(loud[0]) * frame, min((int(loud[-1]) + 1) * frame, len(samples))
+
+
+def has_clear_end(samples: np.ndarray, sample_rate_hz: int) -> bool:
+    """Return whether the end of `active_span` can be trusted.
+
+    It cannot if the loudest frame is less than `ABOVE_NOISE_DB` above the noise of the clip, or the
+    clip is loud to its last frame.
+    samples: (N,), N > 0.
+    """
+    _, energy_db = _frame_energies(samples, sample_rate_hz)
+    is_above_noise = energy_db.max() - _noise_db(energy_db) >= ABOVE_NOISE_DB
+    return bool(is_above_noise) and active_span(samples, sample_rate_hz)[1] < len(samples)
+
+
+def _frame_energies(samples: np.ndarray, sample_rate_hz: int) -> tuple[int, np.ndarray]:
+    """Return the samples per frame, and the energy of each frame in dB."""
     frame = max(1, round(_FRAME_S * sample_rate_hz))
     padded = np.pad(samples.astype(np.float64), (0, -len(samples) % frame))
     energy = np.square(padded.reshape(-1, frame)).sum(axis=1)
-    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-ACTIVE_DB / 10))
-    return int(loud[0]) * frame, min((int(loud[-1]) + 1) * frame, len(samples))
+    return frame, 10 * np.log10(np.maximum(energy, 1e-20))
+
+
+def _noise_db(energy_db: np.ndarray) -> float:
+    return float(np.percentile(energy_db, _NOISE_PERCENTILE))
 
 
 def _split(
@@ -166,13 +219,23 @@ def _levelled(background: Sequence[Utterance], options: MixOptions) -> Iterator[
             return
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """A keyword in the mixed recording."""
+
+    reference: Reference
+    """Its place."""
+    has_clear_end: bool
+    """Whether its end in its clip is sure."""
+
+
 def _mix(
     positives: Iterable[tuple[Utterance, str]],
     background: Iterator[np.ndarray],
     options: MixOptions,
     rng: np.random.Generator,
-) -> Iterator[tuple[np.ndarray, list[Reference]]]:
-    """Yield the samples of the mixed recording in pieces, and the keywords that are new."""
+) -> Iterator[tuple[np.ndarray, _Placed | None]]:
+    """Yield the samples of the mixed recording in pieces, each with the keyword in it, if any."""
     rate_hz = options.sample_rate_hz
     waiting = np.zeros(0, np.float32)  # background that is not written yet
     first = 0  # its first sample, counted from the start
@@ -183,22 +246,23 @@ def _mix(
         begin = max(first, place + round(options.spacing_s * rate_hz * rng.uniform(-0.5, 0.5)))
         while len(waiting) < begin + len(clip) - first:
             if (piece := next(background, None)) is None:
-                yield waiting, []
+                yield waiting, None
                 return
             waiting = np.concatenate([waiting, piece])
-        yield waiting[: begin - first], []
+        yield waiting[: begin - first], None
         waiting = waiting[begin - first :].copy()
         start, end = active_span(clip, rate_hz)
         waiting[: len(clip)] = _mixed_in(clip, waiting[: len(clip)], (start, end), options.snr_db)
         reference = Reference(
             keyword=keyword, start_s=(begin + start) / rate_hz, end_s=(begin + end) / rate_hz
         )
-        yield waiting[: len(clip)], [reference]
+        is_clear = has_clear_end(clip, rate_hz)
+        yield waiting[: len(clip)], _Placed(reference=reference, has_clear_end=is_clear)
         waiting, first = waiting[len(clip) :], begin + len(clip)
         place = begin + round(options.spacing_s * rate_hz)
-    yield waiting, []
+    yield waiting, None
     for piece in background:
-        yield piece, []
+        yield piece, None
 
 
 def _mixed_in(

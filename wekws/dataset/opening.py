@@ -15,7 +15,7 @@ from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.embeddings import open_embeddings
 from wekws.dataset.extract import ExtractionPool, Extractor
 from wekws.dataset.feature_view import FeatureView
-from wekws.dataset.filters import filter_reasons, keep_share, report_left_out
+from wekws.dataset.filters import filter_reasons, keep_share, report_left_out, without_long
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import (
     Utterance,
@@ -68,6 +68,9 @@ def open_dataset(
         config.warn_about_unused_settings(is_sharded=sharded)
     if sharded:
         _require_streamable(data_list, config, is_training, feature_teacher)
+    listed = utterances
+    if use_filters and not sharded:
+        utterances = without_long(data_list, listed, config)
     caches = open_caches(
         data_list,
         utterances,
@@ -132,8 +135,8 @@ def open_dataset(
         seed=seed,
         embeddings=embeddings,
         durations_s=np.array([utterances[i].duration for i in kept.tolist()]),
-        num_listed=len(utterances),
-        audio="" if is_training else audio_status(utterances),
+        num_listed=len(listed),
+        audio="" if is_training else audio_status(listed),
     )
 
 

@@ -10,15 +10,17 @@ The file is tab-separated, with one line per event and these column names in the
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wekws.dataset.audio import probe
 from wekws.dataset.vocabulary import normalise_keywords
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
 
 COLUMNS = ("recording", "keyword", "start", "end")
+_LATE_S = 0.1  # so much after the end of its recording an event may end: times are rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +48,23 @@ def write_references(
 def read_references(path: str | os.PathLike[str]) -> dict[Path, list[Reference]]:
     """Return the events of each recording by its path, in order of time.
 
-    Raises: DataError naming file and line of anything that is not as described above, or if there
-    is no recording at all.
+    A byte order mark at the start of the file is ignored.
+    Raises: DataError naming file and line of anything that is not as described above, of an event
+    that overlaps another of the same keyword, or if there is no recording at all.
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; expected a tab-separated text file") from None
     if not lines or tuple(lines[0].split("\t")) != COLUMNS:
-        raise DataError(f"{path}:1: expected the column names {', '.join(COLUMNS)}, tab-separated")
-    found: dict[Path, list[Reference]] = {}
+        raise DataError(
+            f"{path}:1: found {''.join(lines[:1])[:60]!r}; expected the column names "
+            f"{', '.join(COLUMNS)}, tab-separated"
+        )
+    found: dict[Path, list[tuple[Reference, int]]] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
@@ -68,12 +74,48 @@ def read_references(path: str | os.PathLike[str]) -> dict[Path, list[Reference]]
         events = found.setdefault(path.parent / fields[0], [])
         if any(fields[1:]):
             try:
-                events.append(_reference(*fields[1:]))
+                events.append((_reference(*fields[1:]), number))
             except ValueError as error:  # a ConfigError too
                 raise DataError(f"{path}:{number}: {error}") from None
     if not found:
         raise DataError(f"{path}: no recording in it")
-    return {name: sorted(events, key=lambda r: r.start_s) for name, events in found.items()}
+    for events in found.values():
+        events.sort(key=lambda event: event[0].start_s)
+        _require_apart(path, events)
+    return {name: [reference for reference, _ in events] for name, events in found.items()}
+
+
+def require_in_recording(
+    path: str | os.PathLike[str], recording: Path, events: Iterable[Reference]
+) -> None:
+    """Check that a recording can be read and that its events are within it.
+
+    path: reference file, for messages.
+    Raises: AudioError if the recording cannot be used; DataError naming an event that ends after
+    it.
+    """
+    duration_s = probe(recording).duration_s
+    for event in events:
+        if event.end_s > duration_s + _LATE_S:
+            raise DataError(
+                f"{path}: {event.keyword} from {event.start_s:g} to {event.end_s:g} s, but "
+                f"{recording} has {duration_s:.2f} s; correct the times (in seconds) or the "
+                "recording"
+            )
+
+
+def _require_apart(path: Path, events: Sequence[tuple[Reference, int]]) -> None:
+    """Refuse events of one keyword that overlap: a detection would count for one of them only."""
+    last: dict[str, tuple[Reference, int]] = {}
+    for event, number in events:
+        before, first = last.get(event.keyword, (None, 0))
+        if before is not None and event.start_s < before.end_s:
+            raise DataError(
+                f"{path}:{number}: {event.keyword} from {event.start_s:g} to {event.end_s:g} s "
+                f"overlaps that of line {first}, {before.start_s:g} to {before.end_s:g} s; "
+                "expected one line per occurrence"
+            )
+        last[event.keyword] = event, number
 
 
 def _reference(keyword: str, start: str, end: str) -> Reference:

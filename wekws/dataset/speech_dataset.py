@@ -51,8 +51,8 @@ class SpeechDataset:
         keys: ids of N utterances.
         labels: label ids per utterance.
         holds_keyword: (N, K), whether the transcript contains each keyword of the label set.
-        source: gives the features of the list's utterances.
-        rows: (N,), position of each utterance in the list.
+        source: gives the features of the list's utterances, but for long ones that are left out.
+        rows: (N,), position of each utterance in the source.
         caches: feature caches of the list, one per augmented copy; none where features are
             computed from audio in every epoch.
         join_prob: share of utterances that are followed by another one, 0 to 1.

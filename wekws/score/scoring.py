@@ -15,6 +15,7 @@ import torch
 from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_dataset_config
 from wekws.dataset.feature_view import ContextExpansionConfig, FbankConfig
 from wekws.dataset.features import expand_context
+from wekws.dataset.filters import LONG_S
 from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
 from wekws.dataset.manifest import audio_status, read_data_list
 from wekws.dataset.opening import open_dataset
@@ -39,8 +40,6 @@ from wekws.stream.torch_network import TorchNetwork
 StrPath = str | os.PathLike[str]
 DecoderName = Literal["keyword", "prefix_beam"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
-LONG_S = 120.0
-"""Longer recordings are read piece by piece: `wekws.score.long_scoring`."""
 MAX_BATCH_FRAMES = 100_000  # 10 ms frames with padding: a 4-layer FSMN needs less than 1 GiB
 
 

@@ -1,5 +1,6 @@
 """Thresholds for a budget of false alarms, chosen on dev and written beside the model."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from wekws.score.thresholds import (
 )
 from wekws.stream.threshold_file import write_threshold_file
 
+logger = logging.getLogger(__name__)
+
+_TEST = "test"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TunedThresholds:
@@ -29,6 +34,8 @@ class TunedThresholds:
     """The file that was written."""
     keywords: list[dict[str, Any]]
     """Entries of the file, one per keyword, see `wekws.stream.threshold_file`."""
+    set_name: str
+    """``dev``; ``test`` where the scored list is of a test set."""
 
 
 def tune_thresholds(
@@ -40,6 +47,7 @@ def tune_thresholds(
 ) -> TunedThresholds:
     """Choose thresholds on the scores of dev; write them beside the model.
 
+    A list in a folder named ``test`` gives a warning.
     dev_result_dir: folder that `score_list` wrote for dev.
     budget, options: see `wekws.score.thresholds`.
     checkpoint: model file; None: the one that the scores name.
@@ -54,11 +62,24 @@ def tune_thresholds(
         raise ConfigError(
             f"{model_path}: is not the model that {dev_result_dir} was scored with; score dev again"
         )
+    set_name = _TEST if Path(dev.info["data_list"]).parent.name == _TEST else "dev"
+    if set_name == _TEST:
+        logger.warning(
+            "%s: scores of %s, a test set; with thresholds that were chosen on it, its error rates "
+            "say too little about other audio: give the scores of dev",
+            dev_result_dir, dev.info["data_list"],
+        )  # fmt: skip
     durations_s = dev.info.get("keyword_durations_s") or {}
     keywords = dev.scores.keywords
     negatives = [pooled_negatives(keyword, options.category_hours) for keyword in keywords]
     entries = [
-        _entry(keyword, chosen, budget, durations_s.get(keyword.keyword, 0.0))
+        _entry(
+            keyword,
+            chosen,
+            budget,
+            max_duration_s=durations_s.get(keyword.keyword, 0.0),
+            set_name=set_name,
+        )
         for keyword, chosen in zip(
             keywords, choose_thresholds(negatives, budget, options), strict=True
         )
@@ -73,14 +94,24 @@ def tune_thresholds(
             "keywords": entries,
         },
     )
-    return TunedThresholds(path=path, keywords=entries)
+    return TunedThresholds(path=path, keywords=entries, set_name=set_name)
 
 
 def _entry(
-    keyword: KeywordSet, chosen: ChosenThreshold, budget: Budget, max_duration_s: float
+    keyword: KeywordSet,
+    chosen: ChosenThreshold,
+    budget: Budget,
+    *,
+    max_duration_s: float,
+    set_name: str,
 ) -> dict[str, Any]:
     hours = keyword.negative_hours
-    is_supported = budget.per_hour is None or chosen.upper_per_hour <= budget.per_hour * (1 + 1e-9)
+    # By the count, a threshold without any false alarm keeps every budget.
+    is_supported = (
+        budget.per_hour is None
+        or chosen.rule == "count"
+        or chosen.upper_per_hour <= budget.per_hour * (1 + 1e-9)
+    )
     misses = None
     if len(keyword.positives):
         misses = errors_at(keyword, chosen.threshold)["misses"]
@@ -94,21 +125,25 @@ def _entry(
         "upper_per_hour": chosen.upper_per_hour,
         "is_supported": is_supported,
         "misses": misses,
-        "note": _note(chosen, budget, hours, is_supported),
+        "note": _note(chosen, budget, hours, is_supported=is_supported, set_name=set_name),
     }
 
 
-def _note(chosen: ChosenThreshold, budget: Budget, hours: float, is_supported: bool) -> str:
+def _note(
+    chosen: ChosenThreshold, budget: Budget, hours: float, *, is_supported: bool, set_name: str
+) -> str:
     """Return what so much audio says about the false alarms elsewhere."""
     alarms = f"{chosen.false_alarms} false alarm{'s' * (chosen.false_alarms != 1)}"
     of_all = ""
     if chosen.num_keywords > 1:
         of_all = f" and keyword, with one threshold for all {chosen.num_keywords}"
     text = (
-        f"{alarms} in {hours:.2f} h of dev only says: below {chosen.upper_per_hour:.2g} per hour"
-        f"{of_all} ({UPPER_CONFIDENCE:.0%} sure)"
+        f"{alarms} in {hours:.2f} h of {set_name} only says: below {chosen.upper_per_hour:.2g} per "
+        f"hour{of_all} ({UPPER_CONFIDENCE:.0%} sure)"
     )
     if is_supported or budget.per_hour is None:
         return text
+    if budget.per_hour == 0:
+        return f"{text}; no amount of audio supports {budget.label}"
     needed = hours_needed(budget.per_hour, chosen.false_alarms) / chosen.num_keywords
     return f"{text}; {budget.label} needs {needed:.1f} h without more of them"

@@ -68,7 +68,8 @@ class TrainOptions:
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     """Services that show the run while it is trained, see ``wekws.runlog.trackers``."""
     use_fake_quant: bool = False
-    """Round weights and inputs of the layers as int8 does; see ``wekws.train.fake_quant``."""
+    """Round weights and inputs of the layers as int8 does, to fine-tune ``checkpoint``; see
+    ``wekws.train.fake_quant``, also for the learning rate."""
     command: str = ""
     """Command line to record in run.json; empty: that of this process."""
 
@@ -85,6 +86,10 @@ class TrainOptions:
             raise ConfigError(
                 "distill_conf: a term has the outputs of a feature teacher as targets; give "
                 "--feature_teacher, or set its weight to 0"
+            )
+        if self.use_fake_quant and self.checkpoint is None:
+            raise ConfigError(
+                "--fake_quant: fine-tunes a trained model, but none is given; add --checkpoint"
             )
         if self.use_fake_quant and self.config.progressive.is_used:
             raise ConfigError("--fake_quant and progressive: fine-tune the model that has grown")

@@ -1,12 +1,17 @@
-"""The settings that thin out the training set alone."""
+"""Utterances that are left out: long recordings, and what thins out the training set alone."""
 
 import logging
 
+import numpy as np
 import pytest
 from small_lists import make
 
+from wekws.dataset.cmvn_stats import compute_cmvn
 from wekws.dataset.dataset_conf import DatasetConfig, FilterConfig
-from wekws.dataset.filters import keep_share
+from wekws.dataset.feature_view import AugmentConfig
+from wekws.dataset.filters import keep_share, without_long
+from wekws.dataset.manifest import Utterance, read_data_list, write_data_list
+from wekws.errors import DataError
 
 NUM = 300
 KEYS = [f"utt{i:03d}" for i in range(NUM)]
@@ -76,3 +81,54 @@ def test_cap_and_share_together(data_list):
     # Without the two of four labels: 3 with a keyword, 7 without; half of each, rounded up.
     assert (int(training.is_keyword.sum()), len(training)) == (2, 6)
     assert max(map(len, training.labels)) == 3
+
+
+def with_a_long_one(data_list, duration_s):
+    """Put a recording in the second line whose audio would be found missing if it were read."""
+    utterances = read_data_list(data_list)
+    long = Utterance(key="hours", wav="/nowhere/hours.wav", txt="", duration=duration_s)
+    write_data_list(data_list, [utterances[0], long, *utterances[1:]])
+    return utterances
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_long_recordings_are_left_out_before_extraction(data_list, caplog, is_training):
+    before = make(data_list, is_training=is_training).batch([0, 1, 11])
+    utterances = with_a_long_one(data_list, 4 * 3600.0)
+    with caplog.at_level(logging.INFO):
+        data = make(data_list, is_training=is_training)
+    assert (
+        "1 left out before extraction: longer than 120 s, so more than 2048 frames" in caplog.text
+    )
+    assert data.keys == [utterance.key for utterance in utterances] and data.num_listed == 13
+    assert len(data.caches[0].num_frames) == 12
+    found = data.batch([0, 1, 11])
+    assert found.keys == before.keys and found.labels.equal(before.labels)
+    if not is_training:  # no dither
+        assert found.feats.equal(before.feats)
+
+
+@pytest.mark.parametrize("cache", ["float32", "none"])
+def test_statistics_are_without_long_recordings(data_list, tmp_path, cache):
+    config = DatasetConfig(cache=cache)
+    expected = compute_cmvn(data_list, config, cache_dir=tmp_path / "one")
+    with_a_long_one(data_list, 4 * 3600.0)
+    stats = compute_cmvn(data_list, config, cache_dir=tmp_path / "two")
+    assert np.array_equal(stats.mean_stat, expected.mean_stat)
+
+
+def test_the_filter_and_the_augmentation_decide_what_is_long(data_list, caplog):
+    with_a_long_one(data_list, 300.0)
+    utterances = read_data_list(data_list)
+
+    def num_kept(**conf):
+        return len(without_long(data_list, utterances, DatasetConfig(**conf)))
+
+    assert num_kept() == 12
+    assert num_kept(filter_conf=FilterConfig(max_length=30000)) == 13  # 300.015 s
+    assert num_kept(filter_conf=FilterConfig(max_length=29990)) == 12
+    # 2.5 times as fast, 300 s are 12,000 frames.
+    fast = AugmentConfig(speeds=(1.0, 2.0), tempos=(1.25,))
+    assert num_kept(filter_conf=FilterConfig(max_length=12000), augment_conf=fast) == 13
+    with pytest.raises(DataError, match="no utterance is left: 1 longer than 120 s"):
+        without_long(data_list, [u for u in utterances if u.key == "hours"], DatasetConfig())

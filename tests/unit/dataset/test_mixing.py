@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from wekws.bin import mix_recording as command
-from wekws.dataset.mixing import MixOptions, active_span, mix_recording
+from wekws.dataset.mixing import MixOptions, active_span, has_clear_end, mix_recording
 from wekws.dataset.references import Reference, read_references, write_references
 from wekws.errors import ConfigError, DataError
 
@@ -37,6 +37,11 @@ def test_references_come_back_in_order(tmp_path):
         ("a.wav\tJARVIS\tnan\t1", "r.tsv:2: start nan"),
         ("a.wav\tJARVIS\tx\t1", "r.tsv:2: could not convert"),
         ("a.wav\tJARVIS\t1", "r.tsv:2: .*expected recording, keyword, start, end"),
+        (
+            "a.wav\tJARVIS\t1\t2\na.wav\tALEXA\t1\t2\na.wav\tJARVIS\t1\t2",
+            "r.tsv:4: JARVIS from 1 to 2 s overlaps that of line 2, 1 to 2 s",
+        ),
+        ("a.wav\tJARVIS\t5\t6\na.wav\tjarvis\t4.5\t5.1", "r.tsv:2: .* overlaps that of line 3"),
         ("", "no recording"),
     ],
 )
@@ -46,8 +51,15 @@ def test_damaged_references_are_named(tmp_path, line, expected):
     with pytest.raises(DataError, match=expected):
         read_references(path)
     path.write_text("a.wav JARVIS 1 2\n", encoding="utf-8")
-    with pytest.raises(DataError, match="r.tsv:1: expected the column names"):
+    with pytest.raises(DataError, match="r.tsv:1: found 'a.wav JARVIS 1 2'; expected the column"):
         read_references(path)
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path):
+    path = tmp_path / "r.tsv"
+    text = "recording\tkeyword\tstart\tend\na.wav\tJARVIS\t1\t2\na.wav\tJARVIS\t2\t3\n"
+    path.write_text(text, encoding="utf-8-sig")
+    assert [event.end_s for event in read_references(path)[tmp_path / "a.wav"]] == [2, 3]
 
 
 def test_the_loud_part_of_a_clip_is_found():
@@ -55,6 +67,18 @@ def test_the_loud_part_of_a_clip_is_found():
     samples[2000:4000] = 0.5  # frames of 200 samples
     assert active_span(samples, RATE) == (2000, 4000)
     assert active_span(np.zeros(50, np.float32), RATE) == (0, 50)
+
+
+@pytest.mark.parametrize(
+    ("noise_db", "is_clear"), [(-60, True), (-30, True), (-25, True), (-20, True), (-6, False)]
+)
+def test_noise_in_a_clip_is_no_part_of_the_keyword(noise_db, is_clear):
+    rng = np.random.default_rng(0)
+    samples = 10 ** (noise_db / 20) * rng.standard_normal(2 * RATE)
+    samples[4000:10000] += np.sqrt(2) * np.sin(np.arange(6000))
+    assert active_span(samples, RATE) == (4000, 10000)
+    assert has_clear_end(samples, RATE) == is_clear
+    assert not has_clear_end(samples[:9000], RATE)  # loud to the last frame
 
 
 @pytest.fixture
@@ -100,6 +124,17 @@ def test_keywords_are_where_the_references_say(data_list, tmp_path):
         assert 10 * np.log10(np.square(part).mean()) == pytest.approx(-9.96, abs=0.5)
 
 
+def test_keywords_without_a_clear_end_are_counted(data_list, tmp_path, caplog):
+    assert mix_recording(data_list, ["JARVIS"], tmp_path / "out", OPTIONS).num_unclear == 0
+    assert not caplog.records
+    for i in range(6):
+        path = data_list.parent / f"k{i}.wav"
+        soundfile.write(path, soundfile.read(path)[0][:6000], RATE, subtype="FLOAT")
+    mixed = mix_recording(data_list, ["JARVIS"], tmp_path / "out", OPTIONS)
+    assert mixed.num_unclear == mixed.num_keywords
+    assert f"{mixed.num_keywords} of {mixed.num_keywords} keywords have no clear end" in caplog.text
+
+
 def test_the_seed_decides_everything(data_list, tmp_path):
     def content(name, **changes):
         options = dataclasses.replace(OPTIONS, **changes)
@@ -118,6 +153,9 @@ def test_the_command_and_its_refusals(data_list, tmp_path, capsys):
     assert "mixed.flac: 0.01 h" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="hours: found 0"):
         command.main([*flags, "--hours", "0"])
+    with pytest.raises(DataError, match="no keyword fits into 0.36 s of background.* raise hours"):
+        command.main([*flags, "--hours", "0.0001", "--out_dir", str(tmp_path / "short")])
+    assert not list((tmp_path / "short").iterdir())
     keywords.write_text("ALEXA\n", encoding="utf-8")
     with pytest.raises(DataError, match="0 utterances of ALEXA alone"):
         command.main(flags)

@@ -1,10 +1,13 @@
 """Fake quantisation in training, against the arithmetic of an exported int8 file."""
 
+import argparse
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from wekws.bin import train
+from wekws.bin import train, train_distill
+from wekws.bin.train_flags import add_train_flags, train_options
 from wekws.dataset.audio import read_audio
 from wekws.dataset.features import expand_context, fbank
 from wekws.dataset.manifest import read_data_list
@@ -86,15 +89,20 @@ def test_training_mends_what_rounding_broke(checkpoint, frames):
     assert float(loss.detach()) < before / 5
 
 
-def test_the_flag_of_training(tone_corpus, tmp_path):
-    flags = [
+@pytest.fixture
+def train_flags(checkpoint, tone_corpus, tmp_path):
+    """Flags of a training of one epoch that starts from the checkpoint."""
+    return [
         *("--config", str(tone_corpus.config_path), "--dict", str(tone_corpus.dict_path)),
         *("--train_data", str(tone_corpus.train_list), "--cv_data", str(tone_corpus.dev_list)),
-        *("--cmvn_file", str(tone_corpus.cmvn_path), "--cache_dir", str(tmp_path / "cache")),
+        *("--cache_dir", str(tmp_path / "cache"), "--checkpoint", str(checkpoint)),
         *("--num_workers", "0", "--num_threads", "1", "--device", "cpu"),
         *("--override", "training_config.max_epoch=1"),
     ]
-    losses = {}
+
+
+def test_the_flag_of_training(train_flags, tmp_path):
+    flags, losses = train_flags, {}
     for name, more in (("exact", []), ("rounded", ["--fake_quant"])):
         train.main([*flags, "--model_dir", str(tmp_path / name), *more])
         losses[name] = [row["cv_loss"] for row in read_metrics(tmp_path / name) if "cv_loss" in row]
@@ -104,4 +112,34 @@ def test_the_flag_of_training(tone_corpus, tmp_path):
     state = torch.load(tmp_path / "rounded/final.pt", weights_only=True)
     assert state.keys() == torch.load(tmp_path / "exact/final.pt", weights_only=True).keys()
     with pytest.raises(ConfigError, match="--fake_quant"):
-        train.main([*flags, "--model_dir", str(tmp_path / "rounded"), "--resume"])
+        same_rate = ["--override", "optim_conf.lr=0.0001"]
+        train.main([*flags, *same_rate, "--model_dir", str(tmp_path / "rounded"), "--resume"])
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--fake_quant"], 1e-4),
+        (["--fake_quant", "--override", "optim_conf.lr=0.0005"], 5e-4),
+        (["--fake_quant", "--overlay", "conf/overlays/recipe.yaml"], 1e-4),
+        (["--overlay", "conf/overlays/recipe.yaml"], 2e-3),
+    ],
+)
+def test_fine_tuning_has_a_low_learning_rate(train_flags, tmp_path, more, expected):
+    parser = argparse.ArgumentParser()
+    add_train_flags(parser)
+    args = parser.parse_args([*train_flags, "--model_dir", str(tmp_path / "x"), *more])
+    assert train_options(args).config.optim_conf.lr == expected
+
+
+def test_a_model_to_fine_tune_is_needed(train_flags, checkpoint, tmp_path):
+    place = train_flags.index("--checkpoint")
+    flags = [*train_flags[:place], *train_flags[place + 2 :], "--model_dir", str(tmp_path / "x")]
+    teacher = ["--teacher_checkpoint", str(checkpoint)]
+    for main, more in (
+        (train.main, []),
+        (train_distill.main, teacher),
+        (train_distill.main, [*teacher, "--init_from_teacher"]),
+    ):
+        with pytest.raises(ConfigError, match="--fake_quant: fine-tunes .* add --checkpoint"):
+            main([*flags, *more, "--fake_quant"])

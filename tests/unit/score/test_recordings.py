@@ -10,6 +10,7 @@ import torch
 from wekws.bin import score_recordings as command
 from wekws.dataset.audio import AudioError
 from wekws.dataset.references import COLUMNS, Reference, write_references
+from wekws.errors import DataError
 from wekws.model.checkpoint import read_model_config, save_weights
 from wekws.model.model import KwsModel
 from wekws.score.det import Budget
@@ -153,3 +154,12 @@ def test_keywords_that_the_model_lacks_are_named(model_folder, capsys, caplog):
     assert command.main([*FLAGS]) == 0
     assert "ALEXA: in the references, but no keyword of the model" in caplog.text
     assert "missed 0 of 0" in capsys.readouterr().out
+
+
+def test_an_event_after_the_end_of_its_recording_is_refused(model_folder):
+    # a.wav has 2 s; labels are rounded
+    write_references("r.tsv", "a.wav", [reference(1.5, 2.05, "嗨小问")])
+    assert command.main([*FLAGS]) == 0
+    write_references("r.tsv", "a.wav", [reference(99998, 99999, "嗨小问")])
+    with pytest.raises(DataError, match=r"r.tsv: 嗨小问 from 99998 to 99999 s, but a.wav"):
+        command.main([*FLAGS])

@@ -65,6 +65,34 @@ def test_what_dev_cannot_support_is_said(dev, capsys, caplog):
     assert "JARVIS: dev cannot support 0.5/h" in caplog.text
 
 
+def test_a_count_within_the_budget_is_supported(dev, capsys, caplog):
+    # 1 false alarm in 4 h is within 0.25/h by the count; its upper limit is 1.2/h.
+    flags = ["--dev_result_dir", str(dev), "--budget", "0.25", "--threshold_rule", "count"]
+    assert tune_threshold.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "1 false alarm in 4.00 h of dev only says: below 1.2 per hour (95% sure)" in printed
+    assert "needs" not in printed and not caplog.records
+
+
+def test_no_amount_of_audio_supports_a_rate_of_0(dev, capsys, caplog):
+    assert tune_threshold.main(["--dev_result_dir", str(dev), "--budget", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "(95% sure); no amount of audio supports 0/h" in printed and "inf" not in printed
+    assert "JARVIS: dev cannot support 0/h" in caplog.text
+
+
+def test_thresholds_chosen_on_a_test_set_are_called_so(dev, capsys, caplog):
+    (dev.parent / "test").mkdir()
+    (dev.parent / "data.list").rename(dev.parent / "test" / "data.list")
+    info = json.loads((dev / "score.json").read_text())
+    info["data_list"] = str(dev.parent / "test" / "data.list")
+    (dev / "score.json").write_text(json.dumps(info))
+    assert tune_threshold.main(["--dev_result_dir", str(dev), "--budget", "2"]) == 0
+    assert "test/data.list, a test set" in caplog.text and "give the scores of dev" in caplog.text
+    printed = capsys.readouterr().out
+    assert "on test; 3 false alarms in 4.00 h of test only says" in printed
+
+
 def test_thresholds_of_another_model_are_refused(dev):
     tune_thresholds(dev, budget=Budget(2.0))
     model = dev.parent / "avg_3.pt"
