@@ -1,4 +1,4 @@
-"""Seam between the shell scripts and Python: paths that users typed, variables for ``eval``."""
+"""Seam between the shell scripts and Python: paths that users typed, variables, commands."""
 
 import difflib
 import shlex
@@ -61,6 +61,20 @@ class UserPaths:
     def _seen_from(self) -> str:
         folders = [str(self.caller_dir), *([] if self._is_project else [str(Path.cwd())])]
         return " or ".join(folders)
+
+
+def longer_teacher_command(exp: Path, num_epochs: int) -> str:
+    """Return the command that trains a longer teacher beside that of ``exp``, from its base.
+
+    A teacher that is trained longer in its own folder is another one than its students had.
+    """
+    words = ["bash", "run_distill.sh", "--name", f"{exp.name}_{num_epochs}"]
+    words += ["--base_checkpoint", str(exp / "base" / "final.pt")]
+    words += ["--teacher_epochs", str(num_epochs)]
+    corpus = Path("data") / exp.name / "corpus"
+    if corpus.is_dir():
+        words += ["--download_dir", str(corpus)]
+    return shlex.join(words)
 
 
 def assignments(variables: Mapping[str, object]) -> str:
