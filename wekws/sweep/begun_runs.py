@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wekws.dataset.manifest import kaldi_rows
-from wekws.dataset.token_selection import select_tokens
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, parse_keywords
+from wekws.dataset.vocabulary import Vocabulary
 from wekws.errors import ConfigError
 from wekws.shell import longer_teacher_command
 from wekws.sweep.recipe_options import RecipeOptions
@@ -71,7 +69,7 @@ def _num_epochs(folder: Path) -> int:
 
 
 def _trainings(plan: RecipePlan, options: RecipeOptions) -> Iterator[_Wanted]:
-    vocabulary = _vocabulary(plan, options)
+    vocabulary = plan.tokens.vocabulary(options, plan.lists)
     beside = "--name NAME for an experiment of its own"
     if plan.teacher_checkpoint.is_file() and options.stop_stage >= _STUDENT_STAGE:
         beside += f", --stage {_STUDENT_STAGE} to leave base and teacher as they are"
@@ -118,22 +116,6 @@ def _entries(
     plan: RecipePlan, options: RecipeOptions, folder: Path, number: int
 ) -> dict[str, object]:
     return {"seed": options.seed + number, "bf16": plan.uses_bf16(folder)}
-
-
-def _vocabulary(plan: RecipePlan, options: RecipeOptions) -> Vocabulary | None:
-    """Return the tokens of teacher and student, as stage 0 has made them or would make them."""
-    made, text = plan.lists / "dict" / "dict.txt", plan.lists / "train" / "text"
-    if options.stage > 0:
-        return Vocabulary.load(made)
-    lexicon = plan.tokens.lexicon
-    if not made.is_file() or not text.is_file() or (lexicon and not lexicon.is_file()):
-        return None
-    return select_tokens(
-        [row.value for row in kaldi_rows(text)],
-        parse_keywords(options.keywords),
-        tokenizer=Tokenizer(lexicon),
-        num_tokens=None if options.num_tokens == "all" else int(options.num_tokens),
-    ).vocabulary
 
 
 def _differences(wanted: _Wanted, num_epochs: int) -> Iterator[str]:
