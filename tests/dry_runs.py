@@ -69,9 +69,17 @@ def defaults() -> list[str]:
 def make_project(folder: Path) -> None:
     """Make the folder that the commands run in."""
     (folder / "conf").symlink_to(ROOT / "conf")
-    for name in ("recordings", "negatives"):
-        (folder / name).mkdir()
+    (folder / "negatives").mkdir()
+    for split in ("train", "dev", "test"):
+        write_recordings(folder / "recordings" / split)
     write_model(folder / TEACHER, "fsmn_ctc_teacher.yaml", 20)
+
+
+def write_recordings(folder: Path, num: int = 2000) -> None:
+    """Write the lists of a split; there is no audio behind them."""
+    folder.mkdir(parents=True)
+    for table, value in (("wav.scp", "u.wav"), ("text", "JARVIS")):
+        (folder / table).write_text("".join(f"u{i} {value}\n" for i in range(num)))
 
 
 def write_model(checkpoint: Path, config: str, output_dim: int) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from wekws.log import run
 from wekws.shell import UserPaths, assignments
-from wekws.sweep.begun_runs import require_resumable
-from wekws.sweep.given_models import require_usable_models
+from wekws.sweep.plan_checks import check_plan
 from wekws.sweep.recipe_options import read_options
 from wekws.sweep.recipe_plan import RecipePlan, resolve
 from wekws.sweep.recipe_time import time_lines
@@ -30,8 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     plan = resolve(options, UserPaths(args.caller_dir))
     times: list[str] = []
     if options.preset not in ("list", "ask"):  # these show times of their own
-        require_usable_models(plan, options)
-        require_resumable(plan, options)
+        check_plan(plan, options)
         times = time_lines(plan, options)
     print(assignments(_variables(plan, times)))
     return 0

@@ -130,6 +130,12 @@ def check_options(options: RecipeOptions) -> None:
     max_duration_from_text(options.max_duration_s)
     trackers_from_text(options.tracker)
     category_hours_from_text(options.category_hours)
+    if options.size and (options.data_dir or options.corpus != "synth"):
+        given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
+        raise ConfigError(
+            f"--size {options.size}: is of the synthesised corpus, there is none with {given}; "
+            "leave it out"
+        )
     if options.from_text and (options.data_dir or options.corpus != "synth"):
         given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
         raise ConfigError(f"--from_text: means that there are no recordings; leave out {given}")

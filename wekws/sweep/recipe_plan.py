@@ -136,6 +136,8 @@ class RecipePlan:
     """Whether models train in bfloat16; None: as they began, and new ones where it is faster."""
     is_bf16_faster: bool
     """Whether bfloat16 is faster than float32 here."""
+    without_effect: tuple[str, ...]
+    """Options that a given teacher or base leaves without effect."""
 
     @property
     def student_checkpoint(self) -> Path:
@@ -202,6 +204,8 @@ class RecipePlan:
             "weights": self.weighting,
             "report": str(self.report_dir / "report.html"),
         }
+        if self.without_effect:
+            rows["ignored"] = f"{', '.join(self.without_effect)}: no effect on a given model"
         if self.num_teachers > 1:
             rows["teacher"] += f", and {self.num_teachers - 1} of other seeds; dev chooses"
         if self.feature_teacher:
@@ -320,6 +324,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         ),
         bf16={"true": True, "false": False}.get(options.bf16),
         is_bf16_faster=device.type == "cpu" and has_bf16_instructions(),
+        without_effect=_without_effect(options),
     )
     _require_extra_lists(plan.extra_lists)
     models = [("--more_teachers", path) for path in plan.more_teachers]
@@ -330,6 +335,16 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     _require_models(models)
     _require_earlier_stages(plan, options)
     return plan
+
+
+def _without_effect(options: RecipeOptions) -> tuple[str, ...]:
+    """Return the options of models that are not trained, because they or later ones are given."""
+    names = []
+    if options.teacher_checkpoint:
+        names = ["base_checkpoint", "base_dict", "base_epochs", "teacher_epochs"]
+    elif options.base_checkpoint:
+        names = ["base_epochs"]
+    return tuple(f"--{name}" for name in names if getattr(options, name) not in ("", None))
 
 
 def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
