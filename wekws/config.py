@@ -279,7 +279,7 @@ def _convert_section(cls: Any, value: Any, where: _Where, problems: list[str]) -
     if value is None:
         value = {}
     if not isinstance(value, Mapping):
-        return _refuse(where, value, "a mapping", problems)
+        return _refuse(where, value, _described_section(cls), problems)
     known = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     before = len(problems)
@@ -381,6 +381,14 @@ def _kind(value: Any) -> str:
         int: "an integer", float: "a number",
     }  # fmt: skip
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _described_section(cls: Any) -> str:
+    """Return what a section is, with the keys that it must have."""
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory]
+    return (
+        f"a mapping, {{{', '.join(f'{name}: ...' for name in needed)}}}" if needed else "a mapping"
+    )
 
 
 def _describe(kind: Any) -> str:

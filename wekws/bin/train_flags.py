@@ -1,7 +1,6 @@
 """The flags that the two training commands share, and the options made of them."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import num_parameters, skeleton
 from wekws.runlog.trackers import trackers_from_text
 from wekws.train.options import TrainOptions
-from wekws.train.train_config import load_train_config
+from wekws.train.train_config import load_distill_config
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -63,15 +62,21 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def train_options(
-    args: argparse.Namespace, overrides: Sequence[str] = (), **more: Any
+    args: argparse.Namespace,
+    *,
+    alpha: str | None = None,
+    temperature: str | None = None,
+    **more: Any,
 ) -> TrainOptions:
     """Return the options that the flags describe.
 
-    overrides: configuration changes after those of ``--override``. more: fields of the options
-    that only one command has flags for.
+    alpha, temperature: of ``distill_conf``, on top of the files. more: fields of the options that
+    only one command has flags for.
     """
     return TrainOptions(
-        config=load_train_config(args.config, [*args.override, *overrides], args.overlay),
+        config=load_distill_config(
+            args.config, args.override, args.overlay, alpha=alpha, temperature=temperature
+        ),
         train_data=args.train_data,
         cv_data=args.cv_data,
         model_dir=args.model_dir,

@@ -223,7 +223,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     device = choose_device(options.device, 0, options.num_processes or 1)
     corpus = "kaldi" if options.data_dir else options.corpus
     data_dir = _data_dir(options, corpus, paths)
-    keywords = parse_keywords(options.keywords)
+    keywords = _keywords(options)
     speech = _synthesis_options(options, paths)
     lists = Path("data") / _corpus_name(options, corpus, data_dir, keywords, speech)
     preset = _preset_path(options.preset)
@@ -387,6 +387,13 @@ def _require_models(paths: Iterable[tuple[str, Path]]) -> None:
         if not path.is_file():
             raise ConfigError(f"{flag} {path}: expected a checkpoint file")
         config_beside(path)
+
+
+def _keywords(options: RecipeOptions) -> list[str]:
+    try:
+        return parse_keywords(options.keywords)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error
 
 
 def _data_dir(options: RecipeOptions, corpus: str, paths: UserPaths) -> Path | None:
