@@ -42,10 +42,8 @@ device=auto             # auto | cpu | cuda
 
 rule_flags=(--threshold_rule "$threshold_rule" --shared_threshold "$shared_threshold"
   --category_hours "$category_hours")
-variables=$(python -m wekws.bin.plan_evaluation --caller_dir "$CALLER_DIR" \
-  --checkpoint "$checkpoint" --dataset "$dataset" --lists "$lists" --cache_dir "$cache_dir" \
-  --budgets "$budgets" --decoder "$decoder" --max_duration_s "$max_duration_s" \
-  "${rule_flags[@]}")
+variables=$(python -m wekws.bin.plan_evaluation --caller_dir "$CALLER_DIR" -- \
+  "${OPTION_VALUES[@]}")
 declare keywords_file result_dir dev_dir is_scored is_dev_scored is_counted
 dev_flags=()
 eval "$variables"

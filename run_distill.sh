@@ -313,7 +313,7 @@ if begin_stage 1 "lists, validation, CMVN"; then
     mark_done "$lists/.listed"
   fi
   python -m wekws.bin.check_budgets --lists "$lists" --keywords_file "$keywords_file" \
-    --budgets "$budgets" --shared_threshold "$shared_threshold"
+    --budgets "$budgets" --shared_threshold "$shared_threshold" --category_hours "$category_hours"
 fi
 release
 

@@ -17,9 +17,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from wekws.bin import plan_recipe
+from wekws.config import load_yaml_with_base
 from wekws.errors import ConfigError, DataError
-from wekws.yaml_files import read_yaml, write_yaml
+from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.model import KwsModel
+from wekws.yaml_files import write_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER = "exp/big/teacher/avg_30.pt"
@@ -64,12 +69,27 @@ def defaults() -> list[str]:
 def make_project(folder: Path) -> None:
     """Make the folder that the commands run in."""
     (folder / "conf").symlink_to(ROOT / "conf")
-    for name in ("recordings", "negatives"):
-        (folder / name).mkdir()
-    checkpoint = folder / TEACHER
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.touch()
-    shown = {"model": {**read_yaml(ROOT / "conf/fsmn_ctc_base.yaml")["model"], "output_dim": 20}}
+    (folder / "negatives").mkdir()
+    for split in ("train", "dev", "test"):
+        write_recordings(folder / "recordings" / split)
+    write_model(folder / TEACHER, "fsmn_ctc_teacher.yaml", 20)
+
+
+def write_recordings(folder: Path, num: int = 2000) -> None:
+    """Write the lists of a split; there is no audio behind them."""
+    folder.mkdir(parents=True)
+    for table, value in (("wav.scp", "u.wav"), ("text", "JARVIS")):
+        (folder / table).write_text("".join(f"u{i} {value}\n" for i in range(num)))
+
+
+def write_model(checkpoint: Path, config: str, output_dim: int) -> None:
+    """Write a model with random weights and its configuration of conf/ beside it."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    sizes = read_model_config(ROOT / "conf" / config).with_output_dim(output_dim)
+    cmvn = (torch.zeros(sizes.input_dim), torch.ones(sizes.input_dim))
+    save_weights(KwsModel(sizes, cmvn).state_dict(), checkpoint)
+    shown = load_yaml_with_base(ROOT / "conf" / config)
+    shown["model"]["output_dim"] = output_dim
     write_yaml(checkpoint.with_name("config.yaml"), shown)
 
 

@@ -168,6 +168,37 @@ def parse_section(cls: type[T], mapping: Any, where: str) -> T:
     return _parse(cls, mapping, _Where(RawConfig(name=where), ()))
 
 
+def read_assignments(cls: type[T], assignments: Iterable[str]) -> T:
+    """Read ``name=value`` texts of a script's options, the later of two for the same option counts.
+
+    Raises: ConfigError listing every value that is of the wrong kind.
+    """
+    texts = dict(assignment.split("=", 1) for assignment in assignments)
+    kinds = typing.get_type_hints(cls)
+    values = {name: _read_option(texts.pop(name, ""), kinds[name]) for name in kinds}
+    try:
+        return parse_section(cls, {**values, **texts}, "--")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--: ", "--")) from None
+
+
+def _read_option(text: str, kind: object) -> object:
+    """Return the value that a text stands for; a text that does not fit stays as it is."""
+    is_optional = typing.get_origin(kind) is types.UnionType
+    if is_optional and not text:
+        return None
+    if kind is bool:
+        return {"true": True, "false": False}.get(text, text)
+    if kind is int or is_optional:
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    if typing.get_origin(kind) is tuple:
+        return tuple(part for part in text.split(",") if part)
+    return text
+
+
 def _parse(cls: type[T], mapping: Any, where: "_Where") -> T:
     problems: list[str] = []
     value = _convert(cls, mapping, where, problems)
@@ -248,7 +279,7 @@ def _convert_section(cls: Any, value: Any, where: _Where, problems: list[str]) -
     if value is None:
         value = {}
     if not isinstance(value, Mapping):
-        return _refuse(where, value, "a mapping", problems)
+        return _refuse(where, value, _described_section(cls), problems)
     known = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     before = len(problems)
@@ -350,6 +381,14 @@ def _kind(value: Any) -> str:
         int: "an integer", float: "a number",
     }  # fmt: skip
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _described_section(cls: Any) -> str:
+    """Return what a section is, with the keys that it must have."""
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory]
+    return (
+        f"a mapping, {{{', '.join(f'{name}: ...' for name in needed)}}}" if needed else "a mapping"
+    )
 
 
 def _describe(kind: Any) -> str:

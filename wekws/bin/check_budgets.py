@@ -10,8 +10,8 @@ from pathlib import Path
 from wekws.dataset.vocabulary import read_keywords
 from wekws.log import run
 from wekws.score.det import budgets_from_text
-from wekws.score.negative_hours import hours_table, negative_hours
-from wekws.score.thresholds import SharedThreshold, support_text
+from wekws.score.negative_hours import hours_table, negative_hours, require_categories
+from wekws.score.thresholds import SharedThreshold, category_hours_from_text, support_text
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--shared_threshold", choices=typing.get_args(SharedThreshold), default="auto",
         help="false: each keyword has a threshold of its own [%(default)s]",
     )  # fmt: skip
+    add("--category_hours", default="", help="hours of use per category, whose audio dev must have")
     args = parser.parse_args(argv)
     keywords = read_keywords(args.keywords_file)
+    require_categories(
+        args.lists / "dev" / "data.list", keywords, category_hours_from_text(args.category_hours)
+    )
     hours = negative_hours(args.lists, keywords)
     print(hours_table(hours))
     num_sharing = 1 if args.shared_threshold == "false" else len(keywords)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wekws.log import run
 from wekws.shell import UserPaths, assignments
+from wekws.sweep.plan_checks import check_plan
 from wekws.sweep.recipe_options import read_options
 from wekws.sweep.recipe_plan import RecipePlan, resolve
 from wekws.sweep.recipe_time import time_lines
@@ -26,8 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = read_options(args.option)
     plan = resolve(options, UserPaths(args.caller_dir))
-    # `list` and `ask` show times of their own.
-    times = [] if options.preset in ("list", "ask") else time_lines(plan, options)
+    times: list[str] = []
+    if options.preset not in ("list", "ask"):  # these show times of their own
+        check_plan(plan, options)
+        times = time_lines(plan, options)
     print(assignments(_variables(plan, times)))
     return 0
 

@@ -15,10 +15,10 @@ from wekws.train.build import train_model
 def main(argv: list[str] | None = None) -> int:
     """Distil as the flags say, print the checkpoint."""
     args = _parser().parse_args(argv)
-    given = {"alpha": args.alpha, "temperature": args.temperature}
     options = train_options(
         args,
-        [f"distill_conf.{name}={value}" for name, value in given.items() if value is not None],
+        alpha=args.alpha,
+        temperature=args.temperature,
         teachers=tuple(args.teacher_checkpoint),
         teacher_config=args.teacher_config,
         init_from_teacher=args.init_from_teacher,

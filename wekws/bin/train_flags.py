@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from wekws.model.model import num_parameters, skeleton
 from wekws.runlog.trackers import trackers_from_text
 from wekws.train.fake_quant import FINE_TUNING_LR
 from wekws.train.options import TrainOptions
-from wekws.train.train_config import TrainConfig, load_train_config
+from wekws.train.train_config import load_distill_config
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +68,28 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def train_options(
-    args: argparse.Namespace, overrides: Sequence[str] = (), **more: Any
+    args: argparse.Namespace,
+    *,
+    alpha: str | None = None,
+    temperature: str | None = None,
+    **more: Any,
 ) -> TrainOptions:
     """Return the options that the flags describe.
 
-    overrides: configuration changes after those of ``--override``. more: fields of the options
-    that only one command has flags for.
+    alpha, temperature: of ``distill_conf``, on top of the files. more: fields of the options that
+    only one command has flags for.
     """
+    low_rate = [f"optim_conf.lr={FINE_TUNING_LR:g}"] if args.fake_quant else []
+    config = load_distill_config(
+        args.config, [*low_rate, *args.override], args.overlay, alpha=alpha, temperature=temperature
+    )
+    if args.fake_quant:
+        logger.info(
+            "--fake_quant: learning rate %g; --override optim_conf.lr=VALUE sets another",
+            config.optim_conf.lr,
+        )
     return TrainOptions(
-        config=_config(args, [*args.override, *overrides]),
+        config=config,
         train_data=args.train_data,
         cv_data=args.cv_data,
         model_dir=args.model_dir,
@@ -98,19 +110,6 @@ def train_options(
         use_fake_quant=args.fake_quant,
         **more,
     )
-
-
-def _config(args: argparse.Namespace, overrides: Sequence[str]) -> TrainConfig:
-    """Return the configuration; that of fine-tuning has a low learning rate."""
-    if not args.fake_quant:
-        return load_train_config(args.config, overrides, args.overlay)
-    low_rate = f"optim_conf.lr={FINE_TUNING_LR:g}"
-    config = load_train_config(args.config, [low_rate, *overrides], args.overlay)
-    logger.info(
-        "--fake_quant: learning rate %g; --override optim_conf.lr=VALUE sets another",
-        config.optim_conf.lr,
-    )
-    return config
 
 
 def print_trained(checkpoint: Path) -> None:

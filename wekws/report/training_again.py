@@ -1,6 +1,7 @@
 """What to type to train a model of the recipe again, without training again what it starts from."""
 
 import shlex
+from pathlib import Path
 
 from wekws.report.model_folder import TrainedModel
 
@@ -15,10 +16,18 @@ def flags_for_epochs(model: TrainedModel, num_epochs: int) -> str:
     words = [f"--{model.role}_epochs", str(num_epochs)]
     if model.role == "student":
         return shlex.join(["--student_name", f"{folder.name}_{num_epochs}_epochs", *words])
-    name = ["--name", f"{folder.parent.name}_{num_epochs}_epochs"]
-    base = model.exp_dir.parent / "base" / "final.pt"
-    given = ["--base_checkpoint", str(base)] if model.role == "teacher" and base.is_file() else []
-    return shlex.join([*name, *given, *words])
+    if model.role == "teacher":
+        return longer_teacher_flags(model.exp_dir.parent, num_epochs)
+    return shlex.join(["--name", f"{folder.parent.name}_{num_epochs}_epochs", *words])
+
+
+def longer_teacher_flags(exp: Path, num_epochs: int) -> str:
+    """Return the flags that train a longer teacher beside that of ``exp``, from its base."""
+    words = ["--name", f"{exp.resolve().name}_{num_epochs}_epochs"]
+    base = exp / "base" / "final.pt"
+    if base.is_file():
+        words += ["--base_checkpoint", str(base)]
+    return shlex.join([*words, "--teacher_epochs", str(num_epochs)])
 
 
 def flags_beside(student: TrainedModel) -> str:

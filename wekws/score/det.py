@@ -110,7 +110,7 @@ def budgets_from_text(text: str) -> list[Budget]:
 
     Raises: ConfigError for anything but distinct numbers >= 0.
     """
-    expected = f"budgets: found {text!r}; expected distinct numbers >= 0, such as 0.5,1"
+    expected = f"--budgets: found {text!r}; expected distinct numbers >= 0, such as 0.5,1"
     try:
         budgets = [Budget(float(part)) for part in text.split(",") if part.strip()]
     except ValueError:

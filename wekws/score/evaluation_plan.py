@@ -7,14 +7,46 @@ from pathlib import Path
 from typing import Literal
 
 from wekws.dataset.manifest import audio_status, read_data_list
-from wekws.dataset.vocabulary import read_keywords
+from wekws.dataset.vocabulary import contains_keyword, read_keywords
 from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import Budget, budgets_from_text
+from wekws.score.negative_hours import require_categories
+from wekws.score.sets import transcript
 from wekws.score.summary import DEFAULT_OPTIONS
 from wekws.score.summary_file import validate_summary
-from wekws.score.thresholds import ThresholdOptions
+from wekws.score.thresholds import SharedThreshold, ThresholdOptions, ThresholdRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Options of ``evaluate.sh`` as the user gave them; its ``--help`` explains each."""
+
+    checkpoint: str
+    epochs: str
+    dataset: Literal["test", "dev"]
+    lists: str
+    cache_dir: str
+    budgets: str
+    threshold_rule: ThresholdRule
+    shared_threshold: SharedThreshold
+    category_hours: str
+    decoder: Literal["keyword", "prefix_beam"]
+    max_duration_s: str
+    batch_size: int
+    num_workers: int
+    device: Literal["auto", "cpu", "cuda"]
+
+    def __post_init__(self) -> None:
+        """Refuse values that scoring cannot use."""
+        if not self.checkpoint:
+            raise ConfigError("checkpoint: missing; averages are made by wekws.bin.average_model")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size {self.batch_size}: expected at least 1")
+        if self.num_workers < 0:
+            raise ConfigError(f"num_workers {self.num_workers}: expected at least 0")
+
 
 PLOTS = ("det.png", "confidence.png")
 
@@ -86,6 +118,44 @@ def plan_evaluation(
             and _has_options(result_dir, options)
         ),
     )
+
+
+def checked_checkpoint(path: Path) -> Path:
+    """Return a checkpoint that is a file of a model, with its configuration beside it.
+
+    Raises: ConfigError for a folder, another file, or if there is no configuration.
+    """
+    if path.is_dir():
+        found = [p.name for p in sorted(path.glob("*.pt")) if p.name != "train_state.pt"]
+        shown = f"such as {path / found[-1]}" if found else "N.pt, final.pt or avg_N.pt"
+        raise ConfigError(f"--checkpoint {path}: is a folder; give a checkpoint in it, {shown}")
+    if path.suffix not in (".pt", ".onnx"):
+        raise ConfigError(f"--checkpoint {path}: expected N.pt, final.pt, avg_N.pt or N.onnx")
+    if path.suffix == ".pt" and not path.with_name("config.yaml").is_file():
+        raise ConfigError(f"--checkpoint {path}: has no config.yaml beside it; put it there")
+    return path
+
+
+def require_scorable(
+    plan: EvaluationPlan, dataset: str, category_hours: Mapping[str, float] | None
+) -> None:
+    """Check the lists against the model's keywords before earlier scores are replaced.
+
+    Raises: ConfigError if no utterance to be scored contains a keyword, or dev lacks a category of
+    ``category_hours``.
+    """
+    keywords, data_list = read_keywords(plan.keywords_file), plan.lists / dataset / "data.list"
+    dev_list = plan.lists / "dev" / "data.list"
+    if category_hours and (plan.dev_dir is not None or dataset == "dev"):
+        require_categories(dev_list, keywords, category_hours)
+    if plan.is_scored:
+        return
+    texts = map(transcript, read_data_list(data_list))
+    if not any(contains_keyword(text, keyword) for text in texts for keyword in keywords):
+        raise ConfigError(
+            f"--lists {plan.lists}: no utterance of {data_list} contains {' or '.join(keywords)}, "
+            f"the keywords of {plan.keywords_file}; give lists of these keywords"
+        )
 
 
 def _training_lists(model_dir: Path) -> Path:

@@ -135,11 +135,10 @@ def score_list(
     device: ``auto`` is ``cuda`` if there is one, otherwise ``cpu``.
     Raises: ConfigError or DataError naming what is missing or does not fit.
     """
-    if batch_size < 1 or refractory_s < 0:
-        raise ConfigError(
-            f"batch_size: found {batch_size}, expected >= 1; refractory_s: found {refractory_s:g}, "
-            "expected >= 0"
-        )
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: found {batch_size}, expected >= 1")
+    if refractory_s < 0:
+        raise ConfigError(f"refractory_s: found {refractory_s:g}, expected >= 0")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif torch.device(device).type == "cuda" and not torch.cuda.is_available():

@@ -263,5 +263,7 @@ def category_hours_from_text(text: str) -> dict[str, float] | None:
         hours = []
     is_valid = all(names) and len(set(names)) == len(hours) == len(parts)
     if not is_valid or not all(0 < value < math.inf for value in hours):
-        raise ConfigError(f"category_hours: found {text!r}; expected for example speech=2,music=1")
+        raise ConfigError(
+            f"--category_hours: found {text!r}; expected for example speech=2,music=1"
+        )
     return dict(zip(names, hours, strict=True)) or None

@@ -159,7 +159,16 @@ def run_all(runs: Sequence[PlannedRun], devices: Sequence[RunDevice]) -> Iterato
             processes.end()
     if failed:
         logs = "\n  ".join(f"{run.job.variant}: {run.run_dir / LOG_NAME}" for run in failed)
-        raise DataError(f"{len(failed)} of {len(runs)} runs failed; their logs:\n  {logs}")
+        raise DataError(
+            f"{len(failed)} of {len(runs)} runs failed, the first with: "
+            f"{_last_line(failed[0].run_dir / LOG_NAME)}\ntheir logs:\n  {logs}"
+        )
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line of a log; of one that is not there, that."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return next(reversed(text.split("\n")[:-1] or [text]), "") or "no message"
 
 
 class _Processes:

@@ -40,6 +40,11 @@ def find_preset_runs(exp_dir: Path, presets: Sequence[str], dataset: str) -> lis
     dataset: the set whose results count, in a folder of the recipe.
     Raises: DataError if there is no run of any preset.
     """
+    if not exp_dir.is_dir():
+        raise DataError(
+            f"--exp_dir {exp_dir}: no such folder; expected exp/NAME of run_distill.sh, or the "
+            "folder of an ablation"
+        )
     if (exp_dir / FIGURES_NAME).exists():
         found = _of_ablation(exp_dir, presets)
     else:
@@ -109,7 +114,12 @@ def preset_results_blocks(
     missing = [name for name in presets if name not in {runs.preset for runs in found}]
     if missing:
         commands = ", ".join(f"`bash run_distill.sh --preset {name}`" for name in missing)
-        blocks.append(Paragraph(f"Not trained yet: {commands}."))
+        blocks.append(
+            Paragraph(
+                f"Not trained yet: {commands}; add the options that the others were trained with "
+                "(--size, --name, --data_dir, --keywords)."
+            )
+        )
     return blocks
 
 

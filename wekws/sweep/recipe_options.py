@@ -1,12 +1,10 @@
 """Options of ``run_distill.sh``: as they are given, and what each by itself must be."""
 
-import types
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from wekws.config import parse_section
+from wekws.config import read_assignments
 from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.runlog.trackers import trackers_from_text
@@ -89,34 +87,8 @@ class RecipeOptions:
 
 
 def read_options(assignments: Iterable[str]) -> RecipeOptions:
-    """Read ``name=value`` texts, the later of two for the same option counts.
-
-    Raises: ConfigError listing every value that is of the wrong kind.
-    """
-    texts = dict(assignment.split("=", 1) for assignment in assignments)
-    kinds = typing.get_type_hints(RecipeOptions)
-    values = {name: _read(texts.pop(name, ""), kinds[name]) for name in kinds}
-    try:
-        return parse_section(RecipeOptions, {**values, **texts}, "--")
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("--: ", "--")) from None
-
-
-def _read(text: str, kind: object) -> object:
-    """Return the value that a text stands for; a text that does not fit stays as it is."""
-    is_optional = typing.get_origin(kind) is types.UnionType
-    if is_optional and not text:
-        return None
-    if kind is bool:
-        return {"true": True, "false": False}.get(text, text)
-    if kind is int or is_optional:
-        try:
-            return int(text)
-        except ValueError:
-            return text
-    if typing.get_origin(kind) is tuple:
-        return tuple(part for part in text.split(",") if part)
-    return text
+    """Read the options of ``run_distill.sh``, see ``read_assignments``."""
+    return read_assignments(RecipeOptions, assignments)
 
 
 def check_options(options: RecipeOptions) -> None:
@@ -130,6 +102,12 @@ def check_options(options: RecipeOptions) -> None:
     max_duration_from_text(options.max_duration_s)
     trackers_from_text(options.tracker)
     category_hours_from_text(options.category_hours)
+    if options.size and (options.data_dir or options.corpus != "synth"):
+        given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
+        raise ConfigError(
+            f"--size {options.size}: is of the synthesised corpus, there is none with {given}; "
+            "leave it out"
+        )
     if options.from_text and (options.data_dir or options.corpus != "synth"):
         given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
         raise ConfigError(f"--from_text: means that there are no recordings; leave out {given}")

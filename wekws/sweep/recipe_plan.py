@@ -136,6 +136,8 @@ class RecipePlan:
     """Whether models train in bfloat16; None: as they began, and new ones where it is faster."""
     is_bf16_faster: bool
     """Whether bfloat16 is faster than float32 here."""
+    without_effect: tuple[str, ...]
+    """Options that a given teacher or base leaves without effect."""
 
     @property
     def student_checkpoint(self) -> Path:
@@ -202,6 +204,8 @@ class RecipePlan:
             "weights": self.weighting,
             "report": str(self.report_dir / "report.html"),
         }
+        if self.without_effect:
+            rows["ignored"] = f"{', '.join(self.without_effect)}: no effect on a given model"
         if self.num_teachers > 1:
             rows["teacher"] += f", and {self.num_teachers - 1} of other seeds; dev chooses"
         if self.feature_teacher:
@@ -219,7 +223,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     device = choose_device(options.device, 0, options.num_processes or 1)
     corpus = "kaldi" if options.data_dir else options.corpus
     data_dir = _data_dir(options, corpus, paths)
-    keywords = parse_keywords(options.keywords)
+    keywords = _keywords(options)
     speech = _synthesis_options(options, paths)
     lists = Path("data") / _corpus_name(options, corpus, data_dir, keywords, speech)
     preset = _preset_path(options.preset)
@@ -320,6 +324,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         ),
         bf16={"true": True, "false": False}.get(options.bf16),
         is_bf16_faster=device.type == "cpu" and has_bf16_instructions(),
+        without_effect=_without_effect(options),
     )
     _require_extra_lists(plan.extra_lists)
     models = [("--more_teachers", path) for path in plan.more_teachers]
@@ -330,6 +335,16 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     _require_models(models)
     _require_earlier_stages(plan, options)
     return plan
+
+
+def _without_effect(options: RecipeOptions) -> tuple[str, ...]:
+    """Return the options of models that are not trained, because they or later ones are given."""
+    names = []
+    if options.teacher_checkpoint:
+        names = ["base_checkpoint", "base_dict", "base_epochs", "teacher_epochs"]
+    elif options.base_checkpoint:
+        names = ["base_epochs"]
+    return tuple(f"--{name}" for name in names if getattr(options, name) not in ("", None))
 
 
 def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:
@@ -372,6 +387,13 @@ def _require_models(paths: Iterable[tuple[str, Path]]) -> None:
         if not path.is_file():
             raise ConfigError(f"{flag} {path}: expected a checkpoint file")
         config_beside(path)
+
+
+def _keywords(options: RecipeOptions) -> list[str]:
+    try:
+        return parse_keywords(options.keywords)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error
 
 
 def _data_dir(options: RecipeOptions, corpus: str, paths: UserPaths) -> Path | None:

@@ -1,8 +1,9 @@
 """Estimated time of the stages of ``run_distill.sh`` that are still to run, and what it rests on.
 
 Training: the seconds per epoch that the same run, or an earlier one of the model, has logged in
-``metrics.jsonl``; otherwise a few steps on random data on this machine. Other stages: what they
-took in earlier runs of the same name. What nothing is known about is called unknown.
+``metrics.jsonl``; otherwise a few steps on random data on this machine and a pass over dev, without
+loading and the features of the first epoch. Other stages: what they took in earlier runs of the
+same name. What nothing is known about is called unknown.
 """
 
 import contextlib
@@ -34,6 +35,11 @@ TIMES_NAME = "stage_times.txt"
 _TRAINING_STAGES = (2, 3)
 # Lines of data.list from which durations are drawn.
 _NUM_SAMPLED = 2000
+# Time of a forward pass beside that of a step: the backward pass takes about twice as long.
+_FORWARD_SHARE = 1 / 3
+_JUST_NOW = "a few steps on random data just now"
+# Utterances of dev beside those of train in the demo corpus.
+_USUAL_DEV_SHARE = 0.25
 # Utterances in a measured step: enough for the pace of whole batches, within a second.
 _NUM_PROBED = 16
 
@@ -68,6 +74,8 @@ def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
     total = f"about {duration(sum(e.seconds or 0.0 for e in known))}" if known else "unknown"
     if known and unknown:
         total += f", besides {', '.join(unknown)}: unknown"
+    if any(_JUST_NOW in estimate.text for estimate in estimates):
+        total += "; loading and the features of the first epoch are not counted"
     rows = {"time": total} | {f"  {estimate.name}": estimate.text for estimate in estimates}
     width = max(10, *(len(name) + 1 for name in rows))
     return [f"   {name:<{width}}{text}" for name, text in rows.items()]
@@ -111,8 +119,8 @@ def _training(
         text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
         return TimeEstimate(name=name, seconds=None, text=text)
     num = trained_on.num * length.config.dataset_conf.filter_conf.data_share
-    epoch_s = step_s * num
-    return _of_epochs(name, num_left, epoch_s, "a few steps on random data just now")
+    num += _FORWARD_SHARE * _num_dev(plan, trained_on.num)
+    return _of_epochs(name, num_left, step_s * num, _JUST_NOW)
 
 
 def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEstimate:
@@ -120,6 +128,21 @@ def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEst
     shown = f"{epoch_s:.1f} s" if epoch_s < 60 else duration(epoch_s)
     text = f"{num_left} epochs of {shown}: {duration(seconds)} ({source})"
     return TimeEstimate(name=name, seconds=seconds, text=text)
+
+
+def _num_dev(plan: RecipePlan, num_train: int) -> float:
+    """Return the utterances of dev, which are scored after every epoch; before stage 1 a guess."""
+    data_list = plan.lists / SPLITS[1] / "data.list"
+    if data_list.exists():
+        return _num_lines(data_list)
+    if plan.data_dir:
+        return sum(map(_num_lines, (plan.data_dir / SPLITS[1]).rglob("wav.scp")))
+    return _USUAL_DEV_SHARE * num_train
+
+
+def _num_lines(path: Path) -> int:
+    with open(path, "rb") as lines:
+        return sum(1 for _ in lines)
 
 
 def _training_set(plan: RecipePlan, *, is_base: bool) -> _TrainingSet:
@@ -153,7 +176,7 @@ def _expected_utterances(plan: RecipePlan, is_base: bool) -> int | None:
         known = speech.num_train
     if plan.data_dir:
         tables = (plan.data_dir / SPLITS[0]).rglob("wav.scp")
-        known += sum(len(table.read_text(encoding="utf-8").splitlines()) for table in tables)
+        known += sum(map(_num_lines, tables))
     return known
 
 

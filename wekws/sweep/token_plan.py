@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wekws.dataset.vocabulary import Tokenizer, lexicon_beside
+from wekws.dataset.manifest import kaldi_rows
+from wekws.dataset.token_selection import select_tokens
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside, parse_keywords
 from wekws.errors import ConfigError
 from wekws.shell import UserPaths
 from wekws.sweep.recipe_options import RecipeOptions
@@ -32,6 +34,24 @@ class TokenPlan:
         if self.is_made:
             return f"phonemes of espeak-ng -> {self.lexicon}"
         return f"units of {self.lexicon}"
+
+    def vocabulary(self, options: RecipeOptions, lists: Path) -> Vocabulary | None:
+        """Return the tokens of teacher and student, as stage 0 has made them or would make them.
+
+        None: the lists that they are of do not exist yet.
+        """
+        made, text = lists / "dict" / "dict.txt", lists / "train" / "text"
+        if options.stage > 0:
+            return Vocabulary.load(made)
+        lexicon = self.lexicon
+        if not made.is_file() or not text.is_file() or (lexicon and not lexicon.is_file()):
+            return None
+        return select_tokens(
+            [row.value for row in kaldi_rows(text)],
+            parse_keywords(options.keywords),
+            tokenizer=Tokenizer(lexicon),
+            num_tokens=None if options.num_tokens == "all" else int(options.num_tokens),
+        ).vocabulary
 
 
 def plan_tokens(

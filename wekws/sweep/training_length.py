@@ -8,7 +8,7 @@ from pathlib import Path
 from wekws.config import load_config
 from wekws.errors import ConfigError
 from wekws.sweep.recipe_options import RecipeOptions
-from wekws.train.train_config import TrainConfig, load_train_config
+from wekws.train.train_config import TrainConfig, load_distill_config
 
 DEFAULT_NUM_AVERAGE = 30
 # Epochs of the base with the default overlay of recordings: it learns the tokens, no more, from the
@@ -85,11 +85,18 @@ def student_length(
     options: RecipeOptions, config: Path, overlays: Sequence[Path], more: Sequence[str]
 ) -> Length:
     """Return how long the student trains; more: further overrides of its configuration."""
-    given = {"alpha": options.alpha, "temperature": options.temperature}
-    overrides = [*more, *(f"distill_conf.{name}={value}" for name, value in given.items() if value)]
     average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
     epochs = options.student_epochs
-    student = _length("--student_epochs", epochs, average, config, overlays, overrides)
+    student = _length(
+        "--student_epochs",
+        epochs,
+        average,
+        config,
+        overlays,
+        more,
+        alpha=options.alpha,
+        temperature=options.temperature,
+    )
     if options.student_epochs is None or options.preset:
         student = student.with_at_most_half()
     elif options.num_average is None and student.last_stage < student.epochs:
@@ -106,11 +113,14 @@ def _length(
     config: Path,
     overlays: Sequence[Path],
     overrides: Sequence[str] = (),
+    *,
+    alpha: str = "",
+    temperature: str = "",
 ) -> Length:
     """Return how long a model trains; its whole configuration is checked on the way."""
     if epochs is not None:
         overrides = [*overrides, f"training_config.max_epoch={epochs}"]
-    checked = load_train_config(config, overrides, overlays)
+    checked = load_distill_config(config, overrides, overlays, alpha=alpha, temperature=temperature)
     num_epochs = checked.training_config.max_epoch
     plan = checked.stage_plan
     source = load_config(config, overlays).origin("training_config", "max_epoch") or "default"

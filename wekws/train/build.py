@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wekws.config import parse_section, to_mapping
+from wekws.config import to_mapping
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.opening import open_dataset
 from wekws.dataset.speech_dataset import SpeechDataset
@@ -42,26 +42,16 @@ from wekws.train.learning_rate import LearningRate
 from wekws.train.loop import Run, fit
 from wekws.train.optimizer import make_optimizer, require_modules
 from wekws.train.options import TrainOptions
-from wekws.train.run_record import RunRecord, write_run_files
+from wekws.train.run_record import RunRecord, changed_settings, write_run_files
 from wekws.train.student_init import (
     fill_from_teacher,
     log_reports,
     model_from_checkpoint,
     random_model,
 )
-from wekws.train.train_config import TrainConfig, changed_keys
-from wekws.yaml_files import read_yaml
+from wekws.train.train_config import TrainConfig
 
 logger = logging.getLogger(__name__)
-
-# What a run may change between its start and its resume without becoming another run.
-# The CMVN is compared by its content; config.yaml names the copy in the run's folder.
-_RESUMABLE_CHANGES = frozenset(
-    (
-        *(f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")),
-        "model.cmvn.cmvn_file",
-    )
-)
 
 
 def train_model(options: TrainOptions) -> Path:
@@ -334,13 +324,7 @@ def require_same_run(
     Raises: ConfigError naming everything that differs.
     """
     path = options.model_dir / "config.yaml"
-    before = parse_section(TrainConfig, read_yaml(path), str(path))
-    resumable = _RESUMABLE_CHANGES
-    if before.stages or before.progressive.is_used:
-        # Stages and growth are laid over the length: finished epochs would belong elsewhere.
-        resumable = resumable - {"training_config.max_epoch"}
-    changed = [key for key in changed_keys(before, config) if key not in resumable]
-    if changed:
+    if changed := changed_settings(options.model_dir, config):
         raise ConfigError(
             f"{path}: the run to resume differs in {', '.join(changed)}; restore these or start "
             "another --model_dir"

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 import wekws
-from wekws.config import merge, to_mapping
+from wekws.config import merge, parse_section, to_mapping
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import write_keywords
@@ -22,12 +23,20 @@ from wekws.model.cost import params_by_part
 from wekws.train.compatibility import Cmvn
 from wekws.train.distributed import Process
 from wekws.train.options import TrainOptions
-from wekws.train.train_config import TrainConfig
-from wekws.yaml_files import write_yaml
+from wekws.train.train_config import TrainConfig, changed_keys
+from wekws.yaml_files import read_yaml, write_yaml
 
 RUN_NAME = "run.json"
 # WeKWS reads Kaldi's form where the name contains "kaldi".
 CMVN_NAME = "global_cmvn.kaldi"
+# What a run may change between its start and its resume without becoming another run.
+# The CMVN is compared by its content; config.yaml names the copy in the run's folder.
+_RESUMABLE_CHANGES = frozenset(
+    (
+        *(f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")),
+        "model.cmvn.cmvn_file",
+    )
+)
 # Entries that must be the same when a run is resumed, and the flags that they come from.
 _FIXED = {
     "start": "--init_from_teacher or --checkpoint",
@@ -85,9 +94,9 @@ class RunRecord:
             "cv_fingerprint": cv_set.fingerprint,
             "train_audio": train_set.audio_fingerprint,
             "cv_audio": cv_set.audio_fingerprint,
-            "teacher_fingerprints": [file_sha256(path)[:16] for path in options.teachers],
-            "start_fingerprint": file_sha256(start_from)[:16] if start_from else "",
-            "checkpoint_fingerprint": file_sha256(checkpoint)[:16] if checkpoint else "",
+            "teacher_fingerprints": [model_fingerprint(path) for path in options.teachers],
+            "start_fingerprint": model_fingerprint(start_from) if start_from else "",
+            "checkpoint_fingerprint": model_fingerprint(checkpoint) if checkpoint else "",
             "num_train": len(train_set),
             "num_cv": len(cv_set),
             "num_threads": torch.get_num_threads(),
@@ -101,22 +110,13 @@ class RunRecord:
     def require_same(self, model_dir: Path) -> None:
         """Compare with the record of the run in ``model_dir``.
 
-        Entries that the record or the caches of an earlier version lack are not compared.
         Raises: ConfigError naming the flags that differ; DataError if the record is unreadable.
         """
-        path = model_dir / RUN_NAME
-        before = _read_record(path)
-        changed = [
-            flag
-            for name, flag in _FIXED.items()
-            if name in before
-            and before[name] != self.entries[name]
-            and not (name in _AUDIO and not (before[name] and self.entries[name]))
-        ]
-        if changed:
+        if changed := changed_inputs(model_dir, self.entries):
             raise ConfigError(
-                f"{path}: the run to resume began with another {', '.join(dict.fromkeys(changed))} "
-                "(or other contents of it); restore that or start another --model_dir"
+                f"{model_dir / RUN_NAME}: the run to resume began with another "
+                f"{', '.join(changed)} (or other contents of it); restore that or start another "
+                "--model_dir"
             )
 
     def write(self, model_dir: Path) -> None:
@@ -126,7 +126,50 @@ class RunRecord:
             temporary.write_text(text, encoding="utf-8")
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def model_fingerprint(path: Path) -> str:
+    """Return what tells a checkpoint's content in run.json."""
+    return file_sha256(path)[:16]
+
+
+def changed_settings(model_dir: Path, config: TrainConfig) -> list[str]:
+    """Return the dotted paths in which a run cannot go on with a configuration.
+
+    Raises: ConfigError if the run's configuration cannot be read.
+    """
+    path = model_dir / "config.yaml"
+    before = parse_section(TrainConfig, read_yaml(path), str(path))
+    resumable = _RESUMABLE_CHANGES
+    if before.stages or before.progressive.is_used:
+        # Stages and growth are laid over the length: finished epochs would belong elsewhere.
+        resumable = resumable - {"training_config.max_epoch"}
+    return [key for key in changed_keys(before, config) if key not in resumable]
+
+
+def changed_inputs(model_dir: Path, entries: Mapping[str, Any]) -> list[str]:
+    """Return the flags whose inputs are not those that a run began with.
+
+    entries: what run.json would hold now. What it or the record of an earlier version lacks is not
+    compared.
+    Raises: DataError if the record is missing or unreadable.
+    """
+    before = read_record(model_dir)
+    changed = [
+        flag
+        for name, flag in _FIXED.items()
+        if name in before
+        and name in entries
+        and before[name] != entries[name]
+        and not (name in _AUDIO and not (before[name] and entries[name]))
+    ]
+    return list(dict.fromkeys(changed))
+
+
+def read_record(model_dir: Path) -> dict[str, Any]:
+    """Return the entries of the run.json in a run's folder.
+
+    Raises: DataError if it is missing or unreadable.
+    """
+    path = model_dir / RUN_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -175,6 +175,36 @@ def load_train_config(
     return parse_config(TrainConfig, _with_cmvn_beside(raw))
 
 
+def load_distill_config(
+    path: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    overlays: Iterable[str | os.PathLike[str]] = (),
+    *,
+    alpha: str | None = None,
+    temperature: str | None = None,
+) -> TrainConfig:
+    """Read a configuration as ``load_train_config`` does, with the values of two flags on top.
+
+    Raises: ConfigError that names the flag instead of an override, also if both set a value.
+    """
+    overrides = list(overrides)
+    flags = {"alpha": alpha, "temperature": temperature}
+    given = {name: value for name, value in flags.items() if value}
+    for name, value in given.items():
+        if twice := [o for o in overrides if o.partition("=")[0].strip() == f"distill_conf.{name}"]:
+            raise ConfigError(
+                f"--{name} {value}: --override {twice[0]} sets it too; leave out one of the two"
+            )
+    own = {f"distill_conf.{name}={value}": f"--{name}" for name, value in given.items()}
+    try:
+        return load_train_config(path, [*overrides, *own], overlays)
+    except ConfigError as error:
+        text = str(error)
+        for override, flag in own.items():
+            text = text.replace(f"--override {override}", flag)
+        raise ConfigError(text) from error
+
+
 _CMVN_KEY = ("model", "cmvn", "cmvn_file")
 
 

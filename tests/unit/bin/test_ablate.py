@@ -129,7 +129,7 @@ def test_presets_in_one_table_from_an_ablation(place, capsys):
         int(parameters.replace(",", "")) > 0 and speed_up.endswith(" x") and seconds.endswith(" s")
     )
     assert all(" to " in cell for cell in (frr, teacher, gap))
-    assert "Not trained yet: `bash run_distill.sh --preset later`." in shown
+    assert "Not trained yet: `bash run_distill.sh --preset later`; add the options" in shown
     speed = json.loads(next(place.glob("out/runs/*/speed.json")).read_text())
     assert speed["teacher"]["checkpoint"] == str(place / "teacher/final.pt")
 
@@ -285,3 +285,12 @@ def test_no_run_begins_after_an_interrupt(monkeypatch):
     assert next(ends).number == 1
     ends.close()
     assert begun[:1] == [1] and 3 not in begun and ended in ([], [2])
+
+
+def test_a_failure_is_told_by_the_last_line_of_its_log(monkeypatch, tmp_path):
+    (tmp_path / grid.LOG_NAME).write_text("INFO reading\nerror: other tokens\n")
+    job = SimpleNamespace(variant="a")
+    run = SimpleNamespace(is_done=False, run_dir=tmp_path, job=job)
+    monkeypatch.setattr(grid, "_run_one", lambda *_: False)
+    with pytest.raises(DataError, match="1 of 1 runs failed, the first with: error: other tokens"):
+        list(grid.run_all([run], [grid.RunDevice(None, 1)]))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from wekws.bin.presets import main
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
 
 CONF = Path(__file__).parents[3] / "conf"
 SIZES = {
@@ -74,3 +74,8 @@ def test_the_shipped_presets_are_measured(capsys):
     assert main([str(argument) for argument in arguments]) == 0
     said = capsys.readouterr().out
     assert "56,148" in said and "7.0 x" in said and "24 x 3" in said
+
+
+def test_results_of_a_folder_that_is_missing_are_refused(flags, tmp_path):
+    with pytest.raises(DataError, match="--exp_dir .*nope: no such folder"):
+        main(["results", "--exp_dir", str(tmp_path / "nope"), *flags])

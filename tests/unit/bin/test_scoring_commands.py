@@ -1,14 +1,18 @@
 """score_ctc and compute_det_ctc from waveforms to a summary, in an empty folder."""
 
+import dataclasses
 import json
+import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from wekws.bin import compute_det_ctc, score_ctc
+from wekws.bin import compute_det_ctc, evaluate_epochs, plan_evaluation, score_ctc
 from wekws.config import to_mapping
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.manifest import Utterance, write_data_list
@@ -19,6 +23,7 @@ from wekws.model.checkpoint import save_weights
 from wekws.model.model import KwsModel
 from wekws.model.model_conf import FSMNConfig, ModelConfig
 from wekws.score.det import Budget
+from wekws.score.evaluation_plan import EvaluationOptions
 from wekws.score.scores import read_scores
 from wekws.score.scoring import score_list
 from wekws.score.summary import summarise
@@ -215,3 +220,59 @@ def test_a_score_file_that_is_cut_off_is_refused(folder, tmp_path):
     (tmp_path / "score.txt").write_text("".join(kept), encoding="utf-8")
     with pytest.raises(DataError, match="5 utterances, but 6 were scored; the file is cut off"):
         summarise(tmp_path)
+
+
+SCRIPT = Path(__file__).parents[3] / "evaluate.sh"
+
+
+def plan_of(*options):
+    """Plan an evaluation as evaluate.sh does, with its defaults and these options."""
+    block = SCRIPT.read_text("utf-8").partition(". tools/parse_options.sh")[0]
+    found = re.findall(r"^([a-z]\w*)=(\S*)", block, re.MULTILINE)
+    texts = [f"{name}={shlex.split(value)[0] if value else ''}" for name, value in found]
+    return plan_evaluation.main(["--", *texts, *map(str, options)])
+
+
+def test_the_options_of_an_evaluation_are_those_of_the_script():
+    block = SCRIPT.read_text("utf-8").partition(". tools/parse_options.sh")[0]
+    names = re.findall(r"^([a-z]\w*)=", block.partition("CALLER_DIR=$PWD")[2], re.MULTILINE)
+    assert names == [field.name for field in dataclasses.fields(EvaluationOptions)]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("dataset=tset", r"--dataset: found 'tset'; expected test \| dev; did you mean 'test'"),
+        ("decoder=keywrod", "--decoder: .* did you mean 'keyword'"),
+        ("threshold_rule=uper", "--threshold_rule: .* did you mean 'upper'"),
+        ("batch_size=0", "^--batch_size 0: expected at least 1$"),
+        ("num_workers=-1", "^--num_workers -1: expected at least 0$"),
+        ("category_hours=speach=2", "--category_hours speach: no negatives of this category"),
+        ("checkpoint=", "--checkpoint: missing"),
+    ],
+)
+def test_an_evaluation_refuses_an_option_before_it_scores(folder, option, message):
+    given = (f"checkpoint={folder / 'final.pt'}", f"lists={folder}")
+    assert plan_of(*given) == 0
+    with pytest.raises(ConfigError, match=message):
+        plan_of(*given, option)
+
+
+def test_epochs_that_a_run_lacks_are_refused(tmp_path):
+    for epoch in (0, 1):
+        (tmp_path / f"{epoch}.pt").touch()
+        write_yaml(tmp_path / f"{epoch}.yaml", {"epoch": epoch, "cv_loss": 1.0})
+    message = "--epochs 0-99: .* has epochs 0 to 1 .*; give --epochs 0-1, or all"
+    with pytest.raises(ConfigError, match=message):
+        evaluate_epochs.main(["--model_dir", str(tmp_path), "--epochs", "0-99"])
+
+
+def test_an_evaluation_is_of_a_checkpoint_and_of_lists_with_its_keywords(folder, tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; give a checkpoint in it, such as .*final"):
+        plan_of(f"checkpoint={folder}")
+    (tmp_path / "README.md").touch()
+    with pytest.raises(ConfigError, match="README.md: expected N.pt, final.pt, avg_N.pt or N.onnx"):
+        plan_of(f"checkpoint={tmp_path / 'README.md'}")
+    make_list(tmp_path / "test", TEXTS[2:4])
+    with pytest.raises(ConfigError, match="--lists .*: no utterance of .*test/data.list contains"):
+        plan_of(f"checkpoint={folder / 'final.pt'}", f"lists={tmp_path}")

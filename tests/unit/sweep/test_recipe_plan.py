@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from wekws.bin import plan_recipe
+from wekws.dataset.manifest import SPLITS
 from wekws.errors import ConfigError, DataError
 from wekws.shell import UserPaths
 from wekws.sweep import recipe_plan
@@ -135,6 +136,11 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["alpha=cosine_grwoth"], "distill_conf.alpha: found 'cosine_grwoth'"),
         (["alpha=0.5", "student_overlay=conf/overlays/stages_three.yaml"], "leave out --alpha"),
         (["more_teachers=nofile.pt"], "--more_teachers nofile.pt: no such file or folder"),
+        (["alpha=x"], "^--alpha: distill_conf.alpha: found 'x'"),
+        (["keywords=!"], "^--keywords: '!' has no letters"),
+        (["category_hours=x"], "^--category_hours: found 'x'"),
+        (["budgets=x"], "^--budgets: found 'x'"),
+        (["tracker=tensorbord"], "--tracker tensorbord: .*; did you mean 'tensorboard'"),
         (["preset=balence"], "did you mean 'balanced'"),
         (["student_overlay=conf/overlays/gat.yaml"], "did you mean 'conf/overlays/gate.yaml'"),
     ],
@@ -444,8 +450,8 @@ def test_front_end_changes_with_the_overlay_alone(project):
 
 def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_path, capsys):
     folder = tmp_path / "my $(touch hacked) 'tones'; *"
-    for split in ("train", "dev", "test"):
-        (folder / split).mkdir(parents=True)
+    for table in (f"{split}/{t}" for split in SPLITS for t in ("wav.scp", "text")):
+        touch(folder / table)
     options = [*defaults(), f"data_dir={folder}", "overlay=none", "student_epochs=40", "bf16=false"]
     assert plan_recipe.main(["--", *options]) == 0
     script = capsys.readouterr().out + 'printf "%s|" "$lists" ${#overlay_flags[@]}'

@@ -1,0 +1,75 @@
+"""What later stages would refuse is refused in the plan."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from dry_runs import ROOT, defaults, write_model, write_recordings
+
+from wekws.bin import check_budgets, plan_recipe
+from wekws.errors import ConfigError
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """Folder with the shipped configurations."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan_recipe, "time_lines", lambda *_: [])
+    return tmp_path
+
+
+def check(*options):
+    return plan_recipe.main(["--", *defaults(), "num_processes=1", *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["student_overlay=conf/overlays/embedding.yaml"], "--feature_teacher: missing; a term of "
+         "the student has its outputs as targets (distill_conf); give it, or leave out"),
+        (["overlay=conf/overlays/embedding.yaml"], "--feature_teacher: missing; a term of the tea"),
+        (["data_dir=mine", "keywords=JARVIS"], "--data_dir mine: has no dev/wav.scp, "
+         "dev/text, test/wav.scp, test/text; expected {train,dev,test}/{wav.scp,te"),
+        (["data_dir=mine", "size=tiny"], "--size tiny: is of the synthesised corpus, there is none "
+         "with --data_dir; leave it out"),
+        (["corpus=mobvoi", "size=tiny"], "--size tiny: is of the synthesised corpus"),
+    ],
+)  # fmt: skip
+def test_it_is_refused_before_the_first_stage(project, options, message):
+    write_recordings(project / "mine/train", 2)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(*options)
+
+
+def test_recordings_are_not_needed_after_the_lists_are_made(project, capsys):
+    for split in ("train", "dev", "test"):
+        write_recordings(project / "mine" / split, 2)
+    assert check("data_dir=mine", "keywords=JARVIS", "units=letters") == 0
+
+
+def test_options_without_effect_are_named(project, capsys):
+    write_model(Path("A.pt"), "fsmn_ctc_teacher.yaml", 20)
+    assert check("teacher_checkpoint=A.pt", "teacher_epochs=3", "base_epochs=2") == 0
+    assert "ignored   --base_epochs, --teacher_epochs: no effect on a" in capsys.readouterr().out
+    assert check("teacher_checkpoint=A.pt") == 0
+    assert "ignored" not in capsys.readouterr().out
+
+
+def test_categories_are_those_of_dev(project):
+    lists = project / "data/synth_small"
+    for split in ("train", "dev", "test"):
+        (lists / split).mkdir(parents=True)
+        rows = [{"key": k, "wav": "a.wav", "txt": "<filler>", "duration": 9.0, "category": k}
+                for k in ("speech", "music")]  # fmt: skip
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (lists / split / "data.list").write_text(text)
+    (lists / "keywords.txt").write_text("嗨小问\n", encoding="utf-8")
+    given = ["--lists", str(lists), "--keywords_file", str(lists / "keywords.txt")]
+    assert check_budgets.main([*given, "--category_hours", "speech=2"]) == 0
+    message = "--category_hours speach: no negatives of this category in .*dev/data.list; there "
+    message += "are music, speech; did you mean 'speech'?"
+    with pytest.raises(ConfigError, match=message):
+        check_budgets.main([*given, "--category_hours", "speach=2"])

@@ -1,0 +1,52 @@
+"""Part of the recipe's plan: what later stages would refuse is refused before the first one."""
+
+from wekws.dataset.manifest import SPLITS
+from wekws.dataset.vocabulary import parse_keywords
+from wekws.errors import ConfigError
+from wekws.score.negative_hours import require_categories
+from wekws.score.thresholds import category_hours_from_text
+from wekws.sweep.begun_runs import require_resumable
+from wekws.sweep.given_models import require_usable_models
+from wekws.sweep.recipe_options import RecipeOptions
+from wekws.sweep.recipe_plan import RecipePlan
+
+
+def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:
+    """Check recordings, categories, feature teacher, given models and runs that have begun.
+
+    Raises: ConfigError or DataError that names the option to change.
+    """
+    _require_recordings(plan, options)
+    _require_feature_teacher(plan)
+    if options.stage > 1:  # before that, stage 1 checks the lists that it has made
+        require_categories(
+            plan.lists / "dev" / "data.list",
+            parse_keywords(options.keywords),
+            category_hours_from_text(options.category_hours),
+        )
+    require_usable_models(plan, options)
+    require_resumable(plan, options)
+
+
+def _require_recordings(plan: RecipePlan, options: RecipeOptions) -> None:
+    if plan.data_dir is None or not options.stage <= -1 <= options.stop_stage:
+        return
+    needed = [f"{split}/{table}" for split in SPLITS for table in ("wav.scp", "text")]
+    if missing := [name for name in needed if not (plan.data_dir / name).is_file()]:
+        raise ConfigError(
+            f"--data_dir {plan.data_dir}: has no {', '.join(missing)}; expected "
+            "{train,dev,test}/{wav.scp,text} in it"
+        )
+
+
+def _require_feature_teacher(plan: RecipePlan) -> None:
+    models = {"teacher": plan.teacher, "student": plan.student}
+    if plan.teacher_given:
+        del models["teacher"]
+    for model, length in models.items():
+        if length.config.distill_conf.needs_feature_teacher and not plan.feature_teacher:
+            raise ConfigError(
+                f"--feature_teacher: missing; a term of the {model} has its outputs as targets "
+                "(distill_conf); give it, or leave out the overlay with that term, such as "
+                "conf/overlays/embedding.yaml"
+            )
