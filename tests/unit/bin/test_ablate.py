@@ -167,7 +167,8 @@ def test_sizes_are_plotted_over_the_number_of_parameters(place, monkeypatch):
 def test_a_run_that_fails_is_named_with_its_log(place, capsys):
     (place / "lists/test/data.list").rename(place / "moved")
     try:
-        with pytest.raises(DataError, match=r"2 of 2 runs failed.*\n.*0.3: .*run.log"):
+        message = r"2 of 2 runs failed.*data.list: No such file.*\ntheir logs:\n  0.3: .*run.log"
+        with pytest.raises(DataError, match=message):
             run(place, "--seeds", "7")
     finally:
         (place / "moved").rename(place / "lists/test/data.list")

@@ -60,7 +60,12 @@ def test_interrupted_or_killed_it_takes_its_processes_along(tmp_path):
     code = f"import os, time; open(r'{tmp_path}/' + str(os.getpid()), 'w').close(); time.sleep(60)"
     for end in (signal.SIGINT, signal.SIGKILL if sys.platform == "linux" else signal.SIGTERM):
         command = [sys.executable, "-m", "wekws.bin.launch", "2", "-c", code]
-        parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        parent = subprocess.Popen(
+            command,
+            stderr=subprocess.DEVNULL,
+            # A shell's background jobs, these tests among them, may ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.05)
         parent.send_signal(end)
