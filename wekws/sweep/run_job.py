@@ -161,6 +161,7 @@ def score_on_dev_and_test(
             checkpoint,
             folder / split / "data.list",
             result_dir,
+            keywords_file=lists / "dict" / "keywords.txt",
             cache_dir=folder / "cache",
             device=device,
             num_workers=num_workers,

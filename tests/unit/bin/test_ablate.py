@@ -203,8 +203,12 @@ def test_a_plan_may_start_from_a_model_that_does_not_teach(place):
     }
     plan["seeds"] = [9]
     (place / "start.yaml").write_text(yaml.safe_dump(plan))
+    # The base after output surgery has no keywords.txt beside it.
+    (place / "base_init").mkdir()
+    for name in ("0.pt", "config.yaml", "dict.txt"):
+        shutil.copy(place / "teacher" / name, place / "base_init" / name)
     flags = ["--plan", str(place / "start.yaml")]
-    assert run(place, *flags, "--teacher_checkpoint", str(place / "teacher/0.pt")) == 0
+    assert run(place, *flags, "--teacher_checkpoint", str(place / "base_init/0.pt")) == 0
     figures = json.loads((place / "out/start/figures.json").read_text())
     records = {
         name: json.loads((Path(dirs[0]) / "run.json").read_text())
