@@ -5,7 +5,6 @@ Every error names the file (or the ``--override``) that set the value, then its 
 """
 
 import dataclasses
-import difflib
 import math
 import os
 import types
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, did_you_mean
 from wekws.yaml_files import parse_yaml_value, read_yaml
 
 T = TypeVar("T")
@@ -285,9 +284,8 @@ def _convert_section(cls: Any, value: Any, where: _Where, problems: list[str]) -
     before = len(problems)
     for key in value:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            advice = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-            problems.append(f"{where.child(key)}: unknown key; {advice}")
+            advice = did_you_mean(str(key), known) or f"; known: {', '.join(known)}"
+            problems.append(f"{where.child(key)}: unknown key{advice}")
     arguments = {}
     for name, entry in known.items():
         if name in value:
@@ -330,18 +328,16 @@ def _convert_union(kind: Any, value: Any, where: _Where, problems: list[str]) ->
     if isinstance(value, str):
         literals = (member for member in members if typing.get_origin(member) is Literal)
         choices = [str(choice) for member in literals for choice in typing.get_args(member)]
-        if close := difflib.get_close_matches(value, choices, n=1):
-            expected += f"; did you mean '{close[0]}'?"
+        expected += did_you_mean(value, choices)
     return _refuse(where, value, expected, problems)
 
 
 def _convert_choice(choices: tuple, value: Any, where: _Where, problems: list[str]) -> Any:
     if value in choices and type(value) in {type(choice) for choice in choices}:
         return value
-    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-    advice = f"; did you mean '{close[0]}'?" if close else ""
-    names = " | ".join(str(choice) for choice in choices)
-    problems.append(f"{where}: found {value!r}; expected {names}{advice}")
+    names = [str(choice) for choice in choices]
+    advice = did_you_mean(str(value), names)
+    problems.append(f"{where}: found {value!r}; expected {' | '.join(names)}{advice}")
     return None
 
 
@@ -385,10 +381,9 @@ def _kind(value: Any) -> str:
 
 def _described_section(cls: Any) -> str:
     """Return what a section is, with the keys that it must have."""
-    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory]
-    return (
-        f"a mapping, {{{', '.join(f'{name}: ...' for name in needed)}}}" if needed else "a mapping"
-    )
+    # Where neither is given, both are `dataclasses.MISSING`.
+    needed = [f"{f.name}: ..." for f in dataclasses.fields(cls) if f.default is f.default_factory]
+    return f"a mapping, {{{', '.join(needed)}}}" if needed else "a mapping"
 
 
 def _describe(kind: Any) -> str:

@@ -1,5 +1,8 @@
 """Errors that a user can correct: place, what was found, what was expected, what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class ConfigError(ValueError):
     """A configuration file, flag or combination of them cannot be used."""
@@ -11,6 +14,12 @@ class DataError(ValueError):
 
 class PeerLost(ConnectionError):
     """Another process of the same training has ended or cannot be reached."""
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'NAME'?`` for the known name closest to a wrong one, or nothing."""
+    close = difflib.get_close_matches(text, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 PEER_LOST = 75

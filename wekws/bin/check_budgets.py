@@ -10,8 +10,13 @@ from pathlib import Path
 from wekws.dataset.vocabulary import read_keywords
 from wekws.log import run
 from wekws.score.det import budgets_from_text
-from wekws.score.negative_hours import hours_table, negative_hours, require_categories
-from wekws.score.thresholds import SharedThreshold, category_hours_from_text, support_text
+from wekws.score.negative_hours import hours_table, negative_hours
+from wekws.score.thresholds import (
+    SharedThreshold,
+    category_hours_from_text,
+    require_categories,
+    support_text,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--category_hours", default="", help="hours of use per category, whose audio dev must have")
     args = parser.parse_args(argv)
     keywords = read_keywords(args.keywords_file)
-    require_categories(
-        args.lists / "dev" / "data.list", keywords, category_hours_from_text(args.category_hours)
-    )
     hours = negative_hours(args.lists, keywords)
+    used = category_hours_from_text(args.category_hours) or {}
+    require_categories(used, hours["dev"], args.lists / "dev" / "data.list")
     print(hours_table(hours))
-    num_sharing = 1 if args.shared_threshold == "false" else len(keywords)
     for budget in budgets_from_text(args.budgets):
-        is_supported, text = support_text(sum(hours["dev"].values()), budget, num_sharing)
+        is_supported, text = support_text(
+            sum(hours["dev"].values()), budget, len(keywords), args.shared_threshold
+        )
         if is_supported:
             print(text)
         else:

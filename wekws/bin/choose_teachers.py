@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, required=True, help="file for the kept checkpoints, one per line"
     )
     args = parser.parse_args(argv)
-    standings = rank_teachers(args.checkpoints, budgets_from_text(args.budget)[0])
+    standings = rank_teachers(args.checkpoints, budgets_from_text(args.budget, "--budget")[0])
     for standing in standings:
         logger.info("%s", standing)
     kept = [str(standing.checkpoint) for standing in standings if standing.is_kept]

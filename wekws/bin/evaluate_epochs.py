@@ -24,13 +24,11 @@ from wekws.score.evaluation_plan import plan_evaluation
 from wekws.score.results import headline_budget, read_result
 from wekws.score.scoring import DECODERS, score_list
 from wekws.score.summary import summarise
-from wekws.train.epoch_checkpoint import require_epochs
 
 
 def main(argv: list[str] | None = None) -> int:
     """Score what is not scored yet, write table and figure, print the table."""
     args = _parser().parse_args(argv)
-    require_epochs(args.model_dir, args.epochs)
     epochs = chosen_epochs(args.model_dir, args.epochs)
     for epoch in epochs:
         _evaluate(args, args.model_dir / f"{epoch}.pt")

@@ -99,7 +99,7 @@ def read_context(args: argparse.Namespace) -> PresetContext:
 def _results(args: argparse.Namespace, presets: list[str]) -> list[Block]:
     if args.exp_dir is None:
         raise ConfigError("results: needs --exp_dir, the folder with the presets' runs")
-    budgets = budgets_from_text(args.budget)
+    budgets = budgets_from_text(args.budget, "--budget")
     if len(budgets) != 1:
         raise ConfigError(f"--budget {args.budget}: expected one number of false alarms per hour")
     found = find_preset_runs(args.exp_dir, presets, args.dataset)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Choose the thresholds, write them, print one line per keyword."""
     args = _parser().parse_args(argv)
-    budgets = budgets_from_text(args.budget)
+    budgets = budgets_from_text(args.budget, "--budget")
     if len(budgets) != 1:
         raise ConfigError(f"--budget {args.budget}: expected one number of false alarms per hour")
     tuned = tune_thresholds(

@@ -39,14 +39,14 @@ class EpochScore:
 def chosen_epochs(model_dir: Path, text: str) -> list[int]:
     """Return the epochs that ``FIRST-LAST`` or ``all`` names; those of earlier stages are left out.
 
-    Raises: ConfigError for another text, or if there is no such epoch.
+    Raises: ConfigError for another text, or if there is no such epoch, the last one included.
     """
     first, _, last = text.partition("-")
     if text != "all" and not (first.isdigit() and last.isdigit()):
         raise ConfigError(f"--epochs {text}: expected FIRST-LAST, such as 60-79, or all")
     there = comparable_epochs(model_dir)
     found = there if text == "all" else [e for e in there if int(first) <= e <= int(last)]
-    if not found:
+    if not found or (text != "all" and int(last) > there[-1]):
         span = f"{there[0]} to {there[-1]}" if there else "none"
         raise ConfigError(
             f"--epochs {text}: no such epoch in {model_dir}; there are {span} (those of earlier "

@@ -86,7 +86,7 @@ class TrainedModel:
 
     @property
     def role(self) -> Literal["base", "teacher", "student"]:
-        """What the run was trained as; a student where the record does not say."""
+        """Kind of model that the run trained; a student where the record does not say."""
         if self.run.get("teachers") != []:
             return "student"
         return "base" if self._trained_dir.name == "base" else "teacher"

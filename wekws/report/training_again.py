@@ -1,4 +1,4 @@
-"""What to type to train a model of the recipe again, without training again what it starts from."""
+"""Flags that train a model of the recipe again, but not what it starts from."""
 
 import shlex
 from pathlib import Path

@@ -6,14 +6,13 @@ or that they stay on this machine, is set by the services' own variables, such a
 ``WANDB_MODE=offline`` and ``SWANLAB_MODE=offline``.
 """
 
-import difflib
 import hashlib
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, did_you_mean
 
 TrackerName = Literal["tensorboard", "wandb", "swanlab"]
 NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
@@ -128,10 +127,9 @@ def require_trackers(names: Collection[str]) -> None:
     """Raise ConfigError for a name that is no tracker, or whose package is not installed."""
     for name in names:
         if name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, 1)
-            advice = f"; did you mean '{close[0]}'?" if close else ""
             raise ConfigError(
-                f"--tracker {name}: expected some of {', '.join(NAMES)}, or none{advice}"
+                f"--tracker {name}: expected some of {', '.join(NAMES)}, or none"
+                f"{did_you_mean(name, NAMES)}"
             )
         if name != "tensorboard" and importlib.util.find_spec(name) is None:
             raise ConfigError(f"--tracker {name}: not installed; pip install -e .[{name}]")

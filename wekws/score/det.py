@@ -105,12 +105,13 @@ class Budget:
         return math.floor(self.per_hour * hours * (1 + 1e-12))
 
 
-def budgets_from_text(text: str) -> list[Budget]:
+def budgets_from_text(text: str, flag: str = "--budgets") -> list[Budget]:
     """Return the budgets of a text such as `0.5,1`: false alarms per hour.
 
+    flag: where the text comes from, for messages.
     Raises: ConfigError for anything but distinct numbers >= 0.
     """
-    expected = f"--budgets: found {text!r}; expected distinct numbers >= 0, such as 0.5,1"
+    expected = f"{flag}: found {text!r}; expected distinct numbers >= 0, such as 0.5,1"
     try:
         budgets = [Budget(float(part)) for part in text.split(",") if part.strip()]
     except ValueError:

@@ -12,11 +12,16 @@ from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, read_json
 from wekws.score.det import Budget, budgets_from_text
-from wekws.score.negative_hours import require_categories
+from wekws.score.negative_hours import hours_by_category
 from wekws.score.sets import transcript
 from wekws.score.summary import DEFAULT_OPTIONS
 from wekws.score.summary_file import validate_summary
-from wekws.score.thresholds import SharedThreshold, ThresholdOptions, ThresholdRule
+from wekws.score.thresholds import (
+    SharedThreshold,
+    ThresholdOptions,
+    ThresholdRule,
+    require_categories,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +152,7 @@ def require_scorable(
     keywords, data_list = read_keywords(plan.keywords_file), plan.lists / dataset / "data.list"
     dev_list = plan.lists / "dev" / "data.list"
     if category_hours and (plan.dev_dir is not None or dataset == "dev"):
-        require_categories(dev_list, keywords, category_hours)
+        require_categories(category_hours, hours_by_category(dev_list, keywords), dev_list)
     if plan.is_scored:
         return
     texts = map(transcript, read_data_list(data_list))

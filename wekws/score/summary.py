@@ -21,6 +21,7 @@ from wekws.score.thresholds import (
     ThresholdOptions,
     choose_threshold,
     choose_thresholds,
+    keeps_budget,
     pooled_negatives,
 )
 
@@ -184,10 +185,10 @@ def chosen_thresholds(
 
 def is_unsupported(point: Mapping[str, Any]) -> bool:
     """Return whether dev is too small for the budget of an operating point (rule `upper`)."""
-    per_hour = budget_from_label(point["budget"]).per_hour
-    if point.get("rule") != "upper" or per_hour is None:
+    if "rule" not in point:  # summaries of earlier versions
         return False
-    return bool(point["dev_upper_per_hour"] > per_hour * (1 + 1e-9))
+    budget = budget_from_label(point["budget"])
+    return not keeps_budget(budget, point["rule"], point["dev_upper_per_hour"])
 
 
 def keyword_summary(

@@ -15,13 +15,13 @@ keywords err on different audio.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from wekws.errors import ConfigError, DataError
+from wekws.errors import ConfigError, DataError, did_you_mean
 from wekws.score.det import Budget, next_above
 from wekws.score.intervals import UPPER_CONFIDENCE, poisson_upper, weighted_poisson_upper
 from wekws.score.sets import KeywordSet
@@ -38,7 +38,7 @@ MIN_OWN_FALSE_ALARMS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdOptions:
-    """How thresholds are chosen on dev."""
+    """Choice of thresholds on dev."""
 
     rule: ThresholdRule = "upper"
     """Figure that must be within the budget."""
@@ -87,6 +87,16 @@ class ChosenThreshold:
     """Number of keywords that share it."""
 
 
+def keeps_budget(budget: Budget, rule: ThresholdRule, upper_per_hour: float) -> bool:
+    """Return whether a threshold that was chosen by a rule keeps its budget on dev by that rule.
+
+    By the count every threshold does, and so does one of one false alarm in all.
+    """
+    if rule == "count" or budget.per_hour is None:
+        return True
+    return upper_per_hour <= budget.per_hour * (1 + 1e-9)
+
+
 def as_they_are(scores: np.ndarray, hours: float) -> PooledNegatives:
     """Return events (M,) on some hours of negatives, each of which counts as one.
 
@@ -111,11 +121,7 @@ def pooled_negatives(
     if category_hours is None:
         return as_they_are(keyword.negatives, keyword.negative_hours)
     found = {category.category: category for category in keyword.categories}
-    if missing := [name for name in category_hours if name not in found]:
-        known = ", ".join(found) or "none; utt2category gives them"
-        raise ConfigError(
-            f"category_hours: no negatives of category {missing[0]}; there are {known}"
-        )
+    require_categories(category_hours, found)
     total = sum(category_hours.values())
     weights = {name: hours / total / found[name].hours for name, hours in category_hours.items()}
     used = [category for category in keyword.categories if category.category in weights]
@@ -141,20 +147,24 @@ def choose_thresholds(
     keywords: Sequence[PooledNegatives], budget: Budget, options: ThresholdOptions
 ) -> list[ChosenThreshold]:
     """Return the threshold of each keyword: its own, or one that all of them share."""
-    is_shared = options.shared == "true"
-    if options.shared == "auto" and options.rule == "upper" and budget.per_hour is not None:
-        hours = [1 / negatives.largest_weight for negatives in keywords]
-        is_shared = any(not _has_own_threshold(budget.per_hour, each) for each in hours)
-    if not is_shared or len(keywords) < 2:
+    shortest_h = min(1 / negatives.largest_weight for negatives in keywords)
+    can_share = options.rule == "upper" or options.shared == "true"
+    if not can_share or not _is_shared(options.shared, budget, shortest_h, len(keywords)):
         return [choose_threshold(negatives, budget, options.rule) for negatives in keywords]
     chosen = choose_threshold(negatives_of_all(keywords), budget, options.rule)
     return [replace(chosen, num_keywords=len(keywords))] * len(keywords)
 
 
-def _has_own_threshold(per_hour: float, hours: float) -> bool:
-    """Return whether a budget allows a keyword enough false alarms of its own in some hours."""
-    most = most_false_alarms(per_hour, hours)
-    return most is not None and most >= MIN_OWN_FALSE_ALARMS
+def _is_shared(shared: SharedThreshold, budget: Budget, hours: float, num_keywords: int) -> bool:
+    """Return whether keywords with some hours of negatives each share a threshold."""
+    if num_keywords < 2 or shared == "false":
+        return False
+    if shared == "true":
+        return True
+    if budget.per_hour is None:
+        return False
+    most = most_false_alarms(budget.per_hour, hours)
+    return most is None or most < MIN_OWN_FALSE_ALARMS
 
 
 def choose_threshold(
@@ -221,19 +231,22 @@ def most_false_alarms(per_hour: float, hours: float) -> int | None:
     return int(np.flatnonzero(limits <= per_hour * (1 + 1e-9))[-1])
 
 
-def support_text(hours: float, budget: Budget, num_keywords: int = 1) -> tuple[bool, str]:
+def support_text(
+    hours: float, budget: Budget, num_keywords: int = 1, shared: SharedThreshold = "auto"
+) -> tuple[bool, str]:
     """Return whether so many hours of negatives in dev support a budget, and the reason.
 
-    num_keywords: several share a threshold where `choose_thresholds` lets them by default.
+    num_keywords, shared: keywords, and whether they share a threshold, see `ThresholdOptions`.
     """
     if budget.per_hour is None:
         return True, f"{budget.label}: a count in the set, without a promise for other audio"
-    most = most_false_alarms(budget.per_hour, hours)
-    there, threshold, each = f"dev has {hours:.2f} h of negatives", "the threshold", ""
-    if num_keywords > 1 and not _has_own_threshold(budget.per_hour, hours):
-        most = most_false_alarms(budget.per_hour, hours * num_keywords)
+    there = f"dev has {hours:.2f} h of negatives"
+    threshold, each, num_sharing = "the threshold", "", 1
+    if _is_shared(shared, budget, hours, num_keywords):
+        num_sharing = num_keywords
         threshold, each = f"one threshold for all {num_keywords} keywords", " per keyword"
-    needed = hours_needed(budget.per_hour) / (num_keywords if each else 1)
+    most = most_false_alarms(budget.per_hour, hours * num_sharing)
+    needed = hours_needed(budget.per_hour) / num_sharing
     if most is not None:
         alarms = f"{most} false alarm{'s' * (most != 1)}"
         return True, (
@@ -242,12 +255,29 @@ def support_text(hours: float, budget: Budget, num_keywords: int = 1) -> tuple[b
         )
     if math.isinf(needed):
         return False, f"{budget.label}: no amount of negatives supports a rate of 0"
-    with_one = hours_needed(budget.per_hour, 1) / (num_keywords if each else 1)
+    with_one = hours_needed(budget.per_hour, 1) / num_sharing
     return False, (
-        f"{budget.label}: {there}, so no threshold for this budget can "
-        f"be chosen; at least {needed:.1f} h are needed ({with_one:.1f} h to allow one false "
-        "alarm there); give --negatives"
+        f"{budget.label}: {there}, so no threshold for this budget can be chosen; at least "
+        f"{needed:.1f} h are needed ({with_one:.1f} h to allow one false alarm there); give "
+        "--negatives"
     )
+
+
+def require_categories(
+    category_hours: Mapping[str, float], known: Collection[str], where: object = "dev"
+) -> None:
+    """Raise ConfigError for a category of use of which a set has no negatives.
+
+    known: categories of its negatives. where: its name or list, for messages.
+    """
+    for name in category_hours:
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none; utt2category gives them"
+            raise ConfigError(
+                f"--category_hours {name}: no negatives of this category in {where}; there "
+                f"are {there}"
+                f"{did_you_mean(name, known)}"
+            )
 
 
 def category_hours_from_text(text: str) -> dict[str, float] | None:

@@ -17,6 +17,7 @@ from wekws.score.thresholds import (
     ThresholdOptions,
     choose_thresholds,
     hours_needed,
+    keeps_budget,
     pooled_negatives,
 )
 from wekws.stream.threshold_file import write_threshold_file
@@ -106,12 +107,7 @@ def _entry(
     set_name: str,
 ) -> dict[str, Any]:
     hours = keyword.negative_hours
-    # By the count, a threshold without any false alarm keeps every budget.
-    is_supported = (
-        budget.per_hour is None
-        or chosen.rule == "count"
-        or chosen.upper_per_hour <= budget.per_hour * (1 + 1e-9)
-    )
+    is_supported = keeps_budget(budget, chosen.rule, chosen.upper_per_hour)
     misses = None
     if len(keyword.positives):
         misses = errors_at(keyword, chosen.threshold)["misses"]

@@ -42,15 +42,18 @@ class _Wanted:
     """Options with which the other run stays as it is."""
 
 
-def require_resumable(plan: RecipePlan, options: RecipeOptions) -> None:
+def require_resumable(
+    plan: RecipePlan, options: RecipeOptions, vocabulary: Vocabulary | None
+) -> None:
     """Compare the runs that a plan would go on with to what it asks for.
 
+    vocabulary: tokens of teacher and student; None: not known yet, and not compared.
     Raises: ConfigError naming everything that differs, and the options to type; DataError if the
     files of such a run cannot be read.
     """
     problems = [
         problem
-        for wanted in _trainings(plan, options)
+        for wanted in _trainings(plan, options, vocabulary)
         if (num_epochs := _num_epochs(wanted.folder))
         for problem in _differences(wanted, num_epochs)
     ]
@@ -68,8 +71,9 @@ def _num_epochs(folder: Path) -> int:
     return 0 if state is None else int(state["epoch"]) + 1
 
 
-def _trainings(plan: RecipePlan, options: RecipeOptions) -> Iterator[_Wanted]:
-    vocabulary = plan.tokens.vocabulary(options, plan.lists)
+def _trainings(
+    plan: RecipePlan, options: RecipeOptions, vocabulary: Vocabulary | None
+) -> Iterator[_Wanted]:
     beside = "--name NAME for an experiment of its own"
     if plan.teacher_checkpoint.is_file() and options.stop_stage >= _STUDENT_STAGE:
         beside += f", --stage {_STUDENT_STAGE} to leave base and teacher as they are"

@@ -8,19 +8,17 @@ from wekws.errors import ConfigError, DataError
 from wekws.model.checkpoint import config_beside, load_model, model_of
 from wekws.model.model import KwsModel
 from wekws.stream.onnx_network import ONNX_SUFFIX
-from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
 from wekws.train.build import cmvn_of
 from wekws.train.compatibility import require_same_cmvn, require_same_front_end
 
 
-def require_usable_models(plan: RecipePlan, options: RecipeOptions) -> None:
+def require_usable_models(plan: RecipePlan, vocabulary: Vocabulary | None) -> None:
     """Open the base and the teachers that were given and check that they fit.
 
-    Tokens are compared if the lists that they are of exist already.
+    vocabulary: tokens of teacher and student; None: not known yet, and not compared.
     Raises: ConfigError that names the option and what does not fit.
     """
-    vocabulary = plan.tokens.vocabulary(options, plan.lists)
     if plan.base_given and not plan.teacher_given:
         _require_base(plan, vocabulary)
     given = [("--teacher_checkpoint", plan.teacher_checkpoint)] if plan.teacher_given else []

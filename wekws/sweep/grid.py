@@ -166,9 +166,9 @@ def run_all(runs: Sequence[PlannedRun], devices: Sequence[RunDevice]) -> Iterato
 
 
 def _last_line(log: Path) -> str:
-    """Return the last line of a log; of one that is not there, that."""
+    """Return the last line of a log, or that it has none."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return next(reversed(text.split("\n")[:-1] or [text]), "") or "no message"
+    return (text.splitlines() or ["no message"])[-1]
 
 
 class _Processes:

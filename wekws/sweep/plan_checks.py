@@ -3,8 +3,8 @@
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.vocabulary import parse_keywords
 from wekws.errors import ConfigError
-from wekws.score.negative_hours import require_categories
-from wekws.score.thresholds import category_hours_from_text
+from wekws.score.negative_hours import hours_by_category
+from wekws.score.thresholds import category_hours_from_text, require_categories
 from wekws.sweep.begun_runs import require_resumable
 from wekws.sweep.given_models import require_usable_models
 from wekws.sweep.recipe_options import RecipeOptions
@@ -18,14 +18,14 @@ def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:
     """
     _require_recordings(plan, options)
     _require_feature_teacher(plan)
-    if options.stage > 1:  # before that, stage 1 checks the lists that it has made
-        require_categories(
-            plan.lists / "dev" / "data.list",
-            parse_keywords(options.keywords),
-            category_hours_from_text(options.category_hours),
-        )
-    require_usable_models(plan, options)
-    require_resumable(plan, options)
+    category_hours = category_hours_from_text(options.category_hours)
+    if category_hours and options.stage > 1:  # earlier, stage 1 checks the lists that it has made
+        dev_list = plan.lists / SPLITS[1] / "data.list"
+        known = hours_by_category(dev_list, parse_keywords(options.keywords))
+        require_categories(category_hours, known, dev_list)
+    vocabulary = plan.tokens.vocabulary(options, plan.lists)
+    require_usable_models(plan, vocabulary)
+    require_resumable(plan, options, vocabulary)
 
 
 def _require_recordings(plan: RecipePlan, options: RecipeOptions) -> None:

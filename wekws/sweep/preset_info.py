@@ -1,6 +1,5 @@
 """The presets of ``conf/presets``, with their size, arithmetic and training time."""
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from wekws.dataset.dataset_conf import FilterConfig
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.schedule import Scheduled, as_schedule
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, did_you_mean
 from wekws.model.cost import model_cost
 from wekws.model.model import KwsModel
 from wekws.model.model_conf import ModelConfig
@@ -131,11 +130,9 @@ def find_preset(folder: Path, text: str) -> Path:
         text = names[int(text) - 1]
     if text in known:
         return known[text]
-    close = difflib.get_close_matches(text, names, 1)
-    advice = f"; did you mean '{close[0]}'?" if close else ""
     raise ConfigError(
         f"--preset {text}: expected one of {', '.join(names)}, their number 1 to {len(names)}, "
-        f"list, ask{advice}"
+        f"list, ask{did_you_mean(text, names)}"
     )
 
 

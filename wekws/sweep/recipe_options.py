@@ -9,7 +9,7 @@ from wekws.decode.duration import max_duration_from_text
 from wekws.errors import ConfigError
 from wekws.runlog.trackers import trackers_from_text
 from wekws.score.det import budgets_from_text
-from wekws.score.thresholds import category_hours_from_text
+from wekws.score.thresholds import SharedThreshold, ThresholdRule, category_hours_from_text
 from wekws.train.options import MAX_SEED
 
 LAST_STAGE = 6
@@ -68,8 +68,8 @@ class RecipeOptions:
     num_average: int | None
     average_best: Literal["auto", "true", "false"]
     budgets: str
-    threshold_rule: Literal["upper", "count"]
-    shared_threshold: Literal["auto", "true", "false"]
+    threshold_rule: ThresholdRule
+    shared_threshold: SharedThreshold
     category_hours: str
     decoder: Literal["keyword", "prefix_beam"]
     max_duration_s: str

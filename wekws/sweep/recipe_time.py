@@ -11,7 +11,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,7 +37,6 @@ _TRAINING_STAGES = (2, 3)
 _NUM_SAMPLED = 2000
 # Time of a forward pass beside that of a step: the backward pass takes about twice as long.
 _FORWARD_SHARE = 1 / 3
-_JUST_NOW = "a few steps on random data just now"
 # Utterances of dev beside those of train in the demo corpus.
 _USUAL_DEV_SHARE = 0.25
 # Utterances in a measured step: enough for the pace of whole batches, within a second.
@@ -53,7 +52,9 @@ class TimeEstimate:
     seconds: float | None
     """Estimated time; None: unknown."""
     text: str
-    """How it comes about."""
+    """Time per epoch, and what it rests on."""
+    is_probed: bool = False
+    """Whether it rests on steps that were measured just now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
     total = f"about {duration(sum(e.seconds or 0.0 for e in known))}" if known else "unknown"
     if known and unknown:
         total += f", besides {', '.join(unknown)}: unknown"
-    if any(_JUST_NOW in estimate.text for estimate in estimates):
+    if any(estimate.is_probed for estimate in estimates):
         total += "; loading and the features of the first epoch are not counted"
     rows = {"time": total} | {f"  {estimate.name}": estimate.text for estimate in estimates}
     width = max(10, *(len(name) + 1 for name in rows))
@@ -120,7 +121,8 @@ def _training(
         return TimeEstimate(name=name, seconds=None, text=text)
     num = trained_on.num * length.config.dataset_conf.filter_conf.data_share
     num += _FORWARD_SHARE * _num_dev(plan, trained_on.num)
-    return _of_epochs(name, num_left, step_s * num, _JUST_NOW)
+    source = "a few steps on random data just now"
+    return replace(_of_epochs(name, num_left, step_s * num, source), is_probed=True)
 
 
 def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEstimate:

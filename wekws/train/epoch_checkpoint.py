@@ -116,22 +116,6 @@ def load_epoch(model_dir: Path, epoch: int, model: KwsModel) -> None:
         raise DataError(f"{error}. {_WAY_OUT}") from error
 
 
-def require_epochs(model_dir: Path, text: str) -> None:
-    """Check that a run has the epochs that ``FIRST-LAST`` names.
-
-    Raises: ConfigError if it has fewer, naming those that there are.
-    """
-    first, _, last = text.partition("-")
-    there = comparable_epochs(model_dir)
-    if text == "all" or not (first.isdigit() and last.isdigit()) or not there:
-        return
-    if int(first) < there[0] or int(last) > there[-1]:
-        raise ConfigError(
-            f"--epochs {text}: {model_dir} has epochs {there[0]} to {there[-1]} (those of earlier "
-            f"stages do not count); give --epochs {there[0]}-{there[-1]}, or all"
-        )
-
-
 def unusable_state(model_dir: Path, reason: object) -> DataError:
     """Return the error for a state that can be read but does not fit the run."""
     return DataError(f"{model_dir / STATE_NAME}: does not fit the run: {reason}. {_WAY_OUT}")

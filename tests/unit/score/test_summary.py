@@ -246,7 +246,10 @@ def test_categories_weigh_as_they_are_used():
     assert (point["threshold"], point["dev_false_alarms"]) == (pytest.approx(0.700001), 1)
     assert point["in_use"]["per_hour"] == 0.375 and point["in_use"]["upper"] > 1
     assert summary["category_hours"][0] == {"category": "music", "hours": 3.0}
-    with pytest.raises(ConfigError, match="no negatives of category tv; there are music, other"):
+    with pytest.raises(
+        ConfigError,
+        match="--category_hours tv: no negatives of this category in dev; there are music, other",
+    ):
         build_summary(folder, folder, [], ThresholdOptions(category_hours={"tv": 1.0}))
     (computer,) = build_summary(
         ScoredFolder(INFO, scored(keywords=("COMPUTER",))), folder, [], options

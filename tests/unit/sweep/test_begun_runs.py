@@ -64,7 +64,8 @@ def write_run(folder, length, **record):
 
 def check(*given):
     options = read_options([*defaults(), *LENGTHS, "num_processes=1", *given])
-    require_resumable(resolve(options, UserPaths(Path())), options)
+    plan = resolve(options, UserPaths(Path()))
+    require_resumable(plan, options, plan.tokens.vocabulary(options, plan.lists))
 
 
 def test_the_same_options_go_on(project):
