@@ -92,6 +92,8 @@ def test_what_dev_can_support_for_several_keywords():
     assert "one threshold" not in support_text(8.0, Budget(1.0), 6)[1]
     is_supported, text = support_text(0.9, Budget(0.5), 6)
     assert not is_supported and "at least 1.0 h are needed (1.6 h" in text
+    assert "one threshold for all 6" in support_text(8.0, Budget(1.0), 6, "true")[1]
+    assert "at least 6.0 h" in support_text(3.0, Budget(0.5), 6, "false")[1]
 
 
 def own(scores, hours=2.0):
