@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -75,7 +76,7 @@ class Mixed:
     num_keywords: int
     """Keywords in it."""
     num_unclear: int
-    """Those whose end in their clip is not sure, see `has_clear_end`."""
+    """Those whose end in their clip is not sure, see `ActiveSpan`."""
     hours: float
     """Its length."""
 
@@ -151,43 +152,35 @@ def mix_recording(
     )
 
 
-def active_span(samples: np.ndarray, sample_rate_hz: int) -> tuple[int, int]:
-    """Return the samples, first and end, from the first to the last loud frame of 25 ms.
+class ActiveSpan(NamedTuple):
+    """Samples of a clip in which its keyword is spoken."""
+
+    first: int
+    """The first one."""
+    end: int
+    """The one after the last."""
+    has_clear_end: bool
+    """Whether the end can be trusted: it cannot if the loudest frame is less than `ABOVE_NOISE_DB`
+    above the noise of the clip, or the clip is loud to its last frame."""
+
+
+def active_span(samples: np.ndarray, sample_rate_hz: int) -> ActiveSpan:
+    """Return the samples from the first to the last loud frame of 25 ms.
 
     A frame is loud if its energy is at most `ACTIVE_DB` below that of the loudest, and at least
     `ABOVE_NOISE_DB` above the noise of the clip; where these leave nothing between them, if it is
     in the upper half, in dB, of what is between the noise and the loudest frame.
     samples: (N,), N > 0.
     """
-    frame, energy_db = _frame_energies(samples, sample_rate_hz)
-    noise, peak = _noise_db(energy_db), energy_db.max()
-    above_noise = min(noise + ABOVE_NOISE_DB, (noise + peak) / 2)
-    loud = np.flatnonzero(energy_db >= max(peak - ACTIVE_DB, above_noise))
-    return int(loud[0]) * frame, min((int(loud[-1]) + 1) * frame, len(samples))
-
-
-def has_clear_end(samples: np.ndarray, sample_rate_hz: int) -> bool:
-    """Return whether the end of `active_span` can be trusted.
-
-    It cannot if the loudest frame is less than `ABOVE_NOISE_DB` above the noise of the clip, or the
-    clip is loud to its last frame.
-    samples: (N,), N > 0.
-    """
-    _, energy_db = _frame_energies(samples, sample_rate_hz)
-    is_above_noise = energy_db.max() - _noise_db(energy_db) >= ABOVE_NOISE_DB
-    return bool(is_above_noise) and active_span(samples, sample_rate_hz)[1] < len(samples)
-
-
-def _frame_energies(samples: np.ndarray, sample_rate_hz: int) -> tuple[int, np.ndarray]:
-    """Return the samples per frame, and the energy of each frame in dB."""
     frame = max(1, round(_FRAME_S * sample_rate_hz))
     padded = np.pad(samples.astype(np.float64), (0, -len(samples) % frame))
-    energy = np.square(padded.reshape(-1, frame)).sum(axis=1)
-    return frame, 10 * np.log10(np.maximum(energy, 1e-20))
-
-
-def _noise_db(energy_db: np.ndarray) -> float:
-    return float(np.percentile(energy_db, _NOISE_PERCENTILE))
+    energy_db = 10 * np.log10(np.maximum(np.square(padded.reshape(-1, frame)).sum(axis=1), 1e-20))
+    noise, peak = float(np.percentile(energy_db, _NOISE_PERCENTILE)), float(energy_db.max())
+    above_noise = min(noise + ABOVE_NOISE_DB, (noise + peak) / 2)
+    loud = np.flatnonzero(energy_db >= max(peak - ACTIVE_DB, above_noise))
+    end = min((int(loud[-1]) + 1) * frame, len(samples))
+    is_above_noise = peak - noise >= ABOVE_NOISE_DB
+    return ActiveSpan(int(loud[0]) * frame, end, is_above_noise and end < len(samples))
 
 
 def _split(
@@ -251,13 +244,15 @@ def _mix(
             waiting = np.concatenate([waiting, piece])
         yield waiting[: begin - first], None
         waiting = waiting[begin - first :].copy()
-        start, end = active_span(clip, rate_hz)
-        waiting[: len(clip)] = _mixed_in(clip, waiting[: len(clip)], (start, end), options.snr_db)
+        span = active_span(clip, rate_hz)
+        active = slice(span.first, span.end)
+        waiting[: len(clip)] = _mixed_in(clip, waiting[: len(clip)], active, options.snr_db)
         reference = Reference(
-            keyword=keyword, start_s=(begin + start) / rate_hz, end_s=(begin + end) / rate_hz
+            keyword=keyword,
+            start_s=(begin + span.first) / rate_hz,
+            end_s=(begin + span.end) / rate_hz,
         )
-        is_clear = has_clear_end(clip, rate_hz)
-        yield waiting[: len(clip)], _Placed(reference=reference, has_clear_end=is_clear)
+        yield waiting[: len(clip)], _Placed(reference=reference, has_clear_end=span.has_clear_end)
         waiting, first = waiting[len(clip) :], begin + len(clip)
         place = begin + round(options.spacing_s * rate_hz)
     yield waiting, None
@@ -265,13 +260,11 @@ def _mix(
         yield piece, None
 
 
-def _mixed_in(
-    clip: np.ndarray, background: np.ndarray, active: tuple[int, int], snr_db: float
-) -> np.ndarray:
+def _mixed_in(clip: np.ndarray, background: np.ndarray, active: slice, snr_db: float) -> np.ndarray:
     """Return background and keyword together, the keyword at ``snr_db`` above the background."""
-    keyword = clip[slice(*active)].astype(np.float64)
+    keyword = clip[active].astype(np.float64)
     floor = 10 ** (FLOOR_DBFS / 10)
-    under = max(float(np.mean(np.square(background[slice(*active)], dtype=np.float64))), floor)
+    under = max(float(np.mean(np.square(background[active], dtype=np.float64))), floor)
     power = max(float(np.mean(np.square(keyword))), 1e-12)
     gain = np.float32(math.sqrt(under / power * 10 ** (snr_db / 10)))
     return (background + gain * clip).clip(-_LARGEST, _LARGEST)

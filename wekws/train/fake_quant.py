@@ -19,7 +19,7 @@ from wekws.model.model import KwsModel
 WEIGHT_MAX = 64
 """Weights use 7 of 8 bits, see `wekws.export.precision`."""
 FINE_TUNING_LR = 1e-4
-"""Learning rate at which the cv loss of a trained model does not rise (README, `--fake_quant`)."""
+"""Learning rate of fine-tuning: the cv loss falls from the first epoch on (README, Export)."""
 _ACTIVATION_MAX = 255
 
 
