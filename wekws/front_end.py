@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+PREEMPHASIS = 0.97
+"""Share of a sample that is subtracted from the next one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrontEnd:
@@ -26,6 +31,10 @@ class FrontEnd:
     """Filterbank frames after the current one in a model frame."""
     frame_skip: int
     """One model frame is made per this many filterbank frames, >= 1."""
+    expected_dither: float
+    """Standard deviation, on the int16 scale, of the noise (dither) that training adds to audio.
+    Elsewhere its expected energy is added to each mel bin, so that digital silence is as loud as
+    the quietest audio of training."""
 
     @property
     def input_dim(self) -> int:
@@ -54,3 +63,17 @@ class FrontEnd:
     def num_model_frames(self, num_frames: int) -> int:
         """Return the number of model frames for ``num_frames`` filterbank frames."""
         return -(-num_frames // self.frame_skip)
+
+    def dither_power(self, window: np.ndarray, fft_size: int) -> np.ndarray:
+        """Return the expected power spectrum of the dither, (fft_size / 2 + 1,) float32.
+
+        window: (W,), 0 at its ends. A sample x[n] of white noise enters the transform of the
+        emphasised window as ``window[n] x[n]`` and as ``-0.97 window[n + 1] x[n]``; the samples are
+        independent, so that their powers add. The removal of the mean takes the power of the mean.
+        """
+        window = window.astype(np.float64)
+        angle = 2 * np.pi * np.arange(fft_size // 2 + 1) / fft_size
+        power = (1 + PREEMPHASIS**2) * window @ window
+        power = power - 2 * PREEMPHASIS * (window[:-1] @ window[1:]) * np.cos(angle)
+        mean = (1 - PREEMPHASIS) * np.abs(np.fft.rfft(window, fft_size))
+        return (self.expected_dither**2 * (power - mean**2 / len(window))).astype(np.float32)

@@ -198,6 +198,7 @@ class DatasetConfig:
             left_context=self.context.left,
             right_context=self.context.right,
             frame_skip=self.frame_skip,
+            expected_dither=self.fbank_conf.dither,
         )
 
     @property

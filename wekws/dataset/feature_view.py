@@ -43,7 +43,8 @@ class FbankConfig:
     frame_length: float = 25.0
     """Length of one analysis window in ms, >= frame_shift."""
     dither: float = 1.0
-    """Standard deviation, on the int16 scale, of the noise added in training only; >= 0."""
+    """Standard deviation, on the int16 scale, of the noise added in training; >= 0. Elsewhere its
+    expected energy is added to the mel bins."""
 
     def __post_init__(self) -> None:
         """Refuse settings that give no frame."""
@@ -245,6 +246,8 @@ class FeatureView:
             "frame_shift": self.front_end.frame_shift_ms,
             "frame_length": self.front_end.frame_length_ms,
         }
+        if self.dither == 0 and self.front_end.expected_dither > 0:
+            settings["expected_dither"] = self.front_end.expected_dither
         if self.augment is not None:
             del settings["augment"]["copies"], settings["augment"]["seed"]
             defaults = dataclasses.asdict(AugmentConfig())

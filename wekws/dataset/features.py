@@ -11,14 +11,13 @@ import torch
 import torchaudio.compliance.kaldi as kaldi
 
 from wekws.errors import DataError
-from wekws.front_end import FrontEnd
+from wekws.front_end import PREEMPHASIS, FrontEnd
 
 _INT16_SCALE = 32768.0
 # Frames that are computed at once: their spectra fit into a core's cache, and those of hours would
 # need several GiB.
 _CHUNK_FRAMES = 1_000
 _PIECE_FRAMES = 6 * _CHUNK_FRAMES  # a whole number of chunks, so that the sums are the same
-_PREEMPHASIS = 0.97
 _LOWEST_HZ = 20.0
 _LEAST_ENERGY = torch.finfo(torch.float32).eps
 
@@ -36,6 +35,7 @@ def fbank(
     dither: standard deviation of added noise on that scale. The noise is added once to the
     waveform (Kaldi adds it to each window separately), so that it can be drawn from ``rng``.
     numpy's noise takes as long as the filterbank, torch's a tenth of it; caches have numpy's.
+    0: the expected energy of the front end's dither is added to the mel bins.
     Returns: float32 (T, num_mel_bins).
     Raises: DataError if the samples do not fill one window.
     """
@@ -50,8 +50,9 @@ def fbank(
         for part in wave.split(_CHUNK_FRAMES * _shift(front_end)):
             part += dither * _standard_normal(len(part), rng)
     num_frames = front_end.num_frames(len(wave))
+    added = _dither_energies(front_end) if dither == 0 else None
     chunks = [
-        _fbank(wave, front_end, start, min(start + _CHUNK_FRAMES, num_frames))
+        _fbank(wave, front_end, start, min(start + _CHUNK_FRAMES, num_frames), added)
         for start in range(0, num_frames, _CHUNK_FRAMES)
     ]
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
@@ -117,20 +118,38 @@ def _window(front_end: FrontEnd) -> int:
     return int(front_end.sample_rate_hz * front_end.frame_length_ms * 0.001)
 
 
-def _fbank(wave: torch.Tensor, front_end: FrontEnd, start: int, stop: int) -> torch.Tensor:
-    """Return the frames ``start`` to ``stop`` of a waveform, (stop - start, num_mel_bins)."""
+def _fbank(
+    wave: torch.Tensor, front_end: FrontEnd, start: int, stop: int, added: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the frames ``start`` to ``stop`` of a waveform, (stop - start, num_mel_bins).
+
+    added: energies that each frame gets, (num_mel_bins,).
+    """
     shift, rate = _shift(front_end), front_end.sample_rate_hz
     window, banks = _constants(rate, front_end.frame_length_ms, front_end.num_mel_bins)
     frames = wave[start * shift :].as_strided((stop - start, len(window)), (shift, 1))
     frames = frames - frames.mean(dim=1, keepdim=True)
     spaced = frames.new_zeros(len(frames), 2 * (len(banks) - 1))
     emphasised = spaced[:, : len(window)]
-    torch.mul(frames[:, :1], _PREEMPHASIS, out=emphasised[:, :1])
-    torch.mul(frames[:, :-1], _PREEMPHASIS, out=emphasised[:, 1:])
+    torch.mul(frames[:, :1], PREEMPHASIS, out=emphasised[:, :1])
+    torch.mul(frames[:, :-1], PREEMPHASIS, out=emphasised[:, 1:])
     torch.sub(frames, emphasised, out=emphasised)
     emphasised.mul_(window)
     power = torch.fft.rfft(spaced).abs().pow_(2.0)
-    return torch.mm(power, banks).clamp_(min=_LEAST_ENERGY).log_()
+    energies = torch.mm(power, banks)
+    if added is not None:
+        energies += added
+    return energies.clamp_(min=_LEAST_ENERGY).log_()
+
+
+@functools.lru_cache(maxsize=16)
+def _dither_energies(front_end: FrontEnd) -> torch.Tensor:
+    """Return the expected energies of the dither, (num_mel_bins,)."""
+    window, banks = _constants(
+        front_end.sample_rate_hz, front_end.frame_length_ms, front_end.num_mel_bins
+    )
+    power = front_end.dither_power(window.numpy(), 2 * (len(banks) - 1))
+    return torch.from_numpy(power) @ banks
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from wekws.score.intervals import wilson
 from wekws.score.paired import Bootstrap, Estimate, RunTrials, estimate, read_trials
 from wekws.score.pinyin import with_pinyin
 from wekws.score.results import Result, read_result
+from wekws.score.summary import is_unsupported
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class GroupFigures:
     """FRR by budget label at the thresholds that were chosen on dev."""
     dev_alarms: Mapping[str, float] = field(default_factory=dict)
     """False alarms per hour by budget label at the thresholds that were chosen on dev."""
+    strictest: frozenset[str] = frozenset()
+    """Budget labels for which dev is too small: thresholds are the strictest instead."""
 
 
 def compare_groups(
@@ -112,6 +116,7 @@ def _figures(
         },
         dev_frr=_at_dev(results, budgets, "misses", "rate"),
         dev_alarms=_at_dev(results, budgets, "false_alarms", "per_hour"),
+        strictest=frozenset(b.label for b in budgets if _has_strictest(results, b)),
     )
 
 
@@ -137,11 +142,19 @@ def _at_dev(
 ) -> dict[str, float]:
     means = {}
     for budget in budgets:
-        found = [r.operating_point(k, budget.label) for r in results for k in r.keywords]
-        points = [point for point in found if point and point.get("chosen_on") == "dev"]
-        if points and len(points) == len(found):
+        points = _points(results, budget)
+        if points and all(point.get("chosen_on") == "dev" for point in points):
             means[budget.label] = statistics.fmean(point[kind][name] for point in points)
     return means
+
+
+def _has_strictest(results: Sequence[Result], budget: Budget) -> bool:
+    return any(is_unsupported(point) for point in _points(results, budget))
+
+
+def _points(results: Sequence[Result], budget: Budget) -> list[dict[str, Any]]:
+    """Return the operating points of all keywords; an empty one where a result has none."""
+    return [r.operating_point(k, budget.label) or {} for r in results for k in r.keywords]
 
 
 def comparison_table(figures: Sequence[GroupFigures], compare_to: str) -> Table:
@@ -153,6 +166,8 @@ def comparison_table(figures: Sequence[GroupFigures], compare_to: str) -> Table:
     with_dev = budgets[-1] if all(budgets[-1] in f.dev_frr for f in figures) else ""
     if with_dev:
         header.append(f"FRR % (false alarms/h) at the dev threshold for {with_dev}")
+        if any(with_dev in f.strictest for f in figures):
+            header[-1] += f"; strictest: dev is too small for {with_dev}"
     return Table(header, [_row(group, budgets, with_dev) for group in figures])
 
 
@@ -164,7 +179,9 @@ def _row(group: GroupFigures, budgets: Sequence[str], with_dev: str) -> list[str
         rates = [100 * rate for rate in group.frr_of_runs[label]]
         row += [with_interval(rates, group.frr[label]), signed(group.difference[label])]
     if with_dev:
-        row.append(f"{100 * group.dev_frr[with_dev]:.2f} ({group.dev_alarms[with_dev]:.2f})")
+        strictest = ", strictest" if with_dev in group.strictest else ""
+        rate, alarms = 100 * group.dev_frr[with_dev], group.dev_alarms[with_dev]
+        row.append(f"{rate:.2f} ({alarms:.2f}){strictest}")
     return row
 
 

@@ -2,9 +2,10 @@
 
 Axes: W samples of a window, T frames, F mel bins, D features of an input frame.
 
-The features are those of training: `wekws.dataset.features` (Kaldi's filterbank as torchaudio
-computes it, without dither). Frames are always made in the same groups, counted from the start of
-the stream, however the samples arrive: so the chunks of a stream change no bit of the result.
+The features are those of scoring: `wekws.dataset.features` (Kaldi's filterbank as torchaudio
+computes it, with the expected energy of the dither). Frames are always made in the same groups,
+counted from the start of the stream, however the samples arrive: so the chunks of a stream change
+no bit of the result.
 """
 
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from wekws.errors import ConfigError
-from wekws.front_end import FrontEnd
+from wekws.front_end import PREEMPHASIS, FrontEnd
 
 _INT16_SCALE = np.float32(32768.0)
-_PREEMPHASIS = np.float32(0.97)
+_PREEMPHASIS = np.float32(PREEMPHASIS)
 _LOWEST_HZ = 20.0
 _EPSILON = np.finfo(np.float32).eps
 # Limits of a front end that can be read from a model file.
@@ -23,6 +24,7 @@ _MAX_SAMPLE_RATE_HZ = 384_000
 _MAX_FRAME_MS = 1000.0
 _MAX_MEL_BINS = 1024
 _MAX_FRAMES = 1000
+_MAX_DITHER = 32768.0
 
 
 class FilterBank:
@@ -42,6 +44,8 @@ class FilterBank:
         angle = 2 * np.pi * np.arange(self.window_samples) / (self.window_samples - 1)
         self._window = ((0.5 - 0.5 * np.cos(angle)) ** 0.85).astype(np.float32)
         self._filters = mel_filters(front_end.num_mel_bins, self._fft_samples, rate)
+        dither = front_end.dither_power(self._window, self._fft_samples)
+        self._dither_energies = dither[:-1] @ self._filters
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Return (T, F) float32 of all whole windows; samples: (N,) float32 in [-1, 1], N >= W."""
@@ -63,6 +67,7 @@ class FilterBank:
         spectrum = np.fft.rfft(padded)[:, :-1]
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         mel = power.astype(np.float32, copy=False) @ self._filters
+        mel += self._dither_energies
         return np.log(np.maximum(mel, _EPSILON, out=mel), out=mel)
 
 
@@ -76,6 +81,7 @@ def check_front_end(front_end: FrontEnd) -> None:
         "left_context": (0, _MAX_FRAMES),
         "right_context": (0, _MAX_FRAMES),
         "frame_skip": (1, _MAX_FRAMES),
+        "expected_dither": (0.0, _MAX_DITHER),
     }
     for name, (low, high) in limits.items():
         value = getattr(front_end, name)

@@ -164,6 +164,7 @@ def _number(value: object, name: str, low: float, high: float) -> float:
 
 def _front_end(values: Mapping[str, Any]) -> FrontEnd:
     kinds = {field.name: field.type for field in dataclasses.fields(FrontEnd)}
+    values = {"expected_dither": 0.0, **values}  # absent from earlier files
     if values.keys() != kinds.keys():
         raise DataError(f"front_end: found {_short(list(values))}; expected {', '.join(kinds)}")
     for name, kind in kinds.items():

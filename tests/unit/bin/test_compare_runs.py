@@ -73,6 +73,21 @@ def test_mean_and_deviation_over_the_runs_of_a_group(runs, capsys):
     assert cells["FRR % (false alarms/h) at the dev threshold for 1/h"] == "50.00 (2.00)"
 
 
+def test_thresholds_for_which_dev_is_too_small_are_said_to_be_strictest(runs, capsys):
+    summary = runs / "run3" / "test_avg_2" / "summary.json"
+    content = json.loads(summary.read_text())
+    content["keywords"][0]["operating_points"][0] |= {"rule": "upper", "dev_upper_per_hour": 1.85}
+    summary.write_text(json.dumps(content))
+    groups = [f"a={runs}/run1", f"b={runs}/run3"]
+    assert compare_runs.main(["--groups", *groups, "--result", "test_avg_2", "--budgets", "1"]) == 0
+    out = capsys.readouterr().out
+    column = (
+        "FRR % (false alarms/h) at the dev threshold for 1/h; strictest: dev is too small for 1/h"
+    )
+    assert cells_of(out, "a")[column] == "50.00 (2.00)"
+    assert cells_of(out, "b")[column] == "50.00 (2.00), strictest"
+
+
 def test_an_unknown_group_to_compare_with_is_named(runs):
     flags = ["--groups", f"a={runs}/run1", "--result", "test_avg_2", "--compare_to", "c"]
     with pytest.raises(ConfigError, match="c: no such group; expected one of a"):

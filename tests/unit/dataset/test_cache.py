@@ -92,6 +92,15 @@ def test_unused_settings_do_not_rebuild(utterances):
     assert cache_fingerprint(utterances, more) == cache_fingerprint(utterances, NOISY)
 
 
+def test_the_expected_dither_is_of_views_without_dither_alone(utterances):
+    """Caches of training stay valid."""
+    end = dataclasses.replace(FRONT_END, expected_dither=0.5)
+    for view, is_same in ((PLAIN, False), (NOISY, True)):
+        other = dataclasses.replace(view, front_end=end)
+        same = cache_fingerprint(utterances, other) == cache_fingerprint(utterances, view)
+        assert same == is_same
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -71,10 +71,11 @@ def test_fbank_is_kaldis_on_the_int16_scale():
         energy_floor=0.0,
         sample_frequency=RATE,
     )
-    feats = fbank(samples, FRONT_END)
+    bare = dataclasses.replace(FRONT_END, expected_dither=0.0)
+    feats = fbank(samples, bare)
     assert feats.dtype == torch.float32
     assert torch.equal(feats, expected)
-    assert torch.equal(fbank(torch.from_numpy(samples), FRONT_END), expected)
+    assert torch.equal(fbank(torch.from_numpy(samples), bare), expected)
 
 
 @pytest.mark.parametrize("num_samples", [400, 559, 560, 561, 16000])
@@ -103,6 +104,21 @@ def test_dither_comes_from_the_generator():
     theirs = kaldi.fbank(torch.zeros(1, 16000), num_mel_bins=80, dither=1.0, energy_floor=0.0)
     ours = fbank(np.zeros(16000, np.float32), FRONT_END, dither=1.0, rng=np.random.default_rng(0))
     assert abs(theirs.mean() - ours.mean()) < 0.1
+
+
+@pytest.mark.parametrize("changes", [{}, {"sample_rate_hz": 8000, "num_mel_bins": 23}])
+def test_audio_without_dither_gets_its_expected_energy(changes):
+    end = dataclasses.replace(FRONT_END, expected_dither=2.0, **changes)
+    zeros = np.zeros(60 * end.sample_rate_hz, np.float32)
+    noisy = fbank(zeros, end, dither=2.0, rng=np.random.default_rng(0)).exp()
+    silent = fbank(zeros, end).exp()
+    assert torch.equal(silent, silent[:1].expand_as(silent))
+    # Of 6000 windows the mean in a narrow bin is within a few percent.
+    torch.testing.assert_close(noisy.mean(dim=0), silent[0], rtol=0.08, atol=0)
+    assert (noisy.mean(dim=0) / silent[0]).mean() == pytest.approx(1, abs=0.01)
+    samples = 0.1 * np.random.default_rng(1).standard_normal(end.sample_rate_hz).astype(np.float32)
+    bare = fbank(samples, dataclasses.replace(end, expected_dither=0.0))
+    torch.testing.assert_close(fbank(samples, end).exp(), bare.exp() + silent[0], rtol=1e-5, atol=0)
 
 
 def test_config_refuses_a_hop_longer_than_the_window():

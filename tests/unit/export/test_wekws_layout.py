@@ -24,7 +24,7 @@ SIZES = FSMNConfig(
 def front_end(left, right, skip, mels=4):
     return FrontEnd(
         sample_rate_hz=16000, num_mel_bins=mels, frame_length_ms=25, frame_shift_ms=10,
-        left_context=left, right_context=right, frame_skip=skip,
+        left_context=left, right_context=right, frame_skip=skip, expected_dither=0.0,
     )  # fmt: skip
 
 

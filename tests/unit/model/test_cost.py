@@ -58,6 +58,7 @@ def test_another_front_end_moves_times_and_macs():
         left_context=0,
         right_context=1,
         frame_skip=1,
+        expected_dither=0.0,
     )
     cost = model_cost(TINY, front_end)
     assert cost["macs_per_second"] == round(253 / 0.005)

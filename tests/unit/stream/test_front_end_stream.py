@@ -16,7 +16,7 @@ from wekws.stream.front_end_stream import FilterBank, FrontEndStream, mel_filter
 
 STANDARD = FrontEnd(
     sample_rate_hz=16000, num_mel_bins=80, frame_length_ms=25, frame_shift_ms=10,
-    left_context=2, right_context=2, frame_skip=3,
+    left_context=2, right_context=2, frame_skip=3, expected_dither=1.0,
 )  # fmt: skip
 OTHERS = [
     {"frame_skip": 1, "left_context": 0, "right_context": 0},
@@ -56,6 +56,13 @@ def test_filterbank_of_noise_is_that_of_training():
     np.testing.assert_allclose(
         FilterBank(STANDARD)(samples), fbank(samples, STANDARD).numpy(), atol=2e-4, rtol=0
     )
+
+
+def test_digital_silence_is_that_of_scoring():
+    zeros = np.zeros(16000, np.float32)
+    expected = fbank(zeros, STANDARD).numpy()
+    assert expected.min() > -3  # without the dither: -15.9
+    np.testing.assert_allclose(FilterBank(STANDARD)(zeros), expected, atol=2e-5, rtol=0)
 
 
 def test_filterbank_of_any_sound_is_that_of_training_to_float32(audio):

@@ -11,7 +11,7 @@ from wekws.stream.network import Keyword, SpotterModel
 
 FRONT_END = FrontEnd(
     sample_rate_hz=16000, num_mel_bins=80, frame_length_ms=25, frame_shift_ms=10,
-    left_context=2, right_context=2, frame_skip=3,
+    left_context=2, right_context=2, frame_skip=3, expected_dither=1.0,
 )  # fmt: skip
 
 
