@@ -36,8 +36,8 @@ stop_stage=6            # last stage to run
 dry_run=false           # check all options, print the plan and stop
 corpus=synth            # synth | mobvoi | kaldi (implied by --data_dir)
 from_text=false         # train on synthesised speech alone: no recordings of the keywords are needed
-size=                   # size of the synthesised corpus: tiny | small | full | long_test [small]; with
-                        # --from_text: quick (minutes) | standard [standard]
+size=                   # size of the synthesised corpus: tiny | small | full | large | long_test [small];
+                        # with --from_text: quick (minutes) | standard [standard]
 data_dir=               # Kaldi folder of your own recordings
 negatives=              # folder of audio without a keyword; may be repeated: a Kaldi tree, or audio files;
                         # it joins training (not with --from_text), thresholds (dev) and false alarms

@@ -10,7 +10,9 @@ from wekws.dataset.negatives import scripts_of
 from wekws.errors import ConfigError
 
 # Training utterances of each demo corpus: of each of two keywords, and others.
-DEMO_SIZES = {"tiny": (15, 30), "small": (900, 3200), "full": (3500, 13900)}
+DEMO_SIZES = {
+    "tiny": (15, 30), "small": (900, 3200), "full": (3500, 13900), "large": (7612, 45700),
+}  # fmt: skip
 DEMO_SIZES["long_test"] = DEMO_SIZES["small"]
 # Training utterances of each keyword, near misses aside, by size with --from_text.
 TEXT_SIZES = {"tiny": 12, "quick": 300, "standard": 1500}

@@ -65,6 +65,12 @@ SIZES = {
         "dev": _size(500, 2800, 90, 250, (4.0, 8.0)),
         "test": _size(1500, 6000, 200, 500, (4.0, 8.0)),
     },
+    # 100,000 utterances: a third of Mobvoi hi_xiaowen, in the proportions of its splits.
+    "large": {
+        "train": _size(7612, 28000, 14700, 3000, (1.2, 5.0)),
+        "dev": _size(1284, 9690, 320, 870, (4.0, 8.0)),
+        "test": _size(3714, 16100, 560, 1540, (4.0, 8.0)),
+    },
 }
 # The same train and dev audio as `small`, to the byte, and a test set with 30 hours of negatives,
 # so that 1 false alarm per hour is thirty false alarms instead of three.

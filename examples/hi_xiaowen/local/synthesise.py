@@ -49,7 +49,7 @@ RESOURCES_DIR = "mobvoi_hotword_dataset_resources"
 STAMP = "synthesis.json"
 CHUNK = 48  # utterances per process; it decides the bytes of the audio, so it is not an option
 BABBLE_CLIPS = 24
-BED_S = {"tiny": 15.0, "small": 90.0, "full": 180.0, "long_test": 90.0}
+BED_S = {"tiny": 15.0, "small": 90.0, "full": 180.0, "large": 180.0, "long_test": 90.0}
 BED_S |= {"quick": 90.0, "standard": 180.0}
 BABBLE_SEED = 1_000_003
 NEAR_MISSES_PER_KEYWORD = 240
@@ -238,8 +238,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--size",
         choices=dict.fromkeys([*DEMO_SIZES, *WAKE_WORD_SIZES]),
-        help="number of utterances. demo: tiny, small, full, or long_test, which is small with 30 "
-        "hours of negatives in the test set (default: small). wake_word: tiny, quick or standard "
+        help="number of utterances. demo: tiny, small, full, large (100,000), or long_test, which is "
+        "small with 30 hours of negatives in the test set (default: small). wake_word: tiny, quick or standard "
         "(default: standard)",
     )
     parser.add_argument(

@@ -222,7 +222,7 @@ def test_bytes_do_not_depend_on_workers_with_several_engines(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--size", "quick"], "--size quick: --plan demo has tiny, small, full, long_test"),
+        (["--size", "quick"], "--size quick: --plan demo has tiny, small, full, large, long_test"),
         (["--plan", "wake_word", "--size", "small"], "--plan wake_word has tiny, quick, standard"),
         (["--positives", "5"], "--positives: needs --plan wake_word"),
         (["--plan", "wake_word", "--positives", "0"], "--positives 0: expected at least 1"),

@@ -344,7 +344,7 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
         (["from_text=true", "data_dir=."], "--from_text: means .* leave out --data_dir"),
         (["from_text=true", "corpus=mobvoi"], "leave out --corpus mobvoi"),
         (["from_text=true", "size=small"], r"--size small: expected tiny \| quick \| standard"),
-        (["size=quick"], r"--size quick: expected tiny \| small \| full \| long_test$"),
+        (["size=quick"], r"--size quick: expected tiny \| small \| full \| large \| long_test$"),
         (["from_text=true", "keywords=ПРИВЕТ"], "cannot pronounce ПРИВЕТ in language en"),
         (["from_text=true", "synth_positives=9"], "--synth_positives: only recordings take it"),
         (["from_text=true", "synth_for=all"], "--synth_for: only recordings take it"),
