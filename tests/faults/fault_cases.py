@@ -462,14 +462,19 @@ RUN_FILES = (
 )
 
 
+# What is no damage: a run without that epoch, and transcripts with other words.
+VALID_INPUT = ("evaluate_epochs: 0.pt missing", "make_dict: lists/train/text text")
+
+
 def damage_cases(world: World) -> Iterator[Case]:
     """Every file of a run folder, damaged in every way, before it is resumed or read."""
     for command in world.courses:
         files = COMMANDS[command].reads.split() if command in COMMANDS else RUN_FILES
         for name in files:
             for damage in DAMAGES:
-                check = partial(_check_damaged, world, command, name, damage)
-                yield Case(f"{command}: {name} {damage}", check)
+                case = f"{command}: {name} {damage}"
+                if case not in VALID_INPUT:
+                    yield Case(case, partial(_check_damaged, world, command, name, damage))
 
 
 def _check_damaged(world: World, command: str, name: str, damage: str) -> tuple[bool, str]:
