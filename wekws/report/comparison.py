@@ -56,7 +56,7 @@ class GroupFigures:
     """FRR by budget label at the thresholds that were chosen on dev."""
     dev_alarms: Mapping[str, float] = field(default_factory=dict)
     """False alarms per hour by budget label at the thresholds that were chosen on dev."""
-    strictest: frozenset[str] = frozenset()
+    strictest: Sequence[str] = ()
     """Budget labels for which dev is too small: thresholds are the strictest instead."""
 
 
@@ -116,7 +116,7 @@ def _figures(
         },
         dev_frr=_at_dev(results, budgets, "misses", "rate"),
         dev_alarms=_at_dev(results, budgets, "false_alarms", "per_hour"),
-        strictest=frozenset(b.label for b in budgets if _has_strictest(results, b)),
+        strictest=[b.label for b in budgets if _has_strictest(results, b)],
     )
 
 
