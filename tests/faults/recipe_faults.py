@@ -45,7 +45,9 @@ SAME_BYTES = re.compile(
     r"|.*/(text|utt2spk|utt2dur|utt2category|global_cmvn|summary\.json)$"
 )
 # Locks, traces of interrupted writing, and what only an interrupted run leaves.
-LEFT_OUT = re.compile(r".*(\.lock|/lock|\.tmp|/run\.log|\.partial)$|.*/\.[^/]*\.tmp/.*")
+LEFT_OUT = re.compile(
+    r".*(\.lock|/lock|\.tmp|/run\.log|\.partial|/stage_times\.txt)$|.*/\.[^/]*\.tmp/.*"
+)
 LONGEST_S = 600
 
 

@@ -5,6 +5,9 @@ quality of a product. Plan `wake_word` makes the speech to train any wake word f
 and among other words, near misses that are found for them, general sentences.
 """
 
+import wekws.bin  # noqa: F401  (an interrupt of the imports below ends in one line)
+
+# isort: split
 import argparse
 import functools
 import hashlib
@@ -238,9 +241,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--size",
         choices=dict.fromkeys([*DEMO_SIZES, *WAKE_WORD_SIZES]),
-        help="number of utterances. demo: tiny, small, full, large (100,000), or long_test, which is "
-        "small with 30 hours of negatives in the test set (default: small). wake_word: tiny, quick or standard "
-        "(default: standard)",
+        help="number of utterances. demo: tiny, small, full, large (100,000), or long_test, which "
+        "is small with 30 hours of negatives in the test set (default: small). wake_word: tiny, "
+        "quick or standard (default: standard)",
     )
     parser.add_argument(
         "--plan",

@@ -45,6 +45,12 @@ def test_what_ends_a_command_while_it_starts_is_one_line(tmp_path, package, erro
     assert status != 0 and text.startswith(said) and text.count("\n") == 1
 
 
+def test_what_ends_a_script_of_the_recipe_while_it_starts_is_one_line(tmp_path):
+    script = ROOT / "examples/hi_xiaowen/local/synthesise.py"
+    _, text = run_without(tmp_path, "torch", [script, "--out_dir", tmp_path], "KeyboardInterrupt")
+    assert text == "interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("package", "imports", "call", "message"),
     [
