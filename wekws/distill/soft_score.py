@@ -102,6 +102,10 @@ class _ByFrame(torch.autograd.Function):
     ``blanks`` after it. The gradient is computed by a second pass, backwards, in which each state
     hands its gradient to the two states that it was made of, in the shares that these have in it.
     Autograd through the loop would compute the same in several times the time.
+
+    The tensors of a frame are small, so that the loops cost what starting their operations costs:
+    they have few of them, all into memory that is there, and what does not follow from the frame
+    before is computed for all frames at once.
     """
 
     @staticmethod
@@ -115,66 +119,92 @@ class _ByFrame(torch.autograd.Function):
         is_hard: bool,
     ) -> Tensor:
         """Return the scores, see ``end_scores_by_frame``."""
-        num_frames = len(tokens)
+        num_frames, num_tokens, *of_token = tokens.shape
         combine = torch.maximum if is_hard else torch.logaddexp
-        # Index t holds the states before frame t.
-        states = tokens.new_full((3, num_frames + 1, *tokens.shape[1:]), UNREACHED)
-        before, peaked, blanks = states.unbind()
-        past_peak = torch.empty_like(tokens)  # peaked and blanks together
-        entry = torch.zeros_like(tokens)  # into each token; into the first one at any frame, at 0
         has_repeats = bool(is_repeat.any())
+        # Index t holds the states before frame t.
+        blanks = tokens.new_full((num_frames + 1, num_tokens, *of_token), UNREACHED)
+        # Paths at their peak, and those before it with the ones that enter the token here.
+        at_token = tokens.new_full((num_frames + 1, 2, num_tokens, *of_token), UNREACHED)
+        peaked, entered = at_token.unbind(1)
+        # The same with the token's emission: paths that stay at their peak, and the next `before`.
+        emitted = tokens.new_empty((num_frames, 2, num_tokens, *of_token))
+        stays, next_before = emitted.unbind(1)
+        before = [torch.full_like(tokens[0], UNREACHED), *next_before]
+        # `past` has the states after each token, and before the first one: a path may begin at any
+        # frame, at 0. What enters a token is in the row before it.
+        past = tokens.new_zeros((num_frames, num_tokens + 1, *of_token))
+        entry = past.clone() if has_repeats else past
+        peaked_at, blanks_at, entered_at = peaked.unbind(), blanks.unbind(), entered.unbind()
+        past_at, entry_at = past[:, 1:].unbind(), entry[:, :-1].unbind()
+        left_at, past_left_at = entry[:, 1:-1].unbind(), past[:, 1:-1].unbind()
+        at_token_at, emitted_at, stays_at = at_token.unbind(), emitted.unbind(), stays.unbind()
+        tokens_at, blank_at, best_at = tokens.unbind(), blank.unbind(), best.unbind()
+        peak = torch.empty_like(tokens[0])
         for t in range(num_frames):
-            combine(peaked[t], blanks[t], out=past_peak[t])
-            leaving = past_peak[t, :-1]
+            combine(peaked_at[t], blanks_at[t], out=past_at[t])
             if has_repeats:
-                leaving = torch.where(is_repeat, blanks[t, :-1], leaving)
-            entry[t, 1:] = leaving
-            combine(before[t], entry[t], out=before[t + 1])
-            before[t + 1] += tokens[t]
-            torch.add(past_peak[t], blank[t], out=blanks[t + 1])
-            combine(peaked[t] + tokens[t], before[t + 1] + best[t], out=peaked[t + 1])
-        ctx.save_for_backward(tokens, best, is_repeat, last, states, entry)
-        ctx.is_hard = is_hard
+                torch.where(is_repeat, blanks_at[t][:-1], past_left_at[t], out=left_at[t])
+            combine(before[t], entry_at[t], out=entered_at[t])
+            torch.add(at_token_at[t], tokens_at[t], out=emitted_at[t])
+            torch.add(before[t + 1], best_at[t], out=peak)
+            combine(stays_at[t], peak, out=peaked_at[t + 1])
+            torch.add(past_at[t], blank_at[t], out=blanks_at[t + 1])
+
+        def share(one: Tensor, other: Tensor) -> Tensor:
+            difference = one - other
+            return (difference >= 0).to(one.dtype) if is_hard else difference.sigmoid_()
+
+        ctx.save_for_backward(
+            share(peaked[:-1], blanks[:-1]),
+            share(torch.stack(before[:-1]), entry[:, :-1]),
+            share(stays, next_before + best[:, None, None]),
+            is_repeat,
+            last,
+        )
         return peaked[1:].flatten(1, 2).index_select(1, last)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_ends: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of tokens, blank and best."""
-        tokens, best, is_repeat, last, states, entry = ctx.saved_tensors
-        before, peaked, blanks = states.unbind()
-
-        def share(one: Tensor, other: Tensor) -> Tensor:
-            difference = one - other
-            return (difference >= 0).to(one.dtype) if ctx.is_hard else difference.sigmoid_()
-
-        of_peaked = share(peaked[:-1], blanks[:-1])  # in past_peak
-        of_before = share(before[:-1], entry)
-        of_stay = share(peaked[:-1] + tokens, before[1:] + best[:, None, None])
-        grad_tokens, grad_peak = torch.empty_like(tokens), torch.empty_like(tokens)
-        grad_blanks = torch.empty_like(tokens)
-        to_peaked, to_blanks, to_before = torch.zeros_like(states[:, 0]).unbind()
+        # Shares: of `peaked` in `past`, of `before` in `entered`, of `stays` in the next `peaked`.
+        of_peaked, of_before, of_stays, is_repeat, last = ctx.saved_tensors
+        num_frames, num_tokens = of_peaked.shape[:2]
         has_repeats = bool(is_repeat.any())
-        for t in reversed(range(len(tokens))):
-            to_peaked.flatten(0, 1).index_add_(0, last, grad_ends[t])
-            stay = to_peaked * of_stay[t]
-            torch.sub(to_peaked, stay, out=grad_peak[t])
-            token = to_before + grad_peak[t]
-            torch.add(stay, token, out=grad_tokens[t])
-            grad_blanks[t] = to_blanks
-            to_before = token * of_before[t]
-            leaving = (token - to_before)[1:]
-            after = to_blanks  # gradient of past_peak
-            if has_repeats:
-                after[:-1] += leaving * ~is_repeat
-            else:
-                after[:-1] += leaving
-            to_peaked = after * of_peaked[t]
-            to_blanks = after - to_peaked
-            to_peaked += stay
-            if has_repeats:
-                to_blanks[:-1] += leaving * is_repeat
-        sums = (grad.sum(dim=(1, 2)) for grad in (grad_blanks, grad_peak))
+        of_blanks, of_entry, of_peak = 1 - of_peaked, 1 - of_before, 1 - of_stays
+        # What left token i entered token i + 1; from the last one nothing leaves.
+        of_left = F.pad(of_entry[:, 1:] * ~is_repeat, (0, 0, 0, 0, 0, 1))
+        of_left_blanks = F.pad(of_entry[:, 1:] * is_repeat, (0, 0, 0, 0, 0, 1))
+        # Gradients of the states after each frame, and of `entered` with a row of 0 behind it.
+        to_peaked = torch.zeros_like(of_peaked)
+        to_peaked.flatten(1, 2).index_copy_(1, last, grad_ends)
+        to_blanks = torch.zeros_like(of_peaked)
+        to_entered = of_peaked.new_zeros((num_frames, num_tokens + 1, *of_peaked.shape[2:]))
+        peaked_at, blanks_at = to_peaked.unbind(), to_blanks.unbind()
+        entered_at, left_at = to_entered[:, :-1].unbind(), to_entered[:, 1:].unbind()
+        of_peaked_at, of_before_at = of_peaked.unbind(), of_before.unbind()
+        of_stays_at, of_peak_at, of_blanks_at = (
+            of_stays.unbind(),
+            of_peak.unbind(),
+            of_blanks.unbind(),
+        )
+        of_left_at, of_left_blanks_at = of_left.unbind(), of_left_blanks.unbind()
+        to_past = torch.zeros_like(of_peaked[0])
+        for t in reversed(range(num_frames)):
+            if t + 1 < num_frames:
+                peaked_at[t].addcmul_(peaked_at[t + 1], of_stays_at[t + 1])
+                peaked_at[t].addcmul_(to_past, of_peaked_at[t + 1])
+            torch.mul(peaked_at[t], of_peak_at[t], out=entered_at[t])
+            if t + 1 < num_frames:
+                entered_at[t].addcmul_(entered_at[t + 1], of_before_at[t + 1])
+            torch.addcmul(blanks_at[t], left_at[t], of_left_at[t], out=to_past)
+            if t > 0:
+                torch.mul(to_past, of_blanks_at[t], out=blanks_at[t - 1])
+                if has_repeats:
+                    blanks_at[t - 1].addcmul_(left_at[t], of_left_blanks_at[t])
+        grad_tokens = torch.addcmul(to_entered[:, :-1], to_peaked, of_stays)
+        sums = (grad.sum(dim=(1, 2)) for grad in (to_blanks, to_peaked * of_peak))
         return grad_tokens, *sums, None, None, None
 
 

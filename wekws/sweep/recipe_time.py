@@ -213,6 +213,7 @@ def _step_seconds(
         cmvn = (torch.zeros(dim), torch.ones(dim))
         teacher = mix_teachers([KwsModel(sizes, cmvn) for _ in range(num_teachers)])
     torch.set_num_threads(threads_of_process(options.num_threads, plan.num_processes))
+    torch.set_flush_denormal(True)  # as in training
     device = choose_device(options.device, 0, plan.num_processes)
     return seconds_per_utterance(
         config,
