@@ -66,8 +66,9 @@ teacher_config=conf/fsmn_ctc_teacher.yaml # configuration of base and teacher
 student_config=conf/fsmn_ctc_student_mini.yaml # configuration of the student
 preset=                 # settings laid over the student's: a name in conf/presets | list | ask
 overlay=                # YAML laid over all configurations, separated by commas, or none
-                        # [conf/overlays/speed.yaml for synth, own_word.yaml for kaldi,
-                        # from_text.yaml or from_text_quick.yaml with --from_text]
+                        # [conf/overlays/speed.yaml for synth, own_word.yaml for kaldi, with
+                        # --negatives own_word_negatives.yaml, with --from_text from_text.yaml or
+                        # from_text_quick.yaml]
 student_overlay=        # YAML laid over the student's configuration alone, separated by commas
 extra_lists=            # data/NAME of another corpus whose training set joins the base's
 base_checkpoint=        # large-vocabulary model with config.yaml beside it: no base is trained

@@ -41,6 +41,7 @@ PRESET_DIR = Path("conf/presets")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
 TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
 QUICK_TEXT_OVERLAY = Path("conf/overlays/from_text_quick.yaml")
+NEGATIVES_OVERLAY = Path("conf/overlays/own_word_negatives.yaml")
 CHOSEN_TEACHERS = "teachers.txt"
 DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "synth": ("conf/overlays/speed.yaml",),
@@ -444,10 +445,12 @@ def _corpus_name(
 def _default_overlay(
     options: RecipeOptions, corpus: str, speech: SynthesisOptions
 ) -> tuple[str, ...]:
-    if not options.from_text:
-        return DEFAULT_OVERLAYS[corpus]
-    is_standard = speech.size_or_default() == "standard"
-    return (str(TEXT_OVERLAY if is_standard else QUICK_TEXT_OVERLAY),)
+    if options.from_text:
+        is_standard = speech.size_or_default() == "standard"
+        return (str(TEXT_OVERLAY if is_standard else QUICK_TEXT_OVERLAY),)
+    if corpus == "kaldi" and options.negatives:
+        return (str(NEGATIVES_OVERLAY),)
+    return DEFAULT_OVERLAYS[corpus]
 
 
 def _usual_processes(options: RecipeOptions, device: torch.device) -> int:

@@ -162,6 +162,11 @@ def test_recordings_have_lengths_and_losses_of_their_own(project, tmp_path):
     other = plan(f"data_dir={tmp_path / 'mine'}", "overlay=conf/overlays/small_corpus.yaml")
     assert (other.base.epochs, other.base_overrides) == (80, ())
     assert plan(f"data_dir={tmp_path / 'mine'}", "base_epochs=3").base.epochs == 3
+    (tmp_path / "tv").mkdir()
+    more = plan(f"data_dir={tmp_path / 'mine'}", f"negatives={tmp_path / 'tv'}")
+    assert more.overlays == (Path("conf/overlays/own_word_negatives.yaml"),)
+    assert (more.teacher.epochs, more.student.epochs) == (12, 12)
+    assert more.teacher.config.keyword_conf.weight == 1.0
 
 
 @pytest.mark.parametrize("is_faster", [True, False])
