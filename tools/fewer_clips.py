@@ -63,9 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         left_out |= {key for key, _ in own} - set(kept)
         num_speakers = len({speaker for key, speaker in own if key in kept})
         print(f"{keyword}: {len(kept)} of {len(own)} clips, {num_speakers} speakers")
-    for table in sorted(path for s in SPLITS for path in (args.data_dir / s).rglob("*")):
-        if table.is_file():
-            _copy(table, args.data_dir, args.out_dir, left_out)
+    for split in SPLITS:
+        for table in sorted((args.data_dir / split).rglob("*")):
+            if table.is_file():
+                _copy(table, args.data_dir, args.out_dir, left_out if split == SPLITS[0] else set())
     return 0
 
 
