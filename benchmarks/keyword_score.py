@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[100, 300])
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # as in training
     ways = (soft_score.end_scores_by_frame, soft_score.end_scores_by_token)
     for num_frames in args.frames:
         generator = torch.Generator().manual_seed(0)

@@ -9,12 +9,15 @@ dev and test stay as they are.
 
 import argparse
 import random
+import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from wekws.dataset.manifest import SPLITS, read_kaldi_table, write_kaldi_table
+from wekws.dataset.manifest import read_kaldi_table, write_kaldi_table
+from wekws.dataset.prepare import prepare_kaldi
 from wekws.dataset.vocabulary import normalise, parse_keywords
 from wekws.errors import ConfigError, DataError
 from wekws.log import run
@@ -41,7 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     """Write the folders and say how many clips and speakers of each keyword are in train."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--data_dir", type=Path, required=True, help="Kaldi folders train, dev and test")
+    add(
+        "--data_dir",
+        type=Path,
+        required=True,
+        help="Kaldi folders train, dev and test; utt2spk in train",
+    )
     add("--keywords", required=True, help="separated by commas")
     add("--clips", type=int, required=True, help="training clips of each keyword")
     add("--few_speakers", action="store_true", help="of as few speakers as possible")
@@ -52,32 +60,33 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"--clips {args.clips}: expected >= 1")
     if args.out_dir.exists():
         raise ConfigError(f"--out_dir {args.out_dir}: exists; name a new folder")
-    train = args.data_dir / SPLITS[0]
-    text, speaker_of = read_kaldi_table(train / "text"), read_kaldi_table(train / "utt2spk")
-    left_out: set[str] = set()
-    for keyword in parse_keywords(args.keywords):
-        own = [(k, speaker_of.get(k, k)) for k in sorted(text) if normalise(text[k]) == keyword]
-        if len(own) < args.clips:
-            raise DataError(f"{train}/text: {len(own)} clips of {keyword}; expected {args.clips}")
-        kept = chosen_clips(own, args.clips, args.few_speakers, random.Random(args.seed))
-        left_out |= {key for key, _ in own} - set(kept)
-        num_speakers = len({speaker for key, speaker in own if key in kept})
-        print(f"{keyword}: {len(kept)} of {len(own)} clips, {num_speakers} speakers")
-    for split in SPLITS:
-        for table in sorted((args.data_dir / split).rglob("*")):
-            if table.is_file():
-                _copy(table, args.data_dir, args.out_dir, left_out if split == SPLITS[0] else set())
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_kaldi(args.data_dir, folder)
+        _keep_fewer(Path(folder) / "train", args)
+        shutil.copytree(folder, args.out_dir)
     return 0
 
 
-def _copy(table: Path, data_dir: Path, out_dir: Path, left_out: set[str]) -> None:
-    """Write a table without the clips that are left out; paths of audio become absolute."""
-    rows = {k: v for k, v in read_kaldi_table(table).items() if k not in left_out}
-    if table.name == "wav.scp":
-        rows = {key: str((data_dir / path).absolute()) for key, path in rows.items()}
-    place = out_dir / table.relative_to(data_dir)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_kaldi_table(place, rows.items())
+def _keep_fewer(train: Path, args: argparse.Namespace) -> None:
+    """Remove the other clips of each keyword from the tables of a training set."""
+    text, speaker_of = read_kaldi_table(train / "text"), read_kaldi_table(train / "utt2spk")
+    left_out: set[str] = set()
+    for keyword in parse_keywords(args.keywords):
+        own = [key for key in sorted(text) if normalise(text[key]) == keyword]
+        if len(own) < args.clips:
+            raise DataError(
+                f"{args.data_dir}/train: {len(own)} clips of {keyword}; expected {args.clips}"
+            )
+        if unknown := [key for key in own if key not in speaker_of]:
+            raise DataError(f"{args.data_dir}/train/utt2spk: {unknown[0]} has no speaker")
+        speakers = [(key, speaker_of[key]) for key in own]
+        kept = chosen_clips(speakers, args.clips, args.few_speakers, random.Random(args.seed))
+        left_out |= set(own) - set(kept)
+        num_speakers = len({speaker_of[key] for key in kept})
+        print(f"{keyword}: {len(kept)} of {len(own)} clips, {num_speakers} speakers")
+    for table in train.iterdir():
+        rows = read_kaldi_table(table)
+        write_kaldi_table(table, ((k, v) for k, v in rows.items() if k not in left_out))
 
 
 if __name__ == "__main__":

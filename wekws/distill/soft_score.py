@@ -174,8 +174,10 @@ class _ByFrame(torch.autograd.Function):
         has_repeats = bool(is_repeat.any())
         of_blanks, of_entry, of_peak = 1 - of_peaked, 1 - of_before, 1 - of_stays
         # What left token i entered token i + 1; from the last one nothing leaves.
-        of_left = F.pad(of_entry[:, 1:] * ~is_repeat, (0, 0, 0, 0, 0, 1))
-        of_left_blanks = F.pad(of_entry[:, 1:] * is_repeat, (0, 0, 0, 0, 0, 1))
+        of_left = of_left_blanks = F.pad(of_entry[:, 1:], (0, 0, 0, 0, 0, 1))
+        if has_repeats:  # of the blanks alone where a token is repeated, else of both
+            from_blanks = F.pad(is_repeat, (0, 0, 0, 0, 0, 1))
+            of_left, of_left_blanks = of_left * ~from_blanks, of_left * from_blanks
         # Gradients of the states after each frame, and of `entered` with a row of 0 behind it.
         to_peaked = torch.zeros_like(of_peaked)
         to_peaked.flatten(1, 2).index_copy_(1, last, grad_ends)

@@ -46,5 +46,15 @@ def test_too_many_clips_and_folders_in_the_way_are_refused(recordings, tmp_path)
     flags = ["--data_dir", str(recordings), "--keywords", "JARVIS", "--clips"]
     with pytest.raises(DataError, match="10 clips of JARVIS; expected 11"):
         fewer_clips.main([*flags, "11", "--out_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="exists; name a new folder"):
         fewer_clips.main([*flags, "2", "--out_dir", str(recordings)])
+    (recordings / "train/utt2spk").write_text("a0 a\n")
+    with pytest.raises(DataError, match="utt2spk: a1 has no speaker"):
+        fewer_clips.main([*flags, "2", "--out_dir", str(tmp_path / "out")])
+
+
+def test_audio_beside_the_tables_is_no_table(recordings, tmp_path):
+    (recordings / "train/a0.wav").write_bytes(b"\xff\xfe\x00")
+    flags = ["--data_dir", str(recordings), "--keywords", "JARVIS", "--clips", "2"]
+    assert fewer_clips.main([*flags, "--out_dir", str(tmp_path / "out")]) == 0
