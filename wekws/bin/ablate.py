@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--budgets", default="0.5,1", help="false alarms per hour [%(default)s]")
     add(
         "--num_jobs", type=int, default=0,
-        help="runs at the same time on the CPU; 0 = one per core",
+        help="runs at the same time, on each GPU or on the CPU; 0 = one per GPU, or per core",
     )  # fmt: skip
     add("--bf16", action="store_true", help="train with matrix products in bfloat16")
     add("--list", action="store_true", help="show which runs are done, and stop")

@@ -122,10 +122,12 @@ def planned_runs(
 def available_devices(num_jobs: int) -> list[RunDevice]:
     """Return the devices that can work at the same time.
 
-    Each GPU once; without a GPU the CPU's cores, shared by ``num_jobs`` runs (0: one per core).
+    Every GPU, shared by ``num_jobs`` runs (0: one); without a GPU the CPU's cores, shared by
+    ``num_jobs`` runs (0: one per core).
     """
     if torch.cuda.is_available():
-        return [RunDevice(gpu, 1) for gpu in range(torch.cuda.device_count())]
+        gpus = range(torch.cuda.device_count())
+        return [RunDevice(gpu, 1) for gpu in gpus for _ in range(num_jobs or 1)]
     num_cores = usable_cores()
     num_jobs = num_jobs or num_cores
     return [RunDevice(None, max(1, num_cores // num_jobs)) for _ in range(num_jobs)]

@@ -111,6 +111,13 @@ class PlannedUtterance:
     """Seed of everything random in its audio."""
     engine: str = "espeak"
     """Source of the voice, see voices.py."""
+    draw: int = 0
+    """How often the synthesiser crashed on it; its rate and pitch are drawn anew each time."""
+
+    @property
+    def drawn_seed(self) -> tuple[int, ...]:
+        """Seed of this draw."""
+        return (*self.seed, self.draw) if self.draw else self.seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,30 +1,98 @@
 """Processes of their own for the synthesisers, which keep global state and carry other licences."""
 
+import collections
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import Any, Generic, TypeVar
 
+from wekws.errors import DataError
 from wekws.machine import follow_parent
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-_task: Callable[[Any], Any]  # inherited by the workers at the fork: too large to send per chunk
 
-
-def _run_task(argument: Any) -> Any:
-    return _task(argument)
+@dataclass
+class _Worker(Generic[Argument]):
+    place: int
+    argument: Argument
+    process: ForkProcess
 
 
 def in_fresh_processes(
-    task: Callable[[Argument], Result], arguments: Iterable[Argument], num_workers: int
+    task: Callable[[Argument], Result],
+    arguments: Iterable[Argument],
+    num_workers: int,
+    after_crash: Callable[[Argument], Argument] | None = None,
 ) -> Iterator[Result]:
     """Yield task(argument) in order.
 
-    Each argument gets a process of its own, `num_workers` of them at a time.
+    Each argument gets a process of its own, ``num_workers`` of them at a time.
+    after_crash: returns what to try instead of an argument whose process crashed.
+    Raises: DataError if a process crashed and there is no ``after_crash``, or if it was killed;
+    whatever a task raises.
     """
-    global _task
-    _task = task
-    context = multiprocessing.get_context("fork")
-    with context.Pool(num_workers, follow_parent, maxtasksperchild=1) as pool:
-        yield from pool.imap(_run_task, arguments, chunksize=1)
+    waiting = collections.deque(enumerate(arguments))
+    running: dict[Connection, _Worker[Argument]] = {}
+    results: dict[int, Result] = {}
+    place = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_workers:
+                receiver, worker = _start(task, *waiting.popleft())
+                running[receiver] = worker
+            ready = wait(list(running))
+            for receiver in [receiver for receiver in running if receiver in ready]:
+                worker = running.pop(receiver)
+                try:
+                    result, error = receiver.recv()
+                except EOFError:
+                    waiting.appendleft((worker.place, _other_argument(worker, after_crash)))
+                    continue
+                worker.process.join()
+                if error is not None:
+                    raise error
+                results[worker.place] = result
+            while place in results:
+                yield results.pop(place)
+                place += 1
+    finally:
+        for worker in running.values():
+            worker.process.terminate()
+
+
+def _start(
+    task: Callable[[Argument], Any], place: int, argument: Argument
+) -> tuple[Connection, _Worker[Argument]]:
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    # After a fork the child has the task, which is too large to send for every argument.
+    process = multiprocessing.get_context("fork").Process(
+        target=_work, args=(sender, task, argument)
+    )
+    process.start()
+    sender.close()  # the process alone holds it now: its end is the end of the pipe
+    return receiver, _Worker(place, argument, process)
+
+
+def _work(sender: Connection, task: Callable[[Argument], Any], argument: Argument) -> None:
+    follow_parent()
+    try:
+        sender.send((task(argument), None))
+    except Exception as error:
+        sender.send((None, error))
+
+
+def _other_argument(
+    worker: _Worker[Argument], after_crash: Callable[[Argument], Argument] | None
+) -> Argument:
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    if after_crash is None or code == -signal.SIGKILL:
+        hint = "; is memory short? give fewer --num_workers" if code == -signal.SIGKILL else ""
+        raise DataError(f"a process of the synthesiser ended ({name}){hint}")
+    return after_crash(worker.argument)

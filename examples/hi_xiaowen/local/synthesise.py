@@ -9,6 +9,7 @@ import wekws.bin  # noqa: F401  (an interrupt of the imports below ends in one l
 
 # isort: split
 import argparse
+import dataclasses
 import functools
 import hashlib
 import json
@@ -38,7 +39,7 @@ from voices import EspeakEngine, EspeakSource, VoiceSource
 from wake_word_plan import SIZES as WAKE_WORD_SIZES
 from wake_word_plan import keywords_only, plan_wake_words, train_size
 
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, file_sha256
 from wekws.log import run
 from wekws.machine import usable_cores
@@ -51,6 +52,7 @@ AUDIO_DIR = "mobvoi_hotword_dataset"
 RESOURCES_DIR = "mobvoi_hotword_dataset_resources"
 STAMP = "synthesis.json"
 CHUNK = 48  # utterances per process; it decides the bytes of the audio, so it is not an option
+DRAWS = 4  # of an utterance on which the synthesiser crashes
 BABBLE_CLIPS = 24
 BED_S = {"tiny": 15.0, "small": 90.0, "full": 180.0, "large": 180.0, "long_test": 90.0}
 BED_S |= {"quick": 90.0, "standard": 180.0}
@@ -106,20 +108,48 @@ def render_chunk(
     utterances: of one engine. pools: split -> its rooms and noises. sources: by name.
     """
     torch.set_num_threads(1)
+    for utterance in utterances:
+        recording_path(audio_dir, utterance).unlink(missing_ok=True)
     engine = sources[utterances[0].engine].open(utterances[0].seed)
     rows = []
     for utterance in utterances:
-        rng = np.random.default_rng(utterance.seed)
+        rng = np.random.default_rng(utterance.drawn_seed)
         pool = pools[utterance.split]
         if utterance.kind == "noise":
             samples, facts = acoustics.record_noise(utterance.duration_s, pool, rng)
         else:
             spoken = engine.speak(utterance.text, utterance.speaker, utterance.kind, rng)
             samples, facts = acoustics.record(dry_speech(spoken), pool, rng)
-        write_wav(audio_dir / f"{utterance.utt_id}.wav", samples)
+        write_wav(recording_path(audio_dir, utterance), samples)
         duration = round(len(samples) / acoustics.SAMPLE_RATE_HZ, 4)
         rows.append(RecordedFacts(**facts, duration=duration))
     return rows
+
+
+def recording_path(audio_dir: Path, utterance: PlannedUtterance) -> Path:
+    """Path of an utterance's recording."""
+    return audio_dir / f"{utterance.utt_id}.wav"
+
+
+def redrawn(utterances: Sequence[PlannedUtterance], audio_dir: Path) -> list[PlannedUtterance]:
+    """Return a chunk whose synthesiser crashed, with another draw for the utterance that it was at.
+
+    espeak-ng crashes with a few combinations of text, voice, rate and what it spoke before.
+    Raises: DataError after DRAWS draws of the same utterance.
+    """
+    place = next(
+        i for i, item in enumerate(utterances) if not recording_path(audio_dir, item).exists()
+    )
+    culprit = utterances[place]
+    spoken = f"'{culprit.text}' with voice {culprit.speaker}"
+    if culprit.draw + 1 == DRAWS:
+        raise DataError(
+            f"{culprit.engine} crashed on {spoken}, {DRAWS} times at different rates and pitches; "
+            f"give another --seed or other --engines"
+        )
+    logger.info("%s crashed on %s; another rate and pitch are tried", culprit.engine, spoken)
+    changed = dataclasses.replace(culprit, draw=culprit.draw + 1)
+    return [*utterances[:place], changed, *utterances[place + 1 :]]
 
 
 def chunks_of(utterances: Sequence[PlannedUtterance]) -> list[list[PlannedUtterance]]:
@@ -161,8 +191,10 @@ def render(
         audio_dir=audio_dir,
     )
     chunks = chunks_of(utterances)
+    redraw = functools.partial(redrawn, audio_dir=audio_dir)
+    done = in_fresh_processes(task, chunks, num_workers, redraw)
     facts: dict[str, RecordedFacts] = {}
-    for chunk, rows in zip(chunks, in_fresh_processes(task, chunks, num_workers), strict=True):
+    for chunk, rows in zip(chunks, done, strict=True):
         facts |= {utterance.utt_id: row for utterance, row in zip(chunk, rows, strict=True)}
         if len(facts) % (20 * CHUNK) < CHUNK:
             logger.info("%d of %d utterances synthesised", len(facts), len(utterances))

@@ -1,10 +1,18 @@
 import builtins
+import faulthandler
+import functools
 import json
+import os
+import signal
 
+import acoustics
+import numpy as np
 import pytest
 import soundfile
 import synthesise
+from corpus_plan import PlannedUtterance
 from mandarin import Mandarin
+from processes import in_fresh_processes
 
 from wekws.errors import ConfigError, DataError
 
@@ -100,7 +108,7 @@ def test_espeak_pronounces_the_keywords_as_intended():
     pytest.importorskip("espeakng_loader")
     texts = ["嗨小问", "你好问问", "嗨小明"]
     task = _phonemes
-    spoken = next(synthesise.in_fresh_processes(task, [texts], 1))
+    spoken = next(in_fresh_processes(task, [texts], 1))
     # hai, xiao3, wen4; ni3 hao3 wen4 wen5; the last one ends in ming2
     assert spoken[0].split("|")[:3] == ["X'ai55_", " S;j'Au214_", " w'u@51n_"]
     assert spoken[1].startswith("ni214X'Au214_| wu@51nw'u@1")
@@ -110,7 +118,7 @@ def test_espeak_pronounces_the_keywords_as_intended():
 def test_espeak_knows_every_character_of_the_word_lists():
     pytest.importorskip("espeakng_loader")
     characters = Mandarin(["嗨小问"])._characters
-    spoken = next(synthesise.in_fresh_processes(_phonemes, [characters], 1))
+    spoken = next(in_fresh_processes(_phonemes, [characters], 1))
     assert [c for c, s in zip(characters, spoken, strict=True) if "(en)" in s] == []
 
 
@@ -134,3 +142,88 @@ def test_missing_loader_names_the_extra(monkeypatch, tmp_path):
 def test_english_without_keywords_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--keywords"):
         synthesise.main(["--language", "en", "--out_dir", str(tmp_path)])
+
+
+def _die(number):
+    faulthandler.disable()  # pytest's, which would print a traceback
+    os.kill(os.getpid(), number)
+
+
+def _crash_or_double(number):
+    if number < 0:
+        _die(signal.SIGSEGV if number > -10 else signal.SIGKILL)
+    return 2 * number
+
+
+def test_crashed_process_gets_another_argument():
+    results = in_fresh_processes(_crash_or_double, [1, -2, 3, -4, 5], 2, after_crash=abs)
+    assert list(results) == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("number", "after_crash", "message"),
+    [(-2, None, "SIGSEGV"), (-20, abs, r"SIGKILL.*memory.*--num_workers")],
+)
+def test_crash_that_nothing_replaces_is_an_error(number, after_crash, message):
+    with pytest.raises(DataError, match=message):
+        list(in_fresh_processes(_crash_or_double, [1, number, 3], 2, after_crash))
+
+
+def test_error_of_a_task_reaches_the_caller():
+    with pytest.raises(ZeroDivisionError):
+        list(in_fresh_processes(_inverse, [1, 0], 1))
+
+
+def _inverse(number):
+    return 1 / number
+
+
+class _CrashingEngine:
+    """Crashes on one text until it is drawn the given number of times."""
+
+    def __init__(self, num_crashes):
+        self._num_crashes = num_crashes
+
+    def speak(self, text, speaker, kind, rng):
+        drawn = rng.integers(2**31)
+        if text == "crash" and drawn in [
+            np.random.default_rng((7, draw) if draw else (7,)).integers(2**31)
+            for draw in range(self._num_crashes)
+        ]:
+            _die(signal.SIGSEGV)
+        return np.sin(np.arange(16000, dtype=np.float32) / 7)
+
+
+class _CrashingSource:
+    def __init__(self, num_crashes):
+        self.open = lambda seed: _CrashingEngine(num_crashes)
+
+
+def _render_with_crashes(num_crashes, audio_dir):
+    common = {"split": "train", "kind": "sentence", "transcript": "", "keyword_id": -1}
+    utterances = [
+        PlannedUtterance(utt_id=text, text=text, speaker="m1", duration_s=0.0, seed=(7,), **common)
+        for text in ("before", "crash", "after")
+    ]
+    rng = np.random.default_rng(0)
+    babble = [rng.normal(size=16000).astype(np.float32) for _ in range(2)]
+    task = functools.partial(
+        synthesise.render_chunk,
+        pools={"train": acoustics.make_pools(babble, 15.0, [0])},
+        sources={"espeak": _CrashingSource(num_crashes)},
+        audio_dir=audio_dir,
+    )
+    redraw = functools.partial(synthesise.redrawn, audio_dir=audio_dir)
+    return list(in_fresh_processes(task, [utterances], 1, redraw))
+
+
+def test_utterance_on_which_the_synthesiser_crashes_is_drawn_again(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        (rows,) = _render_with_crashes(2, tmp_path)
+    assert len(rows) == 3 and len(list(tmp_path.iterdir())) == 3
+    assert caplog.text.count("crashed on 'crash' with voice m1") == 2
+
+
+def test_utterance_that_always_crashes_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"crashed on 'crash' with voice m1, 4 times.*--seed"):
+        _render_with_crashes(4, tmp_path)
