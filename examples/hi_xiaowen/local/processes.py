@@ -50,7 +50,7 @@ def in_fresh_processes(
                 worker = running.pop(receiver)
                 try:
                     result, error = receiver.recv()
-                except EOFError:
+                except (EOFError, OSError):  # it died; OSError: while it sent its result
                     waiting.appendleft((worker.place, _other_argument(worker, after_crash)))
                     continue
                 worker.process.join()
