@@ -55,9 +55,9 @@ synth_for=base          # who learns from them: base (and from nothing else) | a
 voices=                 # folder of Piper or Kokoro voices for synthesis; may be repeated
 engines=                # synthesisers, separated by commas: espeak | piper | kokoro [those with voices]
 word_list=              # words to find near misses of the keywords in, one per line [the recipe's]
-units=auto              # tokens of alphabetic words: letters | phonemes (of espeak-ng; English) | auto:
-                        # those of a given model; else phonemes for one's own words in English, if
-                        # espeak-ng is installed
+units=auto              # tokens: letters (of Chinese: characters) | phonemes (English: of espeak-ng;
+                        # Chinese: initials and finals) | auto: those of a given model; else phonemes
+                        # for one's own words in English, if espeak-ng is installed
 lexicon=                # pronunciations (WORD unit unit ...) in place of --units
 name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | the folder's name | with
                         # --from_text, the keywords]

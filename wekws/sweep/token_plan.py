@@ -20,7 +20,7 @@ class TokenPlan:
     lexicon: Path | None = None
     """Pronunciation lexicon; None: letters and characters are the tokens."""
     is_made: bool = False
-    """Whether stage 0 writes the lexicon: espeak-ng's phonemes."""
+    """Whether stage 0 writes the lexicon: espeak-ng's phonemes, or initials and finals."""
 
     @property
     def made(self) -> tuple[Path, ...]:
@@ -32,7 +32,8 @@ class TokenPlan:
         if self.lexicon is None:
             return "characters" if language == "zh" else "letters"
         if self.is_made:
-            return f"phonemes of espeak-ng -> {self.lexicon}"
+            units = "initials and finals" if language == "zh" else "phonemes of espeak-ng"
+            return f"{units} -> {self.lexicon}"
         return f"units of {self.lexicon}"
 
     def vocabulary(self, options: RecipeOptions, lists: Path) -> Vocabulary | None:
@@ -73,16 +74,18 @@ def plan_tokens(
         given = paths.find(options.lexicon, "--lexicon")
         Tokenizer(given)
         return TokenPlan(lexicon=given)
-    is_english = language == "en" and can_pronounce(keywords, language)
+    is_spoken = can_pronounce(keywords, language)
+    is_english = is_spoken and language == "en"
     lexicon = lists / "dict" / "lexicon.txt"
     made = TokenPlan(lexicon=lexicon, is_made=True)
     if options.units == "phonemes":
-        if not is_english:
+        if not is_spoken:
             raise ConfigError(
-                f"--units phonemes: cannot pronounce {', '.join(keywords)} in English; "
+                f"--units phonemes: cannot pronounce {', '.join(keywords)} in language {language}; "
                 "give --units letters, or --lexicon"
             )
-        require_espeak("--units phonemes", "give --units letters")
+        if is_english:
+            require_espeak("--units phonemes", "give --units letters")
         return made
     if options.units == "letters":
         return TokenPlan()

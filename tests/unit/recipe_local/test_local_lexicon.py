@@ -32,10 +32,30 @@ def test_every_english_word_of_text_and_keywords(text, tmp_path, capsys):
     assert tokens == ["<filler>", "你", "好", "h", "e", "ɪ", *"YOU"]
 
 
-def test_keywords_that_have_no_english_phonemes(text, tmp_path):
+def test_initials_and_finals_of_chinese_keywords(text, tmp_path):
+    path = tmp_path / "lexicon.txt"
+    keywords = "嗨小问,饭店,语音"
+    argv = ["--text", str(text), "--keywords", keywords, "--lexicon", str(path)]
+    assert make_lexicon.main(argv) == 0
+    units = dict(line.split(" ", 1) for line in path.read_text("utf-8").splitlines())
+    assert units["店"] == "d ian" and units["小"] == "x iao" and units["问"] == "uen"
+    assert units["语"] == "v" and units["音"] == "in" and "你" in units
+    assert "COMPUTER" not in units
+    tokens = Tokenizer(path).tokenise("饭店 hey")
+    assert tokens == ["f", "an", "d", "ian", *"HEY"]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ("ПРИВЕТ", "keyword ПРИВЕТ: espeak-ng has no English"),
+        ("嗨小问,HEY", "keyword HEY: no initials and finals for it; expected Chinese characters"),
+    ],
+)
+def test_keywords_that_cannot_be_pronounced(text, tmp_path, keywords, message):
     pytest.importorskip("espeakng_loader")
     path = tmp_path / "lexicon.txt"
-    argv = ["--text", str(text), "--keywords", "HEY,嗨小问", "--lexicon", str(path)]
-    with pytest.raises(ConfigError, match="keyword 嗨小问: espeak-ng has no English"):
+    argv = ["--text", str(text), "--keywords", keywords, "--lexicon", str(path)]
+    with pytest.raises(ConfigError, match=message):
         make_lexicon.main(argv)
     assert not path.exists()

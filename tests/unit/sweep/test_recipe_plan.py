@@ -275,8 +275,14 @@ def test_units_of_words(project, monkeypatch):
     assert plan(*recordings, "units=phonemes").tokens.is_made
     assert plan(*recordings, "units=letters").tokens.lexicon is None
     assert plan("data_dir=mine", "keywords=嗨小问").tokens.lexicon is None
+    made = plan("data_dir=mine", "keywords=嗨小问", "units=phonemes")
+    assert made.tokens.is_made and made.synthesis is not None
+    assert "initials and finals -> data/mine/dict/lexicon.txt" in made.summary()
     for options, message in (
-        (["units=phonemes"], "cannot pronounce 嗨小问, 你好问问 in English; give --units letters"),
+        (
+            ["data_dir=mine", "keywords=ПРИВЕТ", "units=phonemes"],
+            "cannot pronounce ПРИВЕТ in language en; give --units letters",
+        ),
         ([*text, "units=phonemes", "lexicon=words.txt"], "--units phonemes: --lexicon gives the"),
         ([*recordings, "units=phonemes", "stage=1"], "data/mine/train/text"),
     ):
