@@ -1,4 +1,8 @@
-"""Processes of their own for the synthesisers, which keep global state and carry other licences."""
+"""Processes of their own for the synthesisers, which keep global state and carry other licences.
+
+The standard library's pools do not serve: multiprocessing.Pool waits for ever for the result of a
+process that has died, and ProcessPoolExecutor forks no fresh process for every task.
+"""
 
 import collections
 import multiprocessing
@@ -14,6 +18,9 @@ from wekws.machine import follow_parent
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
+
+# Signals of a process that has crashed by its own fault; others come from outside.
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
 
 
 @dataclass
@@ -33,8 +40,8 @@ def in_fresh_processes(
 
     Each argument gets a process of its own, ``num_workers`` of them at a time.
     after_crash: returns what to try instead of an argument whose process crashed.
-    Raises: DataError if a process crashed and there is no ``after_crash``, or if it was killed;
-    whatever a task raises.
+    Raises: DataError if a process crashed and there is no ``after_crash``, or if it ended in
+    another way without a result (it was killed); whatever a task raises.
     """
     waiting = collections.deque(enumerate(arguments))
     running: dict[Connection, _Worker[Argument]] = {}
@@ -90,9 +97,14 @@ def _other_argument(
     worker: _Worker[Argument], after_crash: Callable[[Argument], Argument] | None
 ) -> Argument:
     worker.process.join()
-    code = worker.process.exitcode or 0
-    name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    if after_crash is None or code == -signal.SIGKILL:
-        hint = "; is memory short? give fewer --num_workers" if code == -signal.SIGKILL else ""
-        raise DataError(f"a process of the synthesiser ended ({name}){hint}")
-    return after_crash(worker.argument)
+    code = worker.process.exitcode
+    crashed = code is not None and -code in CRASHES
+    if crashed and after_crash is not None:
+        return after_crash(worker.argument)
+    name = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+    if crashed:
+        raise DataError(f"the synthesiser crashed ({name}); install another version of it")
+    raise DataError(
+        f"a process of the synthesiser was ended ({name}); if memory is short, give fewer "
+        "--num_workers; begin again with the same command"
+    )

@@ -108,8 +108,6 @@ def render_chunk(
     utterances: of one engine. pools: split -> its rooms and noises. sources: by name.
     """
     torch.set_num_threads(1)
-    for utterance in utterances:
-        recording_path(audio_dir, utterance).unlink(missing_ok=True)
     engine = sources[utterances[0].engine].open(utterances[0].seed)
     rows = []
     for utterance in utterances:
@@ -134,12 +132,15 @@ def recording_path(audio_dir: Path, utterance: PlannedUtterance) -> Path:
 def redrawn(utterances: Sequence[PlannedUtterance], audio_dir: Path) -> list[PlannedUtterance]:
     """Return a chunk whose synthesiser crashed, with another draw for the utterance that it was at.
 
-    espeak-ng crashes with a few combinations of text, voice, rate and what it spoke before.
+    espeak-ng crashes with a few combinations of text, voice, rate and what it spoke before. The
+    recordings of the chunk are removed: those there are tell how far the synthesiser came.
     Raises: DataError after DRAWS draws of the same utterance.
     """
-    place = next(
-        i for i, item in enumerate(utterances) if not recording_path(audio_dir, item).exists()
-    )
+    paths = [recording_path(audio_dir, utterance) for utterance in utterances]
+    # A crash after the last recording counts for the last utterance.
+    place = min(sum(path.exists() for path in paths), len(paths) - 1)
+    for path in paths:
+        path.unlink(missing_ok=True)
     culprit = utterances[place]
     spoken = f"'{culprit.text}' with voice {culprit.speaker}"
     if culprit.draw + 1 == DRAWS:

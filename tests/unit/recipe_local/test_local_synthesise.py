@@ -151,7 +151,7 @@ def _die(number):
 
 def _crash_or_double(number):
     if number < 0:
-        _die(signal.SIGSEGV if number > -10 else signal.SIGKILL)
+        _die({1: signal.SIGSEGV, 2: signal.SIGKILL, 3: signal.SIGTERM}[len(str(-number))])
     return 2 * number
 
 
@@ -162,7 +162,11 @@ def test_crashed_process_gets_another_argument():
 
 @pytest.mark.parametrize(
     ("number", "after_crash", "message"),
-    [(-2, None, "SIGSEGV"), (-20, abs, r"SIGKILL.*memory.*--num_workers")],
+    [
+        (-2, None, r"crashed \(SIGSEGV\); install another version"),
+        (-20, abs, r"ended \(SIGKILL\); if memory is short, give fewer --num_workers"),
+        (-200, abs, r"ended \(SIGTERM\)"),
+    ],
 )
 def test_crash_that_nothing_replaces_is_an_error(number, after_crash, message):
     with pytest.raises(DataError, match=message):
@@ -199,12 +203,22 @@ class _CrashingSource:
         self.open = lambda seed: _CrashingEngine(num_crashes)
 
 
+def _utterance(text):
+    return PlannedUtterance(
+        utt_id=text,
+        split="train",
+        kind="sentence",
+        text=text,
+        transcript="",
+        keyword_id=-1,
+        speaker="m1",
+        duration_s=0.0,
+        seed=(7,),
+    )
+
+
 def _render_with_crashes(num_crashes, audio_dir):
-    common = {"split": "train", "kind": "sentence", "transcript": "", "keyword_id": -1}
-    utterances = [
-        PlannedUtterance(utt_id=text, text=text, speaker="m1", duration_s=0.0, seed=(7,), **common)
-        for text in ("before", "crash", "after")
-    ]
+    utterances = [_utterance(text) for text in ("before", "crash", "after")]
     rng = np.random.default_rng(0)
     babble = [rng.normal(size=16000).astype(np.float32) for _ in range(2)]
     task = functools.partial(
@@ -222,6 +236,15 @@ def test_utterance_on_which_the_synthesiser_crashes_is_drawn_again(tmp_path, cap
         (rows,) = _render_with_crashes(2, tmp_path)
     assert len(rows) == 3 and len(list(tmp_path.iterdir())) == 3
     assert caplog.text.count("crashed on 'crash' with voice m1") == 2
+
+
+def test_crash_after_the_last_recording_counts_for_the_last_utterance(tmp_path):
+    chunk = [_utterance(text) for text in ("before", "after")]
+    for utterance in chunk:
+        synthesise.recording_path(tmp_path, utterance).touch()
+    redrawn = synthesise.redrawn(chunk, tmp_path)
+    assert [utterance.draw for utterance in redrawn] == [0, 1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_utterance_that_always_crashes_is_named(tmp_path):
