@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from wekws.config import parse_section
 from wekws.dataset.dataset_conf import DatasetConfig
+from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.det import budgets_from_text
 from wekws.sweep.grid import PlannedRun, available_devices, planned_runs, run_all
@@ -26,6 +27,8 @@ from wekws.sweep.plan_table import score_teacher, write_plan_table
 def main(argv: list[str] | None = None) -> int:
     """Read the plans, do the missing runs of each, write its table."""
     args = _parser().parse_args(argv)
+    if args.num_jobs < 0:
+        raise ConfigError(f"--num_jobs {args.num_jobs}: expected >= 0")
     plans = [(path, read_plan(path).shortened(args.seeds, args.epochs)) for path in args.plan]
     planned = [(path, plan, _runs(plan, args)) for path, plan in plans]
     for path, plan, runs in planned:

@@ -11,6 +11,7 @@ import yaml
 from wekws.bin import ablate, presets, run_variant, train
 from wekws.errors import ConfigError, DataError
 from wekws.sweep import grid, plan_table
+from wekws.sweep.grid import RunDevice, available_devices
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +300,19 @@ def test_a_failure_is_told_by_the_last_line_of_its_log(monkeypatch, tmp_path):
     monkeypatch.setattr(grid, "_run_one", lambda *_: False)
     with pytest.raises(DataError, match="1 of 1 runs failed, the first with: error: other tokens"):
         list(grid.run_all([run], [grid.RunDevice(None, 1)]))
+
+
+def test_devices_are_shared_by_the_jobs(monkeypatch):
+    monkeypatch.setattr("wekws.sweep.grid.usable_cores", lambda: 4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert available_devices(0) == [RunDevice(None, 1)] * 4
+    assert available_devices(2) == [RunDevice(None, 2)] * 2
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert available_devices(0) == [RunDevice(0, 1), RunDevice(1, 1)]
+    assert [device.gpu for device in available_devices(3)] == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_negative_number_of_jobs(place):
+    with pytest.raises(ConfigError, match="--num_jobs -1: expected >= 0"):
+        run(place, "--num_jobs", "-1")
