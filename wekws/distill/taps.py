@@ -47,7 +47,8 @@ def forward_tapped(
     """
     with _kept_outputs(model, paths) as features:
         logits = model(x, lengths)
-    return ModelOutputs(logits, features)
+    num_valid = int(lengths.sum()) if paths else 0  # in bfloat16, rows that are ignored follow
+    return ModelOutputs(logits, {path: rows[:num_valid] for path, rows in features.items()})
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Feed-forward sequential memory network (FSMN), with look-ahead instead of delay.
 
 Axes: B batch, T frames, D input features, V output tokens, H channels between blocks, P memory
-channels, K taps of a memory, N valid frames of the whole batch, one utterance after another.
+channels, K taps of a memory, N valid frames of the whole batch, one utterance after another, then
+perhaps some that are ignored.
 
 The layers compute on valid frames only, as rows of one (N, .) matrix: padding costs nothing and
 cannot leak into an utterance. Only the memory combines frames; for that it places the rows on a
@@ -19,6 +20,10 @@ from torch import Tensor, nn
 
 from wekws.errors import ConfigError
 from wekws.model.model_conf import FSMNConfig
+
+# In bfloat16 on the CPU the rows are filled up to a multiple of this: oneDNN compiles a program for
+# each size of a matrix, and the number of valid frames is a new one in every step.
+_BF16_ROWS = 256
 
 # Layer names in the state dict of a ``KwsModel``: those of WeKWS's checkpoints. An affine has
 # ``.weight`` and ``.bias`` below its name. A merged head is OUT_LINEAR2 alone.
@@ -64,20 +69,36 @@ class Packing:
     """(N,) indices into a time axis that has zeros between the utterances."""
     num_slots: int
     """Length of that time axis."""
+    num_valid: int
+    """Valid frames; the rows after them repeat a frame and are ignored."""
 
 
-def pack(lengths: Tensor, num_frames: int, gap: int, device: torch.device | str = "cpu") -> Packing:
+def pack(
+    lengths: Tensor,
+    num_frames: int,
+    gap: int,
+    device: torch.device | str = "cpu",
+    multiple: int = 1,
+) -> Packing:
     """Place the valid frames of a batch on one time axis, ``gap`` empty slots after each utterance.
 
     lengths: (B,) valid frames, best on the CPU, see ``valid_rows``; 0 is an utterance that is all
-    padding. num_frames: T. device: where the positions are needed.
+    padding. num_frames: T. device: where the positions are needed. multiple: N and the length of
+    the time axis become multiples of it, by rows after the last utterance that are ignored.
     """
     rows = valid_rows(lengths, num_frames)
     slots = np.arange(len(rows)) + gap * (rows // max(num_frames, 1))
+    num_valid, num_slots = len(rows), len(rows) + gap * lengths.numel()
+    if num_more := -num_valid % multiple if num_valid else 0:
+        slots = np.append(slots, num_slots + np.arange(num_more))
+        rows = np.append(rows, np.full(num_more, rows[0]))
+    num_slots += num_more
+    num_slots += -num_slots % multiple
     return Packing(
         torch.from_numpy(rows).to(device, non_blocking=True),
         torch.from_numpy(slots).to(device, non_blocking=True),
-        len(rows) + gap * lengths.numel(),
+        num_slots,
+        num_valid,
     )
 
 
@@ -227,14 +248,17 @@ class FSMN(nn.Module):
         if lengths is None:
             lengths = torch.full((num_utterances,), num_frames)
         gap = max(self.config.left_reach, self.config.right_reach, 1)
-        packing = pack(lengths, num_frames, gap, x.device)
+        is_bf16_on_cpu = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        multiple = _BF16_ROWS if is_bf16_on_cpu else 1
+        packing = pack(lengths, num_frames, gap, x.device, multiple)
+        num_valid = packing.num_valid
         rows = x.reshape(-1, x.shape[2])
-        if packing.rows.numel() < rows.shape[0]:
+        if len(packing.rows) > num_valid or num_valid < len(rows):
             rows = rows.index_select(0, packing.rows)
-        logits = self._classify(rows, packing)
-        if packing.rows.numel() < num_utterances * num_frames:
+        logits = self._classify(rows, packing)[:num_valid]
+        if num_valid < num_utterances * num_frames:
             empty = logits.new_zeros(num_utterances * num_frames, self.output_dim)
-            logits = empty.index_copy(0, packing.rows, logits)
+            logits = empty.index_copy(0, packing.rows[:num_valid], logits)
         return logits.reshape(num_utterances, num_frames, self.output_dim)
 
     @property

@@ -99,6 +99,16 @@ def test_packing_by_hand():
     assert packing.num_slots == 15
 
 
+def test_packing_to_a_multiple_repeats_a_valid_frame_behind_the_last_utterance():
+    packing = pack(torch.tensor([0, 2, 1]), 3, 4, multiple=8)
+    assert packing.rows.tolist() == [3, 4, 6, 3, 3, 3, 3, 3] and packing.num_valid == 3
+    # No frame is within the reach of 4 of another utterance or of the rows that are ignored.
+    assert packing.slots.tolist() == [4, 5, 10, 15, 16, 17, 18, 19]
+    assert packing.num_slots == 24
+    nothing = pack(torch.tensor([0, 0]), 3, 4, multiple=8)
+    assert len(nothing.rows) == 0 and nothing.num_slots == 8
+
+
 @pytest.mark.parametrize("changes", SHAPES[:6], ids=str)
 def test_padding_changes_nothing(changes):
     model = network(**changes)
@@ -186,6 +196,24 @@ def test_bfloat16_autocast_stays_close():
     rough.float().sum().backward()
     exact = model(x, lengths)
     assert (rough.float() - exact).abs().max() < 0.03 * exact.abs().max()
+    rough_grads = [p.grad for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = None
+    exact.sum().backward()
+    for found, parameter in zip(rough_grads, model.parameters(), strict=True):
+        wanted = parameter.grad
+        assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
+def test_bfloat16_ignores_padding_as_float32_does():
+    """The rows that bfloat16 adds repeat a valid frame: padding that is inf reaches no gradient."""
+    model, lengths = network(), torch.tensor([0, 9, 4])
+    x = torch.randn(3, 9, 7)
+    x[0], x[2, 4:] = torch.inf, torch.nan
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(x, lengths)
+    assert (logits[0] == 0).all() and (logits[2, 4:] == 0).all()
+    logits.float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
