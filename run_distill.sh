@@ -218,8 +218,7 @@ if begin_stage -1 "Kaldi lists"; then
     folders+=("$synthesised/mobvoi_hotword_dataset_resources")
   fi
   if [ -n "$negatives" ]; then
-    settings+="|$negatives|$negatives_text|$keywords|$language"
-    if $from_text; then settings+="|train as dev"; fi
+    settings+="|$negatives_text|$keywords|$language|${negative_flags[*]}"
     folders+=("${negative_dirs[@]}")
   fi
   stage_outputs=("$lists"/{train,dev,test}/{wav.scp,text})
@@ -258,7 +257,7 @@ if begin_stage 0 "vocabulary"; then
   elif [ -n "$lexicon" ]; then
     lexicon_inputs=("$lexicon")
   fi
-  if ! is_done "$lists/dict/.done" "$settings" --tables "$lists/train/text" \
+  if ! is_done "$lists/dict/.done" "$settings" --tables "$lists"/{train,dev}/text \
     "${lexicon_inputs[@]}" "${base_inputs[@]}"; then
     all_text=$lists/train/text
     if [ "$base_lists" != "$lists/train" ]; then
@@ -268,7 +267,7 @@ if begin_stage 0 "vocabulary"; then
       for folder in "${folders[@]}"; do cat "$folder/text"; done >"$all_text"
     fi
     if $make_lexicon; then
-      python examples/hi_xiaowen/local/make_lexicon.py --text "$all_text" \
+      python examples/hi_xiaowen/local/make_lexicon.py --text "$all_text" --text "$lists/dev/text" \
         --keywords "$keywords" --lexicon "$lexicon"
     fi
     python -m wekws.bin.make_dict --text "$all_text" --keywords "$keywords" \

@@ -84,28 +84,35 @@ def test_a_wake_word_from_its_text_alone(tmp_path):
     recipe = new_recipe(tmp_path / "text")
     for split in ("train", "dev", "test"):
         write_split(tmp_path / "talk", f"{split}/negatives", ["C A", "A C"], seed=2)
+    languages = "".join(f"{split}_negatives_00 nl\n" for split in ("train", "dev"))
+    (tmp_path / "talk" / "utt2lang").write_text(languages)
     options = ("--keywords", "hey orchard", "--from_text", "--size", "tiny", *CONFIGS, *SMALL)
     options = (*options, "--units", "auto")
     said = recipe.run("run_distill.sh", *options, "--dry_run")
     assert "all positives, size tiny; negatives of dev and test: synthesised ones: give" in said
-    # With negatives, dev and test hold their recordings and the keyword alone.
+    # With negatives, dev and test hold their recordings and the keyword alone; train, what is
+    # transcribed in a known language.
     options = (*options, "--negatives", tmp_path / "talk", "--stop_stage", 1)
     said = recipe.run("run_distill.sh", *options)
     assert re.search(r"espeak: \d+ voices, 0\.\d\d hours of speech", said)
     lists = recipe.folder / "data" / "hey_orchard_tiny"
     assert "HEY ORCHARD: h e ɪ ɔ ɹ ʧ ɚ d" in said
     lexicon = (lists / "dict" / "lexicon.txt").read_text(encoding="utf-8")
-    assert "\nORCHARD ɔ ɹ ʧ ɚ d\n" in lexicon
+    assert "\nORCHARD ɔ ɹ ʧ ɚ d\n" in lexicon and "\nA@NL a\n" in lexicon
     found = {s: read_data_list(lists / s / "data.list") for s in ("train", "dev", "test")}
     assert {split: len(rows) for split, rows in found.items()} == {
-        "train": 60,
-        "dev": 12,
+        "train": 61,
+        "dev": 11,
         "test": 10,
     }
+    assert [u.txt for u in found["train"] if u.category == "talk"] == ["C@NL A@NL"]
+    assert [u.txt for u in found["dev"] if u.category == "talk"] == [
+        "C@NL A@NL", "<filler>", "<filler>",
+    ]  # fmt: skip
     positives = [u.txt for u in found["train"] if "HEY ORCHARD" in u.txt]
     assert len(positives) == 12 and "HEY ORCHARD" in positives
     assert any(len(text.split()) > 2 for text in positives), "some with words around them"
-    assert [sum(u.category == "talk" for u in found[s]) for s in found] == [0, 4, 2]
+    assert [sum(u.category == "talk" for u in found[s]) for s in found] == [1, 3, 2]
     report = read_json(lists / "validation" / "validation.json")
     assert report["splits"]["train"]["keywords"] == {"HEY ORCHARD": 12}
     before = recipe.times("data")

@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         keywords=keywords,
         language=args.language or language_of(keywords),
         text_use=args.negatives_text,
+        has_phonemes=args.phonemes,
     )
     added = add_negatives(args.lists, args.negatives, rule, train_as_dev=args.train_as_dev)
     if names := added.with_keyword:
@@ -63,8 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         "(use) or none (filler) [%(default)s]",
     )  # fmt: skip
     add(
+        "--phonemes", action="store_true",
+        help="the tokens are phonemes: transcripts in every language that utt2lang names are kept, "
+        "each word with its language",
+    )  # fmt: skip
+    add(
         "--train_as_dev", action="store_true",
-        help="recordings for training join dev: for keywords that are synthesised alone",
+        help="recordings for training join dev, unless --phonemes keeps their words: for keywords "
+        "that are synthesised alone",
     )  # fmt: skip
     return parser
 

@@ -103,6 +103,8 @@ def _precision(plan: RecipePlan, checkpoint: Path) -> list[str]:
 
 def _negative_flags(plan: RecipePlan) -> list[str]:
     flags = _repeat("--negatives", plan.negatives)
+    if plan.learns_transcripts:
+        flags.append("--phonemes")
     return [*flags, "--train_as_dev"] if flags and plan.from_text else flags
 
 

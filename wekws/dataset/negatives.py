@@ -3,6 +3,7 @@
 A folder is a Kaldi tree (any ``wav.scp`` in it) or a plain folder of audio files. Each negative has
 a category, so that false alarms can be counted per category, and a label text: its transcript only
 where that is sure to be in the language of the keywords, otherwise ``<filler>`` or ``<noise>``.
+Where the tokens are phonemes, a transcript in any known language is kept.
 """
 
 import collections
@@ -22,7 +23,7 @@ import soundfile
 
 from wekws.dataset.audio import AUDIO_SUFFIXES, AudioError, probe
 from wekws.dataset.manifest import SPLITS, kaldi_rows, read_kaldi_table, write_kaldi_table
-from wekws.dataset.vocabulary import FILLER_TOKEN, contains_keyword
+from wekws.dataset.vocabulary import FILLER_TOKEN, contains_keyword, words_of_language
 from wekws.errors import DataError
 from wekws.files import atomic_path
 
@@ -40,6 +41,7 @@ _NOISE_NAMES = ("noise", "music", "sound", "ambien", "silence")
 _TRAIN_PIECES_S = (20.0, 10.0)
 _OTHER_PIECES_S = (60.0, 60.0)
 _MARKUP = re.compile(r"<[^<>\s]+>")
+_LANGUAGE_CODE = re.compile("[a-z]{2,3}")
 _MAX_NAMED = 5
 
 
@@ -73,6 +75,8 @@ class LabelRule:
     """Language of the keywords, such as ``en``."""
     text_use: TextUse = "auto"
     """Use of transcripts."""
+    has_phonemes: bool = False
+    """Whether the tokens are phonemes, which other languages share."""
     scripts: frozenset[str] = field(init=False)
     """Scripts of the keywords."""
 
@@ -91,7 +95,8 @@ class LabelRule:
         Markup stays as it is. Without any transcript, the category decides: a name with noise,
         music, sound, ambience or silence in it means no speech. Words are kept if ``text_use`` is
         ``use``; with ``auto``, if the language is known to be that of the keywords and all letters
-        are of the keywords' scripts.
+        are of the keywords' scripts. Where the tokens are phonemes, words of another known language
+        are kept too, see ``words_of_language``.
         """
         words = _MARKUP.sub("", negative.transcript).strip()
         if not words and negative.transcript:
@@ -102,8 +107,14 @@ class LabelRule:
         if self.text_use == "use":
             return negative.transcript
         language = re.split("[-_]", negative.language.lower())[0]
-        is_same = language == self.language and scripts_of(words) <= self.scripts
-        return negative.transcript if is_same and self.text_use == "auto" else FILLER_TOKEN
+        if self.text_use == "filler":
+            return FILLER_TOKEN
+        if language == self.language and scripts_of(words) <= self.scripts:
+            return negative.transcript
+        is_foreign = bool(_LANGUAGE_CODE.fullmatch(language)) and language != self.language
+        if self.has_phonemes and is_foreign:
+            return words_of_language(words, language) or FILLER_TOKEN
+        return FILLER_TOKEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +158,8 @@ def add_negatives(
     pieces of at most 10 s or 60 s, which are written to ``lists/negatives``; words are not known
     to belong to a piece and become filler. A recording with a keyword in its transcript, here or
     in the corpus, is left out.
-    train_as_dev: what is for training joins dev. Where the keywords of train are synthesised, a
-        model learns from real negatives that real speech has no keyword.
+    train_as_dev: what is for training joins dev, unless its phonemes are learnt. Where the keywords
+        of train are synthesised, a model learns from filler that real speech has no keyword.
     Raises: DataError if a folder has no audio, a table is damaged, or two recordings have one id.
     Audio that cannot be read is kept for ``validate`` to report.
     """
@@ -161,7 +172,8 @@ def add_negatives(
     negatives = _distinct(negative for folder in folders for negative in read_negatives(folder))
     if train_as_dev:
         negatives = [
-            dataclasses.replace(n, split="dev") if n.split == "train" else n for n in negatives
+            n if n.split != "train" or _is_taught(n, rule) else dataclasses.replace(n, split="dev")
+            for n in negatives
         ]
 
     kept, with_keyword, replaced = [], [], set()
@@ -198,23 +210,36 @@ def _distinct(negatives: Iterable[Negative]) -> list[Negative]:
     return list(by_wav.values())
 
 
-def _pieces(negative: Negative, out_dir: Path) -> list[Negative]:
-    """Return a recording, or the pieces of one that is too long, as FLAC files in ``out_dir``."""
+def _is_taught(negative: Negative, rule: LabelRule) -> bool:
+    """Return whether the phonemes of a recording are known and it will not be cut."""
+    return rule.has_phonemes and _has_words(rule.text(negative)) and _num_pieces(negative) == 1
+
+
+def _has_words(text: str) -> bool:
+    return bool(_MARKUP.sub("", text).strip())
+
+
+def _num_pieces(negative: Negative) -> int:
     longest_s, piece_s = _TRAIN_PIECES_S if negative.split == "train" else _OTHER_PIECES_S
     try:
-        info = probe(negative.wav)
+        duration_s = probe(negative.wav).duration_s
     except AudioError:
+        return 1
+    return 1 if duration_s <= longest_s else math.ceil(duration_s / piece_s)
+
+
+def _pieces(negative: Negative, out_dir: Path) -> list[Negative]:
+    """Return a recording, or the pieces of one that is too long, as FLAC files in ``out_dir``."""
+    num = _num_pieces(negative)
+    if num == 1:
         return [negative]
-    if info.duration_s <= longest_s:
-        return [negative]
-    num = math.ceil(info.duration_s / piece_s)
-    words = _MARKUP.sub("", negative.transcript).strip()
+    info = probe(negative.wav)
     pieces = [
         dataclasses.replace(
             negative,
             key=f"{negative.key}_{i:04d}",
             wav=os.path.abspath(out_dir / f"{negative.key}_{i:04d}.flac"),
-            transcript=FILLER_TOKEN if words else negative.transcript,
+            transcript=FILLER_TOKEN if _has_words(negative.transcript) else negative.transcript,
         )
         for i in range(num)
     ]
@@ -265,7 +290,7 @@ def _account(
         text = rule.text(negative)
         use = text if text in (FILLER_TOKEN, NOISE_TOKEN) else "text"
         counts.setdefault((negative.split, negative.category), collections.Counter())[use] += 1
-        has_words = bool(_MARKUP.sub("", negative.transcript).strip())
+        has_words = _has_words(negative.transcript)
         without_language += has_words and use != "text" and not negative.language
     return AddedNegatives(
         counts=counts,

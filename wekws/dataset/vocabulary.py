@@ -42,6 +42,8 @@ _WORD = rf"{_LETTER}+(?:'{_LETTER}+)*"
 _UNIT = re.compile(f"{_MARKUP}|{_CJK}|{_WORD}")
 _RUN = re.compile(f"{_MARKUP}|{_CJK}+|{_WORD}")
 _IS_CJK = re.compile(_CJK)
+# Language of a word that is not in that of the keywords, at its end: WATER@NL.
+_LANGUAGE = re.compile(r"@[A-Z]{2,3}(?!\S)")
 # Text in which every character but the space is a token as it stands.
 _PLAIN = re.compile("[A-Za-z\u4e00-\u9fff ]*")
 # Text in which every character is a unit and its own normal form.
@@ -61,6 +63,22 @@ def alphabetic_words(text: str) -> list[str]:
     """
     runs = _RUN.findall(normalise(text))
     return [run for run in runs if not run.startswith("<") and not _IS_CJK.match(run)]
+
+
+def words_of_language(text: str, language: str) -> str:
+    """Return a transcript with the language of each word: ``WATER@NL IS@NL`` of ``Water is``.
+
+    A lexicon has such words beside those of the keywords' language that are spelt alike. Markup and
+    punctuation are left out; CJK characters without a space between them are one word.
+    """
+    runs = [run for run in _RUN.findall(normalise(text)) if not run.startswith("<")]
+    return " ".join(f"{run}@{language.upper()}" for run in runs)
+
+
+def split_language(word: str) -> tuple[str, str]:
+    """Return a word and its language in lower case: ``WATER@NL`` -> WATER, nl; empty if none."""
+    found = _LANGUAGE.search(word)
+    return (word[: found.start()], found[0][1:].lower()) if found else (word, "")
 
 
 class Tokenizer:
@@ -309,4 +327,4 @@ def contains_keyword(text: str, keyword: str) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _units(text: str) -> tuple[str, ...]:
     """Split text into CJK characters, words and markup; a keyword matches whole units only."""
-    return tuple(_UNIT.findall(normalise(text)))
+    return tuple(_UNIT.findall(_LANGUAGE.sub("", normalise(text))))

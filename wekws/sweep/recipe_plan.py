@@ -68,6 +68,9 @@ class RecipePlan:
     negatives: tuple[Path, ...]
     """Folders of audio without a keyword that join train, dev and test; from text only the latter
     two."""
+    learns_transcripts: bool
+    """Whether models that hear no recordings of the keywords learn the phonemes of transcribed
+    negatives, whatever their language."""
     language: str
     """Language of the keywords: zh or en."""
     lists: Path
@@ -182,7 +185,10 @@ class RecipePlan:
     def _negatives(self) -> str:
         if not self.negatives:
             return "only those of the corpus"
-        return " ".join(map(str, self.negatives)) + (" (dev and test)" if self.from_text else "")
+        where = " (dev and test)" if self.from_text else ""
+        if self.learns_transcripts:
+            where = " (dev and test; the phonemes of transcribed ones are learnt)"
+        return " ".join(map(str, self.negatives)) + where
 
     def summary(self) -> str:
         """Return the plan in a few lines: models, epochs and who set them, where results go."""
@@ -281,6 +287,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         data_dir=data_dir,
         from_text=options.from_text,
         negatives=_negatives(options, paths),
+        learns_transcripts=_learns_transcripts(options, tokens, language),
         language=language,
         lists=lists,
         exp=exp,
@@ -411,6 +418,11 @@ def _negatives(options: RecipeOptions, paths: UserPaths) -> tuple[Path, ...]:
     if options.stage <= -1 <= options.stop_stage:
         return paths.find_all(options.negatives, "--negatives")
     return tuple(map(paths.place, options.negatives))
+
+
+def _learns_transcripts(options: RecipeOptions, tokens: TokenPlan, language: str) -> bool:
+    has_phonemes = options.from_text and tokens.is_made and language == "en"
+    return has_phonemes and bool(options.negatives) and options.negatives_text == "auto"
 
 
 def _synthesis_options(options: RecipeOptions, paths: UserPaths) -> SynthesisOptions:

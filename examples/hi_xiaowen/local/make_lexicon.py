@@ -1,12 +1,15 @@
 """Write a lexicon: how the words of a text and of the keywords are pronounced.
 
 Of keywords in Latin letters, the phonemes of every English word, espeak-ng's, one symbol each:
-`COMPUTER k ə m p j u ɾ ɚ`. Of keywords in Chinese characters, the initial and final of every
-character, without its tone: `店 d ian`. Words in the other script are left out; their tokens stay
-letters or characters.
+`COMPUTER k ə m p j u ɾ ɚ`. Words of another language have it at their end, `WATER@NL ʋ a t ə ɹ`; in
+a language that espeak-ng does not speak they are filler. Of keywords in Chinese characters, the
+initial and final of every character, without its tone: `店 d ian`. Words in the other script are
+left out; their tokens stay letters or characters.
 """
 
 import argparse
+import collections
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,24 +20,36 @@ from pypinyin.contrib.tone_convert import to_finals, to_initials
 
 from wekws.dataset.manifest import kaldi_rows
 from wekws.dataset.negatives import language_of, scripts_of
-from wekws.dataset.vocabulary import alphabetic_words, parse_keywords
-from wekws.errors import ConfigError
+from wekws.dataset.vocabulary import (
+    FILLER_TOKEN,
+    alphabetic_words,
+    normalise,
+    parse_keywords,
+    split_language,
+)
+from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
 from wekws.log import run
 from wekws.score.pinyin import has_cjk
 
+logger = logging.getLogger(__name__)
+
 ACCENT = "en-us"
+VOICES = {"zh": "cmn"}  # of languages that espeak-ng calls otherwise
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the lexicon."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--text", type=Path, required=True, help="training text, `id transcript`")
+    parser.add_argument(
+        "--text", type=Path, action="append", required=True,
+        help="text, `id transcript`; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--keywords", required=True, help='keywords, such as "JARVIS,SMART MIRROR"')
     parser.add_argument("--lexicon", type=Path, required=True, help="file to write")
     args = parser.parse_args(argv)
     keywords = parse_keywords(args.keywords)
-    texts = [*keywords, *(row.value for row in kaldi_rows(args.text))]
+    texts = [*keywords, *(row.value for path in args.text for row in kaldi_rows(path))]
     lexicon: Mapping[str, Sequence[str]]
     if language_of(keywords) == "zh":
         lexicon = initials_and_finals(texts)
@@ -72,11 +87,35 @@ def initials_and_finals(texts: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def pronunciations(texts: Iterable[str]) -> dict[str, str]:
-    """Phonemes of every English word, one symbol each: {"ALEXA": "ɐlɛksə"}."""
-    found = {word for text in texts for word in alphabetic_words(text)}
-    words = sorted(word for word in found if scripts_of(word) <= {"LATIN"})
-    pairs = zip(words, spoken(words, ACCENT), strict=True)
+def pronunciations(texts: Iterable[str]) -> dict[str, Sequence[str]]:
+    """Units of every English word and of every word with its language.
+
+    Phonemes, one symbol each, {"ALEXA": "ɐlɛksə"}, or one filler.
+    """
+    english = set[str]()
+    foreign = collections.defaultdict[str, set[str]](set)
+    for word in (word for text in texts for word in normalise(text).split()):
+        plain, language = split_language(word)
+        if language:
+            foreign[language].add(plain)
+        else:
+            english.update(alphabetic_words(word))
+    words = sorted(word for word in english if scripts_of(word) <= {"LATIN"})
+    found: dict[str, Sequence[str]] = _spoken_words(words, ACCENT)
+    for language, plain_words in sorted(foreign.items()):
+        words = sorted(plain_words)
+        try:
+            units = _spoken_words(words, VOICES.get(language, language))
+        except DataError as error:
+            logger.warning("words of language %s are filler (%d): %s", language, len(words), error)
+            units = {}
+        for word in words:
+            found[f"{word}@{language.upper()}"] = units.get(word, [FILLER_TOKEN])
+    return found
+
+
+def _spoken_words(words: Sequence[str], accent: str) -> dict[str, Sequence[str]]:
+    pairs = zip(words, spoken(words, accent), strict=True)
     return {word: phonemes for word, phonemes in pairs if phonemes}
 
 

@@ -80,7 +80,7 @@ def from_ipa(ipa: str) -> str:
 
 
 def spoken(texts: Sequence[str], accent: str) -> list[str]:
-    """Phonemes of each English text, as one of espeak-ng's voices pronounces it."""
+    """Phonemes of each text, as one of espeak-ng's voices pronounces it, such as en-us or nl."""
     task = functools.partial(ipa_of, accent)
     found = next(in_fresh_processes(task, [[text.lower() for text in texts]], 1))
     return [from_ipa(ipa) for ipa in found]

@@ -73,6 +73,26 @@ def test_label_text(found, text_use, text):
     assert rule.text(found) == text
 
 
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (negative("THE NEWS", language="en"), "THE NEWS"),
+        (negative("Het nieuws, <noise> NU", language="nl-BE"), "HET@NL NIEUWS@NL NU@NL"),
+        (negative("НОВОСТИ", language="ru"), "НОВОСТИ@RU"),
+        (negative("НОВОСТИ", language="en"), "<filler>"),
+        (negative("HET NIEUWS"), "<filler>"),
+        (negative("HET NIEUWS", language="dutch"), "<filler>"),
+        (negative("?!", language="nl"), "<filler>"),
+        (dataclasses.replace(negative("NU", language="nl"), split="dev"), "NU@NL"),
+    ],
+)
+def test_phonemes_keep_transcripts_in_other_languages(found, text):
+    rule = LabelRule(keywords=RULE.keywords, language="en", has_phonemes=True)
+    assert rule.text(found) == text
+    never = dataclasses.replace(rule, text_use="filler")
+    assert never.text(found) == "<filler>"
+
+
 def test_keywords_are_found_in_any_language():
     assert RULE.keyword_in(negative("de computer is stuk", language="nl")) == "COMPUTER"
     assert RULE.keyword_in(negative("computers")) is None
@@ -174,6 +194,23 @@ def test_training_negatives_may_join_dev(lists, tmp_path):
     assert sorted(read_kaldi_table(lists / "train/wav.scp")) == ["train_n", "train_p"]
     found = sorted(read_kaldi_table(lists / "dev/wav.scp"))
     assert found == ["dev_a", "dev_n", "dev_p", "train_a"]
+
+
+def test_what_phonemes_can_learn_from_does_not_join_dev(lists, tmp_path):
+    """A Dutch and an English transcript stay in train; no words, or a cut recording, do not."""
+    root = tmp_path / "talk"
+    names = ["a", "b", "c", "d"]
+    write_table(root / "train/wav.scp", {name: f"{name}.wav" for name in names})
+    write_table(root / "train/text", {"a": "NU", "b": "a mirror", "c": "X", "d": "LANG"})
+    write_table(root / "train/utt2lang", {"a": "nl", "b": "en", "d": "nl"})
+    soundfile.write(root / "d.wav", np.zeros(8000 * 21), 8000)
+    rule = dataclasses.replace(RULE, has_phonemes=True)
+    added = add_negatives(lists, [root], rule, train_as_dev=True)
+    texts = read_kaldi_table(lists / "train/text")
+    assert {name: texts[name] for name in names[:2]} == {"a": "NU@NL", "b": "a mirror"}
+    joined = set(read_kaldi_table(lists / "dev/wav.scp")) - {"dev_n", "dev_p"}
+    assert joined == {"c", "d"} and "c" not in texts and "d" not in texts
+    assert added.without_language == 1
 
 
 def test_long_recordings_are_cut(lists, tmp_path):

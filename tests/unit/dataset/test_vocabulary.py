@@ -13,6 +13,8 @@ from wekws.dataset.vocabulary import (
     keyword_id,
     parse_keywords,
     read_keywords,
+    split_language,
+    words_of_language,
     write_keywords,
 )
 from wekws.errors import ConfigError, DataError
@@ -242,3 +244,17 @@ def test_plain_text_takes_a_shortcut_to_the_same_tokens(tmp_path, text):
 )
 def test_keywords_in_text_that_is_not_normalised(text, keyword, is_there):
     assert contains_keyword(text, keyword) == is_there
+
+
+def test_words_with_their_language(tmp_path):
+    text = words_of_language("Wat is <noise> dit, don\u2019t \u8bbe\u5b9a \u8c03\u9ad8?", "nl")
+    assert text == "WAT@NL IS@NL DIT@NL DON'T@NL \u8bbe\u5b9a@NL \u8c03\u9ad8@NL"
+    assert [split_language(word) for word in ("IS@NL", "IS", "A@WEB.DE")] == [
+        ("IS", "nl"), ("IS", ""), ("A@WEB.DE", ""),
+    ]  # fmt: skip
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("IS \u026a z\nIS@NL \u026a s\n\u8bbe\u5b9a@NL <filler>\n", "utf-8")
+    tokens = Tokenizer(lexicon).tokenise("is IS@NL \u8bbe\u5b9a@NL")
+    assert tokens == ["\u026a", "z", "\u026a", "s", "<filler>"]
+    # The language is no word of the transcript.
+    assert contains_keyword("WAT@NL IS@NL", "IS") and not contains_keyword("WAT@NL IS@NL", "NL")

@@ -32,6 +32,20 @@ def test_every_english_word_of_text_and_keywords(text, tmp_path, capsys):
     assert tokens == ["<filler>", "你", "好", "h", "e", "ɪ", *"YOU"]
 
 
+def test_words_of_other_languages(tmp_path, caplog):
+    pytest.importorskip("espeakng_loader")
+    text, path = tmp_path / "text", tmp_path / "lexicon.txt"
+    text.write_text("a is THE@NL IS@NL\nb 调高@ZH ДА@RU bla@XX\nc ...@NL\n", "utf-8")
+    argv = ["--text", str(text), "--keywords", "HEY", "--lexicon", str(path)]
+    assert make_lexicon.main(argv) == 0
+    words = dict(line.split(" ", 1) for line in path.read_text("utf-8").splitlines())
+    assert words["IS"] == "ɪ z" and words["IS@NL"] == "ɪ s" and words["ДА@RU"] == "d ɑ"
+    assert words["调高@ZH"].startswith("t j ɑ u")
+    assert words["BLA@XX"] == words["...@NL"] == "<filler>" and "THE" not in words
+    assert "words of language xx are filler (1): espeak-ng has no voice 'xx'" in caplog.text
+    assert Tokenizer(path).tokenise("is IS@NL bla@xx") == ["ɪ", "z", "ɪ", "s", "<filler>"]
+
+
 def test_initials_and_finals_of_chinese_keywords(text, tmp_path):
     path = tmp_path / "lexicon.txt"
     keywords = "嗨小问,饭店,语音"

@@ -245,7 +245,12 @@ def test_a_wake_word_from_its_text(project):
     assert quick.lists == Path("data/hey_orchard_quick")
     assert quick.overlays == (Path("conf/overlays/from_text_quick.yaml"),)
     assert "--eval_keywords_only" in quick.synthesis.flags
-    assert "noise (dev and test)" in quick.summary()
+    expected = "noise (dev and test; the phonemes of transcribed ones are learnt)"
+    assert expected in quick.summary()
+    assert quick.learns_transcripts and quick.base_sets == (Path("data/hey_orchard_quick/train"),)
+    for changes in (["units=letters"], ["negatives_text=filler"]):
+        without = plan("from_text=true", "keywords=hey orchard", "negatives=noise", *changes)
+        assert not without.learns_transcripts and "noise (dev and test)\n" in without.summary()
     assert plan("from_text=true", "keywords=嗨小问").lists == Path("data/嗨小问")
 
 
@@ -331,6 +336,8 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
     touch(project / "other/train/text")
     touch(project / "other/train/data.list")
     assert plan(*recordings, "extra_lists=other").base_sets[1] == Path("other/train")
+    (project / "tv").mkdir()
+    assert not plan(*recordings, "negatives=tv").learns_transcripts
 
     touch(project / "data/mine/train/text")
     with pytest.raises(ConfigError, match="data/mine/synth/train/text: no such file; stage -1"):
