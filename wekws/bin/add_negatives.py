@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.warning("%d negatives contain a keyword, left out: %s%s", len(names), shown, more)
     if added.without_language:
         logger.warning(
-            "%d transcripts of negatives count as filler: no utt2lang gives their language; "
-            "--negatives_text use takes them",
+            "%d transcripts of negatives count as filler: no utt2lang gives their language as a "
+            "code such as en; --negatives_text use takes them",
             added.without_language,
         )
     print(added.table())

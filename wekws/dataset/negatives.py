@@ -106,13 +106,12 @@ class LabelRule:
             return NOISE_TOKEN if is_noise else FILLER_TOKEN
         if self.text_use == "use":
             return negative.transcript
-        language = re.split("[-_]", negative.language.lower())[0]
+        language = _language_code(negative)
         if self.text_use == "filler":
             return FILLER_TOKEN
         if language == self.language and scripts_of(words) <= self.scripts:
             return negative.transcript
-        is_foreign = bool(_LANGUAGE_CODE.fullmatch(language)) and language != self.language
-        if self.has_phonemes and is_foreign:
+        if self.has_phonemes and language not in ("", self.language):
             return words_of_language(words, language) or FILLER_TOKEN
         return FILLER_TOKEN
 
@@ -126,7 +125,7 @@ class AddedNegatives:
     with_keyword: Sequence[str]
     """``id (KEYWORD)`` of each recording that contains a keyword and was left out."""
     without_language: int
-    """Transcripts that became filler because no language is given for them."""
+    """Transcripts that became filler because no language code is given for them."""
 
     def table(self) -> str:
         """Return a Markdown table of the counts."""
@@ -219,6 +218,12 @@ def _has_words(text: str) -> bool:
     return bool(_MARKUP.sub("", text).strip())
 
 
+def _language_code(negative: Negative) -> str:
+    """Return the language as two or three letters, without a region; empty if it is no code."""
+    code = re.split("[-_]", negative.language.lower())[0]
+    return code if _LANGUAGE_CODE.fullmatch(code) else ""
+
+
 def _num_pieces(negative: Negative) -> int:
     longest_s, piece_s = _TRAIN_PIECES_S if negative.split == "train" else _OTHER_PIECES_S
     try:
@@ -291,7 +296,7 @@ def _account(
         use = text if text in (FILLER_TOKEN, NOISE_TOKEN) else "text"
         counts.setdefault((negative.split, negative.category), collections.Counter())[use] += 1
         has_words = _has_words(negative.transcript)
-        without_language += has_words and use != "text" and not negative.language
+        without_language += has_words and use != "text" and not _language_code(negative)
     return AddedNegatives(
         counts=counts,
         with_keyword=with_keyword,

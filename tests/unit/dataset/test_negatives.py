@@ -211,6 +211,13 @@ def test_what_phonemes_can_learn_from_does_not_join_dev(lists, tmp_path):
     joined = set(read_kaldi_table(lists / "dev/wav.scp")) - {"dev_n", "dev_p"}
     assert joined == {"c", "d"} and "c" not in texts and "d" not in texts
     assert added.without_language == 1
+    # A language that is no code counts as none, and is told.
+    write_table(root / "train/utt2lang", {"a": "Dutch", "b": "en", "c": "nl", "d": "nl"})
+    other = tmp_path / "other"
+    for split in ("train", "dev", "test"):
+        write_table(other / split / "wav.scp", {})
+        write_table(other / split / "text", {})
+    assert add_negatives(other, [root], rule).without_language == 1
 
 
 def test_long_recordings_are_cut(lists, tmp_path):
