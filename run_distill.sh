@@ -40,10 +40,11 @@ size=                   # size of the synthesised corpus: tiny | small | full | 
                         # with --from_text: quick (minutes) | standard [standard]
 data_dir=               # Kaldi folder of your own recordings
 negatives=              # folder of audio without a keyword; may be repeated: a Kaldi tree, or audio files;
-                        # it joins training (not with --from_text), thresholds (dev) and false alarms
-                        # (test)
+                        # it joins training (with --from_text only what is transcribed), thresholds (dev)
+                        # and false alarms (test)
 negatives_text=auto     # transcripts of negatives to train on: auto (those whose utt2lang is the
-                        # keywords' language) | use (all) | filler (none)
+                        # keywords' language, or, with --from_text and phonemes, any language)
+                        # | use (all) | filler (none)
 download_dir=           # folder of the downloaded or synthesised corpus [data/NAME/corpus]
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas

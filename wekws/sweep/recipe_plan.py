@@ -66,8 +66,8 @@ class RecipePlan:
     from_text: bool
     """Whether there are no recordings of the keywords."""
     negatives: tuple[Path, ...]
-    """Folders of audio without a keyword that join train, dev and test; from text only the latter
-    two."""
+    """Folders of audio without a keyword that join train, dev and test; from text only what is
+    transcribed joins train."""
     learns_transcripts: bool
     """Whether models that hear no recordings of the keywords learn the phonemes of transcribed
     negatives, whatever their language."""

@@ -171,8 +171,8 @@ def _expected_utterances(plan: RecipePlan, is_base: bool) -> int | None:
     beside = speech is not None and speech.is_beside_recordings
     if speech is not None and beside and is_base:
         return None if plan.extra_lists else speech.num_train
-    has_negatives = bool(plan.negatives) and (plan.learns_transcripts or not plan.from_text)
-    if plan.corpus == "mobvoi" or has_negatives:
+    negatives_train = bool(plan.negatives) and (plan.learns_transcripts or not plan.from_text)
+    if plan.corpus == "mobvoi" or negatives_train:
         return None
     known = 0
     if speech is not None and (speech.joins_recordings or not beside):

@@ -6,22 +6,24 @@ from wekws.distill.taps import forward_tapped, tap_widths
 from wekws.errors import ConfigError
 
 
-@pytest.mark.parametrize("use_bf16", [False, True])
-def test_features_of_a_block_are_its_rectified_output_on_valid_frames_alone(use_bf16):
+def test_features_of_a_block_are_its_rectified_output_on_valid_frames_alone():
     network = tiny_model(num_layers=1)
     x, lengths = torch.randn(2, 5, 4), torch.tensor([5, 2])
-    with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-        output = forward_tapped(network, x, lengths, ["backbone.fsmn.0.2"])
+    output = forward_tapped(network, x, lengths, ["backbone.fsmn.0.2"])
     rows = output.features["backbone.fsmn.0.2"]
     assert rows.shape == (7, 10) and rows.min() == 0.0 and rows.max() > 0.0
-    with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-        again = forward_tapped(network, x, lengths, [])
-    assert torch.equal(again.logits, output.logits) and not again.features
-    if use_bf16:
-        return
     logits = network.backbone.out_linear2(network.backbone.out_linear1(rows))
     torch.testing.assert_close(logits[5:], output.logits[1, :2])
     assert not network.backbone.fsmn[0][2]._forward_hooks
+
+
+def test_bfloat16_gives_features_of_the_same_frames():
+    network, path = tiny_model(num_layers=1), "backbone.fsmn.0.2"
+    x, lengths = torch.randn(2, 5, 4), torch.tensor([5, 2])
+    exact = forward_tapped(network, x, lengths, [path]).features[path]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = forward_tapped(network, x, lengths, [path]).features[path]
+    torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.02)
 
 
 def test_no_hook_is_left_after_an_error():

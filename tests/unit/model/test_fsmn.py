@@ -205,6 +205,16 @@ def test_bfloat16_autocast_stays_close():
         assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
 
 
+def test_bfloat16_on_the_cpu_has_few_sizes_of_matrices():
+    model, sizes = network(), []
+    model.in_linear1.register_forward_hook(lambda *call: sizes.append(len(call[2])))
+    for length in (5, 7):
+        for use_bf16 in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
+                model(torch.randn(2, 9, 7), torch.tensor([9, length]))
+    assert sizes == [14, 256, 16, 256]
+
+
 def test_bfloat16_ignores_padding_as_float32_does():
     """The rows that bfloat16 adds repeat a valid frame: padding that is inf reaches no gradient."""
     model, lengths = network(), torch.tensor([0, 9, 4])
