@@ -95,6 +95,11 @@ class SpeechDataset:
         return digest.hexdigest()[:16]
 
     @property
+    def used_labels(self) -> frozenset[int]:
+        """Label ids that occur in any utterance."""
+        return frozenset(np.unique(self._flat_labels[:-1]).tolist())
+
+    @property
     def num_frames(self) -> np.ndarray:
         """Frames of each utterance in the first epoch, (N,)."""
         return self.frames_in(0)

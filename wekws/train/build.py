@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -278,19 +279,17 @@ def open_data(
     if not process.is_first:
         barrier(process)
     cache_dir = options.cache_dir or options.train_data.parent / "cache"
-    train_set, cv_set = (
-        open_dataset(
-            path,
-            config.dataset_conf,
-            labels,
-            cache_dir=cache_dir,
-            is_training=is_training,
-            seed=options.seed,
-            num_workers=options.num_workers,
-            feature_teacher=options.used_feature_teacher,
-        )
-        for path, is_training in ((options.train_data, True), (options.cv_data, False))
+    open_list = functools.partial(
+        open_dataset,
+        config=config.dataset_conf,
+        label_set=labels,
+        cache_dir=cache_dir,
+        seed=options.seed,
+        num_workers=options.num_workers,
+        feature_teacher=options.used_feature_teacher,
     )
+    train_set = open_list(options.train_data, is_training=True)
+    cv_set = open_list(options.cv_data, is_training=False, learnt_labels=train_set.used_labels)
     if process.is_first:
         barrier(process)
     return train_set, cv_set

@@ -45,6 +45,25 @@ def test_training_learns_and_leaves_what_wekws_users_expect(teacher):
     assert json.loads((teacher / "run.json").read_text())["num_train"] == 20
 
 
+def test_the_cv_loss_is_of_tokens_that_training_has(train_arguments, tone_corpus, tmp_path, caplog):
+    lines = tone_corpus.dev_list.read_text(encoding="utf-8").splitlines()
+    row = json.loads(lines[-1]) | {"key": "unknown", "txt": "嗨 小 天 气"}
+    (tmp_path / "dev").mkdir()
+    dev_list = tmp_path / "dev" / "data.list"
+    dev_list.write_text("\n".join([*lines, json.dumps(row)]) + "\n", encoding="utf-8")
+    losses = []
+    with caplog.at_level("INFO"):
+        for name, cv_list in (("plain", tone_corpus.dev_list), ("unknown", dev_list)):
+            more = ["--cv_data", str(cv_list), "--model_dir", str(tmp_path / name)]
+            more += ["--override", "training_config.max_epoch=1"]
+            assert train.main([*train_arguments, *more]) == 0
+            losses.append(
+                [r["cv_loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "cv"]
+            )
+    assert f"{dev_list}: 1 left out: a token that no training utterance has" in caplog.text
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def distill_flags(train_arguments, teacher, model_dir, *more):
     return [
         *train_arguments,
