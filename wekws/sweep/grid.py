@@ -18,7 +18,7 @@ from wekws.dataset.feature_teacher import load_feature_teacher
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256
 from wekws.log import run as run_logged
-from wekws.machine import usable_cores
+from wekws.machine import follow_parent, usable_cores
 from wekws.sweep.plan import Variant
 from wekws.sweep.run_job import CONFIG_NAME, Job, run_job
 from wekws.train.options import DeviceName
@@ -212,7 +212,8 @@ def _run_one(run: PlannedRun, free: "queue.SimpleQueue[RunDevice]", processes: _
 
 
 def _run_in_process(run_dir: Path, device: RunDevice) -> None:
-    """Do a run in this process, which shows it no GPU but its own; output goes to its log."""
+    """Do a run in this process, with its own GPU and log, and no longer than its parent lives."""
+    follow_parent()
     if device.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(device.gpu)
     with open(run_dir / LOG_NAME, "a", encoding="utf-8") as log:

@@ -1,7 +1,13 @@
+import contextlib
 import fcntl
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +16,7 @@ import yaml
 
 from wekws.bin import ablate, presets, run_variant, train
 from wekws.errors import ConfigError, DataError
+from wekws.files import file_lock
 from wekws.sweep import grid, plan_table
 from wekws.sweep.grid import RunDevice, available_devices
 
@@ -291,6 +298,31 @@ def test_no_run_begins_after_an_interrupt(monkeypatch):
     assert next(ends).number == 1
     ends.close()
     assert begun[:1] == [1] and 3 not in begun and ended in ([], [2])
+
+
+def test_a_run_ends_when_the_ablation_is_killed(tmp_path):
+    """The run waits at a pipe, in place of hours of training, and holds its folder's lock."""
+    os.mkfifo(tmp_path / "variant.yaml")
+    pipe = os.open(tmp_path / "variant.yaml", os.O_RDWR)  # never ends
+    code = f"""
+import multiprocessing, os, pathlib, signal, time
+from wekws.sweep import grid
+folder = pathlib.Path({str(tmp_path)!r})
+arguments = (folder, grid.RunDevice(None, 1))
+multiprocessing.get_context("spawn").Process(target=grid._run_in_process, args=arguments).start()
+while not (folder / "lock").exists():
+    time.sleep(0.1)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    parent = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    assert parent.returncode == -signal.SIGTERM
+    for _ in range(100):
+        with contextlib.suppress(BlockingIOError), file_lock(tmp_path / "lock", wait=False):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the run goes on without its ablation")
+    os.close(pipe)
 
 
 def test_a_failure_is_told_by_the_last_line_of_its_log(monkeypatch, tmp_path):
