@@ -29,7 +29,6 @@ from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_n
 from wekws.sweep.token_plan import TokenPlan, plan_tokens
 from wekws.sweep.training_length import (
     OWN_WORD_BASE_EPOCHS,
-    QUICK_TEXT_TEACHER_EPOCHS,
     SYNTHESISED_BASE_EPOCHS,
     Length,
     student_length,
@@ -266,16 +265,13 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     student_name = options.student_name or "student" + (f"_{preset.stem}" if preset else "")
     suffix = "" if student_name == "student" else f"_{student_name.removeprefix('student_')}"
 
-    usual: Sequence[tuple[str, int] | None] = (None, None)
-    if short is not None:
-        usual = [(f"--preset {options.preset}", epochs) for epochs in short]
-    elif corpus == "kaldi" and not options.overlay:
-        epochs = SYNTHESISED_BASE_EPOCHS if base_is_synthesised else OWN_WORD_BASE_EPOCHS
-        usual = (("--data_dir", epochs), None)
-    elif str(QUICK_TEXT_OVERLAY) in overlay and not options.overlay:
-        usual = (None, ("--from_text", QUICK_TEXT_TEACHER_EPOCHS))
+    usual_base = None
+    if corpus == "kaldi" and not options.overlay:
+        usual_base = SYNTHESISED_BASE_EPOCHS if base_is_synthesised else OWN_WORD_BASE_EPOCHS
     base_overrides = _WITHOUT_JOINS if base_is_synthesised else ()
-    base, teacher = teacher_lengths(options, teacher_config, overlays, usual, base_overrides)
+    base, teacher = teacher_lengths(
+        options, teacher_config, overlays, short, usual_base, base_overrides
+    )
     layers = (*overlays, *student_overlays)
     overrides, weighting = _weighting(options, student_config, layers)
     student = student_length(options, student_config, layers, overrides)

@@ -15,9 +15,6 @@ DEFAULT_NUM_AVERAGE = 30
 # recordings or from short synthesised utterances.
 OWN_WORD_BASE_EPOCHS = 10
 SYNTHESISED_BASE_EPOCHS = 30
-# Epochs of the teacher with the default overlay of --from_text --size quick: longer, it does better
-# on synthesised voices and worse on people.
-QUICK_TEXT_TEACHER_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +53,25 @@ def teacher_lengths(
     options: RecipeOptions,
     config: Path,
     overlays: Sequence[Path],
-    usual: Sequence[tuple[str, int] | None],
+    short: tuple[int, int] | None,
+    usual_base: int | None,
     base_overrides: Sequence[str],
 ) -> tuple[Length, Length]:
     """Return how long base and teacher train.
 
-    usual: for each of them the flag that sets its epochs where the user gives none, and to how
-    many; None: the configuration. base_overrides: further settings of the base.
+    short: their epochs where a preset sets them. usual_base: epochs of the base where the default
+    overlay of recordings is used. base_overrides: further settings of the base.
     """
     average = DEFAULT_NUM_AVERAGE if options.num_average is None else options.num_average
     flags, epochs = (
         ["--base_epochs", "--teacher_epochs"],
         [options.base_epochs, options.teacher_epochs],
     )
-    for index, default in enumerate(usual):
-        if epochs[index] is None and default is not None:
-            flags[index], epochs[index] = default
+    for index, number in enumerate(short or ()):
+        if epochs[index] is None:
+            flags[index], epochs[index] = f"--preset {options.preset}", number
+    if usual_base is not None and epochs[0] is None:
+        flags[0], epochs[0] = "--data_dir", usual_base
     base = _length(flags[0], epochs[0], 1, config, overlays, base_overrides)
     teacher = _length(flags[1], epochs[1], average, config, overlays)
     if options.teacher_epochs is None and options.num_average is None:
