@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -101,24 +101,6 @@ def _num_repeats(labels: Sequence[Sequence[int]], num: np.ndarray) -> np.ndarray
     owner = np.repeat(np.arange(len(num)), num)
     is_repeat = (flat[1:] == flat[:-1]) & (owner[1:] == owner[:-1])
     return np.bincount(owner[1:][is_repeat], minlength=len(num))
-
-
-def without_unlearnt(
-    reasons: Sequence[str | None],
-    labels: Sequence[Sequence[int]],
-    learnt: Collection[int],
-) -> list[str | None]:
-    """Leave out the utterances with a label that no training utterance has; return all reasons.
-
-    A model gives such a label less and less probability, so that their loss rises in every run and
-    hides how it does on the others: recordings in unknown words (filler), say, where only
-    synthesised speech is learnt.
-    """
-    known = frozenset(learnt)
-    return [
-        "a token that no training utterance has" if reason is None and set(ids) - known else reason
-        for reason, ids in zip(reasons, labels, strict=True)
-    ]
 
 
 def keep_share(

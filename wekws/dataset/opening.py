@@ -5,7 +5,7 @@ Axes: N utterances, K keywords.
 
 import functools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,7 @@ from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.embeddings import open_embeddings
 from wekws.dataset.extract import ExtractionPool, Extractor
 from wekws.dataset.feature_view import FeatureView
-from wekws.dataset.filters import (
-    filter_reasons,
-    keep_share,
-    report_left_out,
-    without_long,
-    without_unlearnt,
-)
+from wekws.dataset.filters import filter_reasons, keep_share, report_left_out, without_long
 from wekws.dataset.label_set import LabelSet
 from wekws.dataset.manifest import (
     Utterance,
@@ -54,7 +48,6 @@ def open_dataset(
     use_filters: bool = True,
     utterances: Sequence[Utterance] | None = None,
     feature_teacher: str = "",
-    learnt_labels: Collection[int] | None = None,
 ) -> SpeechDataset:
     """Read a data list, open or build its feature caches, leave out unusable utterances.
 
@@ -66,7 +59,6 @@ def open_dataset(
     utterances: those of the list to take, where it has been read already; None: all.
     feature_teacher: see ``load_feature_teacher``; its outputs are cached and part of each batch.
         Empty: none.
-    learnt_labels: label ids of the training set, for a cv set, see ``without_unlearnt``; None: any.
     Raises: DataError if too much audio is unreadable or no utterance is left.
     """
     if utterances is None:
@@ -108,8 +100,6 @@ def open_dataset(
             keys=[utterance.key for utterance in utterances],
             is_keyword=np.asarray(holds_keyword.any(axis=1)),
         )
-    if learnt_labels is not None:
-        reasons = without_unlearnt(reasons, labels, learnt_labels)
     report_left_out(data_list, utterances, reasons)
     kept = np.flatnonzero([reason is None for reason in reasons])
     source = _feature_source(

@@ -95,11 +95,6 @@ class SpeechDataset:
         return digest.hexdigest()[:16]
 
     @property
-    def used_labels(self) -> frozenset[int]:
-        """Label ids that occur in any utterance."""
-        return frozenset(np.unique(self._flat_labels[:-1]).tolist())
-
-    @property
     def num_frames(self) -> np.ndarray:
         """Frames of each utterance in the first epoch, (N,)."""
         return self.frames_in(0)
@@ -197,6 +192,28 @@ class SpeechDataset:
             places=torch.from_numpy(places),
             num_global=len(indices) if num_global is None else num_global,
             embeddings=embeddings,
+        )
+
+    def with_labels_of(self, other: "SpeechDataset") -> "SpeechDataset":
+        """Return the utterances all of whose labels occur in another set, with the same source."""
+        known = np.bincount(other._flat_labels[:-1], minlength=self.label_set.size) > 0
+        is_unseen = np.concatenate([[0], np.cumsum(~known[self._flat_labels[:-1]])])
+        chosen = np.flatnonzero(np.diff(is_unseen[self._label_offsets]) == 0)
+        return SpeechDataset(
+            config=self.config,
+            label_set=self.label_set,
+            keys=[self.keys[i] for i in chosen.tolist()],
+            labels=[self.labels[i] for i in chosen.tolist()],
+            holds_keyword=self.holds_keyword[chosen],
+            source=self._source,
+            rows=self._rows[chosen],
+            caches=self.caches,
+            join_prob=self._join_prob,
+            seed=self._seed,
+            embeddings=self.embeddings,
+            durations_s=None if self.durations_s is None else self.durations_s[chosen],
+            num_listed=self.num_listed,
+            audio=self.audio,
         )
 
     def close(self) -> None:

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.distill.ensemble import TeacherEnsemble, TeachersConfig
 from wekws.distill.methods import build_hooks, build_objective
 from wekws.distill.transplant import TransplantConfig
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
 from wekws.files import hold_folder
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cmvn import load_cmvn
@@ -86,6 +85,7 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     if state is not None:
         require_same_run(options, config, labels, record)
         require_enough_epochs(options.model_dir, state["epoch"] + 1, config)
+    data = data[0], without_unseen_tokens(options.cv_data, data[1], data[0])
 
     teacher = mix_teachers(teachers)
     # A student that grows has, on disk, the depth of its last finished epoch.
@@ -279,20 +279,42 @@ def open_data(
     if not process.is_first:
         barrier(process)
     cache_dir = options.cache_dir or options.train_data.parent / "cache"
-    open_list = functools.partial(
-        open_dataset,
-        config=config.dataset_conf,
-        label_set=labels,
-        cache_dir=cache_dir,
-        seed=options.seed,
-        num_workers=options.num_workers,
-        feature_teacher=options.used_feature_teacher,
+    train_set, cv_set = (
+        open_dataset(
+            path,
+            config.dataset_conf,
+            labels,
+            cache_dir=cache_dir,
+            is_training=is_training,
+            seed=options.seed,
+            num_workers=options.num_workers,
+            feature_teacher=options.used_feature_teacher,
+        )
+        for path, is_training in ((options.train_data, True), (options.cv_data, False))
     )
-    train_set = open_list(options.train_data, is_training=True)
-    cv_set = open_list(options.cv_data, is_training=False, learnt_labels=train_set.used_labels)
     if process.is_first:
         barrier(process)
     return train_set, cv_set
+
+
+def without_unseen_tokens(
+    cv_list: Path, cv_set: SpeechDataset, train_set: SpeechDataset
+) -> SpeechDataset:
+    """Return the cv set without utterances that have a token unseen in training; log how many.
+
+    A model learns that such a token does not occur, so that their loss rises in every run and hides
+    the others': recordings of unknown words (filler), where only synthesised speech is learnt.
+    Raises: DataError if none is left.
+    """
+    kept = cv_set.with_labels_of(train_set)
+    if num_left_out := len(cv_set) - len(kept):
+        logger.info("%s: %d left out: a token unseen in training", cv_list, num_left_out)
+    if not len(kept):
+        raise DataError(
+            f"{cv_list}: every utterance has a token unseen in training; give --cv_data with the "
+            "tokens of --train_data"
+        )
+    return kept
 
 
 def make_model(

@@ -9,7 +9,7 @@ from small_lists import make
 from wekws.dataset.cmvn_stats import compute_cmvn
 from wekws.dataset.dataset_conf import DatasetConfig, FilterConfig
 from wekws.dataset.feature_view import AugmentConfig
-from wekws.dataset.filters import keep_share, without_long, without_unlearnt
+from wekws.dataset.filters import keep_share, without_long
 from wekws.dataset.manifest import Utterance, read_data_list, write_data_list
 from wekws.errors import DataError
 
@@ -81,24 +81,6 @@ def test_cap_and_share_together(data_list):
     # Without the two of four labels: 3 with a keyword, 7 without; half of each, rounded up.
     assert (int(training.is_keyword.sum()), len(training)) == (2, 6)
     assert max(map(len, training.labels)) == 3
-
-
-def test_tokens_that_no_training_utterance_has_are_left_out_of_the_cv_set(data_list, caplog):
-    everything = make(data_list, is_training=False)
-    hello = [set(labels) for labels in everything.labels if len(labels) == 2][0]
-    assert hello < everything.used_labels
-    with caplog.at_level(logging.INFO):
-        cv = make(data_list, is_training=False, learnt_labels=hello)
-    assert 0 < len(cv) < len(everything) and cv.used_labels <= hello
-    num_left = len(everything) - len(cv)
-    assert f"{num_left} left out: a token that no training utterance has" in caplog.text
-    same = make(data_list, is_training=False, learnt_labels=everything.used_labels)
-    assert same.keys == everything.keys
-
-
-def test_an_utterance_without_a_label_and_other_reasons_stay():
-    reasons = without_unlearnt([None, "too long", None, None], [[], [9], [2, 1], [1, 3]], {1, 2})
-    assert reasons == [None, "too long", None, "a token that no training utterance has"]
 
 
 def with_a_long_one(data_list, duration_s):

@@ -60,8 +60,15 @@ def test_the_cv_loss_is_of_tokens_that_training_has(train_arguments, tone_corpus
             losses.append(
                 [r["cv_loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "cv"]
             )
-    assert f"{dev_list}: 1 left out: a token that no training utterance has" in caplog.text
+    assert f"{dev_list}: 1 left out: a token unseen in training" in caplog.text
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    # What tells a run to resume from another is the whole list, as before.
+    assert json.loads((tmp_path / "unknown" / "run.json").read_text())["num_cv"] == len(lines) + 1
+    dev_list.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="every utterance has a token unseen in training"):
+        train.main(
+            [*train_arguments, "--cv_data", str(dev_list), "--model_dir", str(tmp_path / "x")]
+        )
 
 
 def distill_flags(train_arguments, teacher, model_dir, *more):
