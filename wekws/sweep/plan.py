@@ -93,9 +93,7 @@ class Plan:
     init_from_teacher: bool = True
     """Whether students start from the teacher."""
     epochs: int = 0
-    """Epochs of every run; 0: each configuration's own, times ``epoch_share``."""
-    epoch_share: float = 1.0
-    """Share of the configuration's own epochs, above 0, at most 1."""
+    """Epochs of every run; 0: each configuration's own."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of every variant."""
     num_average: int = 3
@@ -111,10 +109,8 @@ class Plan:
         """Refuse a plan without runs."""
         if not self.axes or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("expected at least one axis and distinct seeds, at least one")
-        if self.epochs < 0 or self.num_average < 1 or not 0.0 < self.epoch_share <= 1.0:
-            raise ConfigError("expected epochs >= 0, num_average >= 1, epoch_share in (0, 1]")
-        if self.epochs and self.epoch_share != 1.0:
-            raise ConfigError("epoch_share: of each configuration's own epochs; leave epochs at 0")
+        if self.epochs < 0 or self.num_average < 1:
+            raise ConfigError("expected epochs >= 0, num_average >= 1")
 
     def shortened(self, seeds: Sequence[int] = (), epochs: int = 0) -> "Plan":
         """Return the plan with other seeds and another length, where these are given."""
@@ -122,7 +118,7 @@ class Plan:
         if seeds:
             plan = dataclasses.replace(plan, seeds=tuple(seeds))
         if epochs:
-            plan = dataclasses.replace(plan, epochs=epochs, epoch_share=1.0)
+            plan = dataclasses.replace(plan, epochs=epochs)
         return plan
 
 
@@ -221,8 +217,8 @@ def _variant(
         content.pop("transplant", None)
     name = ", ".join(cell)
     experiment = parse_section(TrainConfig, content, name)
-    epochs = plan.epochs or round(plan.epoch_share * experiment.training_config.max_epoch)
-    content = merge(content, _nested("training_config.max_epoch", max(1, epochs)))
+    epochs = plan.epochs or experiment.training_config.max_epoch
+    content = merge(content, _nested("training_config.max_epoch", epochs))
     teachers, start = _teachers(name, options, num_given)
     return Variant(name, content, init_from_teacher, plan.num_average, teachers, start)
 

@@ -83,12 +83,12 @@ def test_the_transplant_does_not_count_where_nothing_is_transplanted(tmp_path):
     assert plain["x"].identity() == ruled["x"].identity()
 
 
-def test_epochs_are_a_share_of_each_configurations_own(tmp_path):
+def test_a_plan_without_epochs_takes_each_configurations_own(tmp_path):
     settings = {"training_config": {"max_epoch": 30}}
     axes = {"epochs": {"options": {"80": {}, "30": {"settings": settings}}}}
-    variants = variants_of(tmp_path, axes=axes, epochs=0, epoch_share=0.1)
+    variants = variants_of(tmp_path, axes=axes, epochs=0)
     lengths = [v.content["training_config"]["max_epoch"] for v in variants.values()]
-    assert lengths == [8, 3, 8, 3]  # each with CTC alone beside it
+    assert lengths == [80, 30, 80, 30]  # each with CTC alone beside it
 
 
 def test_later_options_and_settings_win(tmp_path):
@@ -110,7 +110,7 @@ def test_later_options_and_settings_win(tmp_path):
         ({"axes": {"a": {"options": {"b": {"setings": {}}}}}}, "did you mean 'settings'"),
         ({"compare_to": "nothing"}, "compare_to: nothing: no variant"),
         ({"settings": {"optim_conf": {"lrr": 1}}}, "random, 0.2: optim_conf.lrr: unknown key"),
-        ({"epochs": 3, "epoch_share": 0.5}, "leave epochs at 0"),
+        ({"epochs": -1}, "expected epochs >= 0"),
     ],
 )
 def test_a_wrong_plan_is_refused_before_anything_runs(tmp_path, changes, message):
