@@ -16,9 +16,16 @@ class PeerLost(ConnectionError):
     """Another process of the same training has ended or cannot be reached."""
 
 
+_OTHER_WORDS = {"gpu": "cuda"}
+"""What a name is called here, where its spelling is closer to that of something else."""
+
+
 def did_you_mean(text: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'NAME'?`` for the known name closest to a wrong one, or nothing."""
-    close = difflib.get_close_matches(text, list(known), n=1)
+    known = list(known)
+    if (meant := _OTHER_WORDS.get(text.lower())) in known:
+        return f"; did you mean '{meant}'?"
+    close = difflib.get_close_matches(text, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

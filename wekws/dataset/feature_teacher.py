@@ -22,7 +22,7 @@ import torch
 import torchaudio
 
 from wekws.config import load_yaml_with_base, parse_section, to_mapping
-from wekws.errors import ConfigError, DataError
+from wekws.errors import ConfigError, DataError, did_you_mean
 from wekws.files import file_sha256
 
 _INT16_SCALE = 32768.0
@@ -339,6 +339,7 @@ def _load_bundle(name: str) -> TorchaudioTeacher:
         raise ConfigError(
             f"--feature_teacher {name}: expected a YAML description, or a bundle of "
             f"torchaudio.pipelines, NAME or NAME:LAYER; NAME is one of {', '.join(bundle_names())}"
+            f"{did_you_mean(bundle_name, bundle_names())}"
         )
     try:
         model = bundle.get_model()

@@ -90,10 +90,10 @@ def build_diagnosis(
     budget = headline_budget(model.headline for model in scored_models(runs))
     blocks: list[Block] = [Heading(_title(runs), 1), _overview(runs, teacher)]
     blocks += [Paragraph(text, "warning") for text in _warnings(runs)]
-    blocks += [Heading("What to do next"), Bullets(advice(runs, teacher, budget))]
+    judged = [run for run in runs if run is not baseline]
+    blocks += [Heading("What to do next"), Bullets(advice(judged, teacher, budget))]
     if baseline is not None:
-        judged = [run for run in runs if run is not baseline and run is not teacher]
-        blocks += verdicts(judged, baseline, budget)
+        blocks += verdicts([run for run in judged if run is not teacher], baseline, budget)
     blocks += training.health(runs)
     blocks += training.convergence(runs, teacher)
     if "curves" in figures:

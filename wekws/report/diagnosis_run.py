@@ -101,6 +101,10 @@ def epochs_to(losses: Sequence[float], goal: float) -> int | None:
 
 
 def are_comparable(first: DiagnosedRun, second: DiagnosedRun) -> bool:
-    """Say whether two runs were measured on the same dev list, as far as their files tell."""
+    """Say whether the cv losses of two runs compare, as far as their files tell.
+
+    They do with the same dev list and the same number of outputs.
+    """
     lists = [run.model.run.get("cv_data") for run in (first, second)]
-    return None in lists or lists[0] == lists[1]
+    outputs = [run.model.num_outputs for run in (first, second)]
+    return all(None in pair or pair[0] == pair[1] for pair in (lists, outputs))

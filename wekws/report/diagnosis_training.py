@@ -71,7 +71,7 @@ def _epochs_needed(first: DiagnosedRun, second: DiagnosedRun) -> str:
     if first is second:
         return "-"
     if not are_comparable(first, second):
-        return "another dev set"
+        return "another dev set or other tokens"
     found = epochs_to(first.trained_losses, second.trained_losses[-1])
     return "not reached" if found is None else f"{found} of {len(first.trained_losses)}"
 

@@ -54,13 +54,17 @@ class RunLog:
         )
 
     def series(self, name: str) -> list[float]:
-        """Return a quantity of the cv rows, without epochs that lack it."""
-        return [float(row[name]) for row in self.epochs if name in row]
+        """Return a quantity of the cv rows, without epochs that lack it as a number."""
+        return _numbers(self.epochs, name)
 
     def mean(self, name: str) -> float | None:
         """Return the last epoch's mean of a quantity of the step rows."""
-        values = [float(row[name]) for row in self.steps if name in row]
+        values = _numbers(self.steps, name)
         return statistics.fmean(values) if values else None
+
+
+def _numbers(rows: Sequence[Row], name: str) -> list[float]:
+    return [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
 
 def _is_one_stage(rows: Sequence[Row]) -> bool:

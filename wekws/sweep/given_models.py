@@ -1,8 +1,9 @@
 """Part of the recipe's plan: models that the user gives are opened before the first stage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from wekws.dataset.vocabulary import Vocabulary
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.output_surgery import select_outputs
 from wekws.errors import ConfigError, DataError
 from wekws.model.checkpoint import config_beside, load_model, model_of
@@ -13,19 +14,52 @@ from wekws.train.build import cmvn_of
 from wekws.train.compatibility import require_same_cmvn, require_same_front_end
 
 
-def require_usable_models(plan: RecipePlan, vocabulary: Vocabulary | None) -> None:
+def require_usable_models(
+    plan: RecipePlan, keywords: Sequence[str], vocabulary: Vocabulary | None
+) -> None:
     """Open the base and the teachers that were given and check that they fit.
 
-    vocabulary: tokens of teacher and student; None: not known yet, and not compared.
+    vocabulary: tokens of teacher and student; None: not known yet. Then the tokens of the keywords
+    are looked up in the models' dictionaries, and the teachers' are compared with each other.
     Raises: ConfigError that names the option and what does not fit.
     """
     if plan.base_given and not plan.teacher_given:
         _require_base(plan, vocabulary)
+        _require_keywords(plan, keywords, plan.base_dict, f"--base_dict {plan.base_dict}")
     given = [("--teacher_checkpoint", plan.teacher_checkpoint)] if plan.teacher_given else []
     given += [("--more_teachers", path) for path in plan.more_teachers]
+    for flag, path in given:
+        _require_keywords(plan, keywords, _dict_of(path), f"{flag} {path}")
+    if vocabulary is None and plan.teacher_given and _dict_of(plan.teacher_checkpoint).is_file():
+        vocabulary = Vocabulary.load(_dict_of(plan.teacher_checkpoint))
     models = [_teacher(flag, path, plan, vocabulary) for flag, path in given]
     for (_, path), model in zip(given[1:], models[1:], strict=True):
         require_same_cmvn(cmvn_of(model), cmvn_of(models[0]), str(path), str(given[0][1]))
+
+
+def _dict_of(model_path: Path) -> Path:
+    return model_path.with_name("dict.txt")
+
+
+def _require_keywords(
+    plan: RecipePlan, keywords: Sequence[str], dict_path: Path, given: str
+) -> None:
+    """Check that a given model has an output for every token of the keywords.
+
+    given: the option with the model or its dictionary, as the user wrote it.
+    """
+    lexicon = plan.tokens.lexicon
+    if not dict_path.is_file() or (lexicon is not None and not lexicon.is_file()):
+        return
+    known, tokenizer = Vocabulary.load(dict_path).ids, Tokenizer(lexicon)
+    for keyword in keywords:
+        missing = [token for token in tokenizer.tokenise(keyword) if token not in known]
+        if missing:
+            raise ConfigError(
+                f"{given}: has no output for {', '.join(dict.fromkeys(missing))} of the keyword "
+                f"{keyword} ({dict_path}); give the --keywords and --lexicon that it was trained "
+                "with, or another model"
+            )
 
 
 def _require_base(plan: RecipePlan, vocabulary: Vocabulary | None) -> None:
@@ -56,7 +90,7 @@ def _teacher(flag: str, path: Path, plan: RecipePlan, vocabulary: Vocabulary | N
             raise ConfigError("carries no CMVN, so its features cannot be the student's")
         require_same_front_end(config_beside(path), plan.student.config)
         if vocabulary is not None:
-            _require_tokens(path.with_name("dict.txt"), model.config.output_dim, vocabulary)
+            _require_tokens(_dict_of(path), model.config.output_dim, vocabulary)
     except (ConfigError, DataError) as error:
         raise ConfigError(f"{flag} {path}: {error}") from error
     return model

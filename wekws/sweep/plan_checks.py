@@ -1,8 +1,10 @@
 """Part of the recipe's plan: what later stages would refuse is refused before the first one."""
 
+from wekws.config import load_config
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.vocabulary import parse_keywords
 from wekws.errors import ConfigError
+from wekws.runlog.fields import METRICS_NAME
 from wekws.score.negative_hours import hours_by_category
 from wekws.score.thresholds import category_hours_from_text, require_categories
 from wekws.sweep.begun_runs import require_resumable
@@ -18,13 +20,15 @@ def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:
     """
     _require_recordings(plan, options)
     _require_feature_teacher(plan)
+    _require_undistilled_first_models(plan)
     category_hours = category_hours_from_text(options.category_hours)
     if category_hours and options.stage > 1:  # earlier, stage 1 checks the lists that it has made
         dev_list = plan.lists / SPLITS[1] / "data.list"
         known = hours_by_category(dev_list, parse_keywords(options.keywords))
         require_categories(category_hours, known, dev_list)
+    _require_baseline(plan)
     vocabulary = plan.tokens.vocabulary(options, plan.lists)
-    require_usable_models(plan, vocabulary)
+    require_usable_models(plan, parse_keywords(options.keywords), vocabulary)
     require_resumable(plan, options, vocabulary)
 
 
@@ -36,6 +40,31 @@ def _require_recordings(plan: RecipePlan, options: RecipeOptions) -> None:
         raise ConfigError(
             f"--data_dir {plan.data_dir}: has no {', '.join(missing)}; expected "
             "{train,dev,test}/{wav.scp,text} in it"
+        )
+
+
+def _require_undistilled_first_models(plan: RecipePlan) -> None:
+    """Refuse stages of distillation for base and teacher, which have no teacher."""
+    if plan.teacher_given:
+        return
+    stages = plan.teacher.config.stage_plan
+    if stages is not None and stages.is_distilling:
+        paths = load_config(plan.teacher_config, plan.overlays).origin("stages")
+        raise ConfigError(
+            f"--overlay {paths}: has stages of distillation (`stages`), and an overlay is laid "
+            "over base and teacher too, which have no teacher; give it with --student_overlay"
+        )
+
+
+def _require_baseline(plan: RecipePlan) -> None:
+    """Check that the folder that stage 5 compares the student with is one of a run."""
+    folder = plan.baseline
+    if folder is None or (folder / METRICS_NAME).is_file():
+        return
+    if not any(folder.glob(f"{SPLITS[2]}_*/summary.json")):
+        raise ConfigError(
+            f"--baseline {folder}: neither {METRICS_NAME} nor {SPLITS[2]}_*/summary.json; expected "
+            "the folder of a run, such as exp/NAME/student"
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wekws.dataset.negatives import scripts_of
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, did_you_mean
 
 # Training utterances of each demo corpus: of each of two keywords, and others.
 DEMO_SIZES = {
@@ -69,7 +69,9 @@ class SynthesisOptions:
         size = self.size or default
         if size not in sizes:
             text = " with --from_text" if self.from_text else ""
-            raise ConfigError(f"--size {size}: expected {' | '.join(sizes)}{text}")
+            raise ConfigError(
+                f"--size {size}: expected {' | '.join(sizes)}{text}{did_you_mean(size, sizes)}"
+            )
         return size
 
     def plan(

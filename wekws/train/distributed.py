@@ -66,7 +66,11 @@ def choose_device(device: str, local_rank: int, num_local: int) -> torch.device:
     if device == "cpu" or (device == "auto" and num_gpus < num_local):
         return torch.device("cpu")
     if num_gpus < num_local:
-        raise ConfigError(f"--device {device}: {num_local} processes but {num_gpus} GPUs here")
+        few = f"only {num_gpus}" if num_gpus else "none"
+        raise ConfigError(
+            f"--device {device}: needs {num_local} GPU{'s' if num_local > 1 else ''} "
+            f"(--num_processes {num_local}), and torch finds {few} here; give --device cpu or auto"
+        )
     return torch.device("cuda", local_rank)
 
 

@@ -19,7 +19,7 @@ NO_TEACHER = {"teachers": [], "command": "train --model_dir exp/word/teacher"}
 ACTIONS = (
     "finish the epochs", "train it longer", "improve the teacher first", "mid student", "**done**",
     "initialise the student", "test on more", "add negatives", "lasted to the end",
-    "check labels and dictionary", "train longer or on more",
+    "check labels and dictionary", "train longer or on more", "choose them on more negatives",
 )  # fmt: skip
 
 
@@ -134,6 +134,11 @@ def test_a_threshold_that_gives_166_an_hour_is_named_before_any_figure(tmp_path)
     assert cells[4].startswith("166.00 (152.00-181.00)")
     texts = next_step(student, None, "1/h")
     assert the_action(texts) == "add negatives" and "FRR of 20.0 %" in texts[0]
+    assert texts[0].index("false alarms per hour here (A 166.00)") < texts[0].index("FRR of 20.0 %")
+    # A student that is done on its own curve does not hide a threshold that misses its budget.
+    with_curve(exp_dir, [(0, 900, 0), (0.6, 0.9, 0.02), (1, 0, 1)], point=point)
+    texts = next_step(read_model("student", exp_dir, "test"), None, "1/h")
+    assert the_action(texts) == "choose them on more negatives" and "(A 166.00)" in texts[0]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +162,27 @@ def test_a_student_far_behind_a_good_teacher_follows_the_rule(tmp_path):
         assert the_action(next_step(student, model(tmp_path, name, frr), "1/h")) == action
     bad = model(tmp_path, "bad", 0.2), model(tmp_path, "worse", 0.4)
     assert the_action(next_step(bad[1], bad[0], "1/h")) == "improve the teacher first"
+
+
+def test_too_few_positives_to_tell_teacher_from_student_ask_for_more(tmp_path):
+    """18 against 10 % of 100: Newcombe's interval of the difference, -1.7 to +17.8, contains 0."""
+    for name, frr in (("student", 0.18), ("teacher", 0.10)):
+        exp_dir = fake.make_run(tmp_path / name, epochs=30, start_from="teacher")
+        with_curve(exp_dir, [(0, 900, 0), (0.5, 0.3, frr), (1, 0, 1)], positives=100)
+    models = [read_model(name, tmp_path / name, "test") for name in ("student", "teacher")]
+    texts = next_step(*models, "1/h")
+    assert the_action(texts) == "test on more" and "whether the teacher is better" in texts[0]
+
+
+def test_a_short_schedule_comes_before_a_larger_student(tmp_path):
+    losses = [18.11, 17.84, 19.27, 16.08, 16.23, 16.06, 15.17, 15.38, 14.44, 14.17, 14.00, 14.01]
+    for name, frr in (("student", 0.25), ("teacher", 0.06)):
+        run = {"start": "teacher"} if name == "student" else NO_TEACHER
+        write_run(tmp_path / name, losses, run=run)
+        with_curve(tmp_path / name, [(0, 900, 0), (0.5, 0.3, frr), (1, 0, 1)])
+    models = [read_model(name, tmp_path / name, "test") for name in ("student", "teacher")]
+    texts = next_step(*models, "1/h")
+    assert the_action(texts) == "train it longer" and "--student_epochs 24" in texts[0]
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,13 @@ def test_models_that_fit_are_taken(project):
          "given/base.pt: has 9 tokens, among them '早'; the run's dictionary has 7; give the "
          "--keywords, --num_tokens and --lexicon that the teacher was trained with"),
         ([f"base_checkpoint={BASE}", "base_dict=fake.pt"], "--base_dict fake.pt: does not fit"),
+        ([f"teacher_checkpoint={TEACHER}", "name=new", "keywords=早上好"], "--teacher_checkpoint "
+         "taught/avg_2.pt: has no output for 早, 上 of the keyword 早上好 (taught/dict.txt); give "
+         "the --keywords and --lexicon that it was trained with, or another model"),
+        ([f"base_checkpoint={BASE}", "name=new", "keywords=JARVIS", "language=en"], "--base_dict "
+         "given/dict.txt: has no output for J, A, R, V, I, S of the keyword JARVIS"),
+        ([f"teacher_checkpoint={TEACHER}", f"more_teachers={BASE}", "name=new"], "--more_teachers "
+         "given/base.pt: has 9 tokens, among them '早'; the run's dictionary has 7; give the "),
         ([f"base_checkpoint={BASE}", "base_dict=taught/dict.txt", "keywords=嗨早上"],
          "--base_dict taught/dict.txt: does not fit given/base.pt"),
         ([f"base_checkpoint={BASE}", "teacher_config=conf/fsmn_ctc_student_mini.yaml"],

@@ -36,6 +36,10 @@ def check(*options):
         (["data_dir=mine", "size=tiny"], "--size tiny: is of the synthesised corpus, there is none "
          "with --data_dir; leave it out"),
         (["corpus=mobvoi", "size=tiny"], "--size tiny: is of the synthesised corpus"),
+        (["baseline=mine"], "--baseline mine: neither metrics.jsonl nor test_*/summary.json; "),
+        (["overlay=conf/overlays/stages_three.yaml", "preset=balanced"], "--overlay "
+         "conf/overlays/stages_three.yaml: has stages of distillation (`stages`), and an overlay "
+         "is laid over base and teacher too, which have no teacher; give it with --student_ov"),
     ],
 )  # fmt: skip
 def test_it_is_refused_before_the_first_stage(project, options, message):

@@ -490,7 +490,7 @@ def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_
         ("seed=-1", "--seed -1: expected at least 0"),
         (f"seed={1 << 64}", "expected below"),
         ("corpus_seed=-1", "--corpus_seed -1: expected at least 0"),
-        ("device=cuda", "--device cuda: 99 processes but"),
+        ("device=cuda", "--device cuda: needs 99 GPUs (--num_processes 99), and torch f"),
         ("name=../../x", "--name ../../x: expected the name of a folder"),
         ("name=/tmp/x", "--name /tmp/x: expected the name of a folder"),
         ("student_name=..", "--student_name ..: expected the name of a folder"),
