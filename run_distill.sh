@@ -65,7 +65,8 @@ name=                   # name of data/NAME and exp/NAME [synth_SIZE | mobvoi | 
 num_tokens=20           # outputs of teacher and student: 20, 440, ... or all
 teacher_config=conf/fsmn_ctc_teacher.yaml # configuration of base and teacher
 student_config=conf/fsmn_ctc_student_mini.yaml # configuration of the student
-preset=                 # settings laid over the student's: a name in conf/presets | list | ask
+preset=                 # settings laid over the student's: a name in conf/presets, or its number in
+                        # the list | list | ask
 overlay=                # YAML laid over all configurations, separated by commas, or none
                         # [conf/overlays/speed.yaml for synth, own_word.yaml for kaldi, with
                         # --negatives own_word_negatives.yaml, with --from_text from_text.yaml or

@@ -1,7 +1,7 @@
 """Errors that a user can correct: place, what was found, what was expected, what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class ConfigError(ValueError):
@@ -14,6 +14,21 @@ class DataError(ValueError):
 
 class PeerLost(ConnectionError):
     """Another process of the same training has ended or cannot be reached."""
+
+
+def raise_all(checks: Iterable[Callable[[], object]]) -> None:
+    """Run checks that do not build on each other.
+
+    Raises: ConfigError with the messages of all that fail.
+    """
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 _OTHER_WORDS = {"gpu": "cuda"}

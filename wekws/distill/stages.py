@@ -219,10 +219,14 @@ class StageHook(TrainingHook):
 
     def _log_plan(self) -> None:
         plan = self._plan
-        parts = [f"{s.name} {n}" for s, n in zip(plan.stages, plan.epochs, strict=True)]
+        parts = [
+            f"{s.name} {n} (labels {s.task:g}, distillation {s.distillation:g}, features "
+            f"{s.feature:g})"
+            for s, n in zip(plan.stages, plan.epochs, strict=True)
+        ]
         written = [stage.epochs for stage in plan.stages]
         scaled = "" if written == plan.epochs else f", scaled from {'+'.join(map(str, written))}"
-        logger.info("stages, in epochs: %s%s", ", ".join(parts), scaled)
+        logger.info("stages, in epochs, and their weights: %s%s", ", ".join(parts), scaled)
 
     def _row(self, index: int, temperature: float) -> dict[str, Any]:
         stage = self._plan.stages[index]

@@ -87,7 +87,9 @@ def tap_widths(model: KwsModel, paths: Sequence[str], whose: str) -> dict[str, i
     if unknown:
         layers = [name for name in known if name.count(".") in (1, 3) and "conv" not in name]
         raise ConfigError(
-            f"{whose}: no module {', '.join(unknown)}; expected one of {', '.join(sorted(layers))}"
+            f"{whose}: no module {', '.join(unknown)}; expected one of "
+            f"{', '.join(sorted(layers))} (those that end in .2 are the outputs of blocks 0 to "
+            f"{model.config.backbone.num_layers - 1})"
         )
     device = next(model.parameters()).device
     silence = torch.zeros(1, 1, model.config.input_dim, device=device)

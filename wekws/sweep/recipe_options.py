@@ -6,7 +6,7 @@ from typing import Literal
 
 from wekws.config import read_assignments
 from wekws.decode.duration import max_duration_from_text
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, raise_all
 from wekws.runlog.trackers import trackers_from_text
 from wekws.score.det import budgets_from_text
 from wekws.score.thresholds import SharedThreshold, ThresholdRule, category_hours_from_text
@@ -94,14 +94,22 @@ def read_options(assignments: Iterable[str]) -> RecipeOptions:
 def check_options(options: RecipeOptions) -> None:
     """Check what can be said of the options without looking at any file.
 
-    Raises: ConfigError naming the option, what was found and what is expected.
+    Raises: ConfigError naming each wrong option, what was found and what is expected.
     """
-    _check_numbers(options)
-    _check_names(options)
-    budgets_from_text(options.budgets)
-    max_duration_from_text(options.max_duration_s)
-    trackers_from_text(options.tracker)
-    category_hours_from_text(options.category_hours)
+    raise_all(
+        [
+            lambda: _check_numbers(options),
+            lambda: _check_names(options),
+            lambda: _check_corpus(options),
+            lambda: budgets_from_text(options.budgets),
+            lambda: max_duration_from_text(options.max_duration_s),
+            lambda: trackers_from_text(options.tracker),
+            lambda: category_hours_from_text(options.category_hours),
+        ]
+    )
+
+
+def _check_corpus(options: RecipeOptions) -> None:
     if options.size and (options.data_dir or options.corpus != "synth"):
         given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
         raise ConfigError(

@@ -3,8 +3,9 @@
 One rule decides each value: the flag, then an overlay, preset or configuration, then the default.
 """
 
+import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import language_of
 from wekws.dataset.vocabulary import parse_keywords
 from wekws.distill.methods import DistillConfig
-from wekws.errors import ConfigError, DataError
+from wekws.errors import ConfigError, DataError, raise_all
 from wekws.files import read_json
 from wekws.machine import has_bf16_instructions, usable_cores
 from wekws.model.checkpoint import config_beside
@@ -36,6 +37,7 @@ from wekws.sweep.training_length import (
 )
 from wekws.train.distributed import choose_device
 from wekws.train.run_record import RUN_NAME
+from wekws.train.train_config import load_distill_config
 
 PRESET_DIR = Path("conf/presets")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
@@ -48,6 +50,21 @@ DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "kaldi": ("conf/overlays/own_word.yaml",),
     "mobvoi": (),
 }
+_FILE_OPTIONS = (
+    "teacher_config",
+    "student_config",
+    "overlay",
+    "student_overlay",
+    "word_list",
+    "lexicon",
+    "voices",
+    "extra_lists",
+    "base_checkpoint",
+    "base_dict",
+    "teacher_checkpoint",
+    "more_teachers",
+    "baseline",
+)
 _CHOICES = {"true": True, "false": False}  # of options that may also be auto
 _WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
 _BASE_STAGE = 2
@@ -223,10 +240,10 @@ class RecipePlan:
 def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     """Resolve every option and check what the stages will read.
 
-    Raises: ConfigError for a file that is missing, a configuration that cannot be used, or fewer
+    Raises: ConfigError for files that are missing, a configuration that cannot be used, or fewer
     epochs than are to be averaged.
     """
-    check_options(options)
+    raise_all([lambda: check_options(options), *_file_checks(options, paths)])
     device = choose_device(options.device, 0, options.num_processes or 1)
     corpus = "kaldi" if options.data_dir else options.corpus
     data_dir = _data_dir(options, corpus, paths)
@@ -343,6 +360,25 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     _require_models(models)
     _require_earlier_stages(plan, options)
     return plan
+
+
+def _file_checks(options: RecipeOptions, paths: UserPaths) -> list[Callable[[], object]]:
+    """Return checks of the files that the options name, and of the student's weights."""
+    checks: list[Callable[[], object]] = [
+        functools.partial(paths.find, path, f"--{name}")
+        for name in _FILE_OPTIONS
+        for path in _as_tuple(getattr(options, name))
+        if path not in ("", "none")
+    ]
+    student = paths.place(options.student_config)
+    if (options.alpha or options.temperature) and student.is_file():
+        weights = {"alpha": options.alpha, "temperature": options.temperature}
+        checks.append(functools.partial(load_distill_config, student, **weights))
+    return checks
+
+
+def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 def _without_effect(options: RecipeOptions) -> tuple[str, ...]:

@@ -125,16 +125,31 @@ def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one():
         (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")
     )
     command = r"`((?:bash|python) [^`]+)`"
+    wanted = english[english.index("## I want X") : english.index("## Glossary")]
     ours = re.findall(command, chinese)
-    assert len(ours) > 15
     assert [c for c in ours if c not in re.findall(command, english)] == []
+    assert [c for c in re.findall(command, wanted) if c not in ours] == []
 
     def figures(text):
         rows = [line.split("|")[2:] for line in text.splitlines() if line.startswith("|")]
-        return [[cell.strip() for cell in row] for row in rows if " M " in "".join(row)]
+        return [
+            [cell.strip() for cell in row] for row in rows if re.search(r" M | at \d", str(row))
+        ]
 
-    assert len(figures(chinese)) == 7
+    assert len(figures(chinese)) == 11
     assert [row for row in figures(chinese) if row not in figures(english)] == []
+
+
+def test_the_chinese_readme_has_the_demos_times():
+    english, chinese = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")
+    )
+    start = english.index("| part of `make demo` | time |")
+    table = english[start : english.index("\n\n", start)]
+    times = re.findall(r"\| ([\d min s]+) \|$", table, re.M)
+    assert len(times) == 6
+    translated = [time.replace(" min", " 分").replace(" s", " 秒") for time in times]
+    assert [time for time in translated if time not in " ".join(chinese.split())] == []
 
 
 def test_examples_after_the_demo_use_the_averages_that_it_makes():

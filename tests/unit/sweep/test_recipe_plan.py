@@ -534,3 +534,13 @@ def test_a_stage_says_which_one_must_run_before_it(project, stage, there, missin
         touch(project / "data/synth_small" / name)
     with pytest.raises(ConfigError, match=re.escape(missing)):
         plan(f"stage={stage}")
+
+
+def test_all_wrong_options_are_named_at_once(project):
+    options = ("budgets=abc", "stage=9", "student_config=conf/nope.yaml", "more_teachers=no.pt")
+    with pytest.raises(ConfigError) as caught:
+        plan(*options, "overlay=no.yaml,none")
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "--stage", "--budgets:", "--student_config", "--overlay", "--more_teachers",
+    ]  # fmt: skip
