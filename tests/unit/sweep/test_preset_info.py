@@ -94,7 +94,9 @@ def test_the_shortest_training_is_quick_and_no_other_preset_is_there():
         find_preset(PRESETS, "balence")
     with pytest.raises(ConfigError, match="--preset 6: expected one of quick, .*1 to 5, list, ask"):
         find_preset(PRESETS, "6")
-    assert preset_purpose(PRESETS / "balanced.yaml") == "Default choice"
+    assert preset_purpose(PRESETS / "balanced.yaml") == (
+        "The one to start with: a quarter of the teacher's parameters"
+    )
     with pytest.raises(ConfigError, match="no presets"):
         preset_paths(CONF / "none")
 
