@@ -95,11 +95,12 @@ def config_beside(checkpoint_path: str | os.PathLike[str]) -> Path:
     Raises: ConfigError if there is none.
     """
     path = Path(checkpoint_path).parent / "config.yaml"
-    if not Path(checkpoint_path).exists():
-        raise ConfigError(
-            f"{checkpoint_path}: no such file; expected a checkpoint, such as avg_30.pt"
-        )
     if not path.is_file():
+        if not Path(checkpoint_path).exists():
+            raise ConfigError(
+                f"{checkpoint_path}: no such file, and no config.yaml beside it; expected a "
+                "checkpoint, such as avg_30.pt"
+            )
         raise ConfigError(f"{path}: no such file; name the checkpoint's configuration")
     return path
 
