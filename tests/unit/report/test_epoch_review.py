@@ -68,7 +68,7 @@ def test_a_range_of_epochs_is_scored_drawn_and_the_best_kept(run_of_epochs, caps
 def test_epochs_of_earlier_stages_do_not_count(run_of_epochs):
     run, _ = run_of_epochs
     assert chosen_epochs(run, "all") == [9, 10, 11] == chosen_epochs(run, "0-11")
-    with pytest.raises(ConfigError, match="--epochs 9-8: the first is after the last; .* 8-9?"):
+    with pytest.raises(ConfigError, match=r"--epochs 9-8: the first is after the last; .* 8-9\?"):
         chosen_epochs(run, "9-8")
     with pytest.raises(ConfigError, match="--epochs 1-8: no such epoch .* there are 9 to 11"):
         chosen_epochs(run, "1-8")
