@@ -13,8 +13,9 @@ from wekws.log import run
 from wekws.shell import UserPaths, assignments
 from wekws.sweep.plan_checks import check_plan
 from wekws.sweep.recipe_options import read_options
-from wekws.sweep.recipe_plan import RecipePlan, resolve
+from wekws.sweep.recipe_plan import RecipePlan
 from wekws.sweep.recipe_time import time_lines
+from wekws.sweep.resolve_recipe import resolve
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from wekws.report.training_again import longer_teacher_flags
 from wekws.shell import UserPaths
 from wekws.sweep.begun_runs import require_resumable
 from wekws.sweep.recipe_options import read_options
-from wekws.sweep.recipe_plan import resolve
+from wekws.sweep.resolve_recipe import resolve
 from wekws.train.run_record import model_fingerprint
 from wekws.yaml_files import write_yaml
 

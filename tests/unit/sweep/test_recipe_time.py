@@ -13,8 +13,8 @@ from wekws.bin import plan_recipe
 from wekws.shell import UserPaths
 from wekws.sweep import recipe_time, synthesis_plan
 from wekws.sweep.recipe_options import read_options
-from wekws.sweep.recipe_plan import resolve
 from wekws.sweep.recipe_time import time_lines
+from wekws.sweep.resolve_recipe import resolve
 from wekws.sweep.step_time import seconds_per_utterance
 from wekws.train.train_config import load_train_config
 

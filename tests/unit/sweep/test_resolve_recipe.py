@@ -15,9 +15,10 @@ from wekws.bin import plan_recipe
 from wekws.dataset.manifest import SPLITS
 from wekws.errors import ConfigError, DataError
 from wekws.shell import UserPaths
-from wekws.sweep import recipe_plan
+from wekws.sweep import resolve_recipe
 from wekws.sweep.recipe_options import LAST_STAGE, RecipeOptions, read_options
-from wekws.sweep.recipe_plan import RecipePlan, resolve
+from wekws.sweep.recipe_plan import RecipePlan
+from wekws.sweep.resolve_recipe import resolve
 
 ROOT = Path(__file__).parents[3]
 
@@ -173,7 +174,7 @@ def test_recordings_have_lengths_and_losses_of_their_own(project, tmp_path):
 def test_bfloat16_where_it_is_faster_unless_a_model_began_otherwise(
     project, monkeypatch, is_faster
 ):
-    monkeypatch.setattr(recipe_plan, "has_bf16_instructions", lambda: is_faster)
+    monkeypatch.setattr(resolve_recipe, "has_bf16_instructions", lambda: is_faster)
     resolved = plan("device=cpu")
     assert resolved.uses_bf16(Path("exp/new")) == is_faster
     for began in (True, False):
@@ -189,9 +190,9 @@ def test_bfloat16_where_it_is_faster_unless_a_model_began_otherwise(
     [(["device=cpu"], 4), (["device=cpu", "num_threads=3"], 2), (["num_processes=3"], 3)],
 )
 def test_a_training_on_the_cpu_has_a_process_per_core(project, monkeypatch, options, processes):
-    monkeypatch.setattr(recipe_plan, "usable_cores", lambda: 8)
+    monkeypatch.setattr(resolve_recipe, "usable_cores", lambda: 8)
     assert plan(*options).num_processes == processes
-    monkeypatch.setattr(recipe_plan, "choose_device", lambda *_: torch.device("cuda"))
+    monkeypatch.setattr(resolve_recipe, "choose_device", lambda *_: torch.device("cuda"))
     assert plan().num_processes == 1
 
 
@@ -391,7 +392,7 @@ def readme_commands() -> list[str]:
 @pytest.mark.parametrize("command", readme_commands())
 def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatch):
     # Its models and services may not be installed here.
-    monkeypatch.setattr("wekws.sweep.recipe_plan.load_feature_teacher", lambda name: None)
+    monkeypatch.setattr("wekws.sweep.resolve_recipe.load_feature_teacher", lambda name: None)
     monkeypatch.setattr("wekws.sweep.recipe_options.trackers_from_text", lambda text: None)
     own_base = ("exp/real/base/final.pt", "exp/real/base/dict.txt")
     for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt", *own_base):
