@@ -23,8 +23,9 @@ from wekws.decode.events import find_events
 from wekws.decode.keyword import KeywordScorer
 from wekws.decode.prefix_beam import highest_apart
 from wekws.score.scores import SCORES_NAME, ScoredUtterance, read_scores, write_scores
-from wekws.score.scoring import keyword_durations_s, load_system, make_decoder, score_dataset
+from wekws.score.scoring import keyword_durations_s, make_decoder, score_dataset
 from wekws.score.sets import KeywordSet, split_by_keyword
+from wekws.score.system import load_system
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 REFRACTORY_S = 1.0

@@ -51,9 +51,10 @@ from wekws.score.scores import (
     read_scores,
     write_scores,
 )
-from wekws.score.scoring import load_system, make_decoder
+from wekws.score.scoring import make_decoder
 from wekws.score.sets import KeywordSet, split_by_keyword
 from wekws.score.summary import errors_at, own_curve_threshold
+from wekws.score.system import load_system
 
 logger = logging.getLogger("peers")
 

@@ -28,7 +28,7 @@ from wekws.report.error_cases import (
 from wekws.report.error_page_template import PAGE
 from wekws.score.results import Result
 from wekws.score.scores import read_score_info
-from wekws.score.scoring import load_system
+from wekws.score.system import load_system
 from wekws.score.trace import Trace, Tracer
 
 logger = logging.getLogger(__name__)

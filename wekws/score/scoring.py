@@ -3,7 +3,6 @@
 Axes: B utterances, T frames, V vocabulary.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +11,12 @@ from typing import Literal, Protocol, get_args
 
 import torch
 
-from wekws.dataset.dataset_conf import DatasetConfig, ResampleConfig, load_dataset_config
-from wekws.dataset.feature_view import ContextExpansionConfig, FbankConfig
 from wekws.dataset.features import expand_context
 from wekws.dataset.filters import LONG_S
-from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
 from wekws.dataset.manifest import audio_status, read_data_list
 from wekws.dataset.opening import open_dataset
 from wekws.dataset.order import longest_first
 from wekws.dataset.speech_dataset import SpeechDataset
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside, read_keywords
 from wekws.decode.duration import MaxDuration, default_max_duration_s, duration_frames
 from wekws.decode.event_rule import Event
 from wekws.decode.keyword import KeywordScorer
@@ -29,15 +24,12 @@ from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256, write_json
-from wekws.front_end import FrontEnd
-from wekws.model.checkpoint import config_beside, load_model
-from wekws.model.model import KwsModel, num_parameters
+from wekws.model.model import KwsModel
 from wekws.score.long_scoring import LongRecordingScorer, score_long
 from wekws.score.scores import SCORE_INFO_NAME, ScoredUtterance, write_scores
-from wekws.stream.onnx_network import ONNX_SUFFIX, OnnxNetwork
+from wekws.score.system import StrPath, System, load_system
 from wekws.stream.torch_network import TorchNetwork
 
-StrPath = str | os.PathLike[str]
 DecoderName = Literal["keyword", "prefix_beam"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 MAX_BATCH_FRAMES = 100_000  # 10 ms frames with padding: a 4-layer FSMN needs less than 1 GiB
@@ -51,45 +43,6 @@ class Decoder(Protocol):
     ) -> list[list[list[Event]]]:
         """Return the events of each recording (B, T, V) and keyword."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class System:
-    """A model with its front end and the labels of its outputs."""
-
-    model: KwsModel | OnnxNetwork
-    """The network with its CMVN: a checkpoint's, or an exported one."""
-    dataset_config: DatasetConfig
-    """Section ``dataset_conf`` of its configuration."""
-    label_set: LabelSet
-    """Vocabulary, tokenizer and keywords."""
-
-    @property
-    def hop_s(self) -> float:
-        """Seconds between two frames of posteriors."""
-        return self.dataset_config.front_end.hop_s
-
-    @property
-    def num_params(self) -> int:
-        """Trainable parameters."""
-        if isinstance(self.model, OnnxNetwork):
-            return self.model.description.num_parameters
-        return num_parameters(self.model)
-
-    def to(self, device: torch.device | str) -> None:
-        """Move the network to a device; an exported one stays on the CPU."""
-        if isinstance(self.model, KwsModel):
-            self.model.to(device)
-
-    def log_probs(self, feats: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return log-probabilities (B, T, V) of whole recordings, on the device of ``feats``.
-
-        feats: (B, T, D). lengths: (B,) valid frames. Padding of the result has no meaning.
-        """
-        if isinstance(self.model, OnnxNetwork):
-            rows = self.model.log_probs(feats.cpu().numpy(), lengths.cpu().numpy())
-            return torch.from_numpy(rows).to(feats.device)
-        return self.model(feats, lengths).float().log_softmax(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +92,7 @@ def score_list(
         raise ConfigError(f"batch_size: found {batch_size}, expected >= 1")
     if refractory_s < 0:
         raise ConfigError(f"refractory_s: found {refractory_s:g}, expected >= 0")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device}: this machine has no GPU that torch can use")
+    device = _usable_device(device)
     checkpoint, data_list, result_dir = Path(checkpoint), Path(data_list), Path(result_dir)
     system = load_system(
         checkpoint,
@@ -215,88 +165,13 @@ def score_list(
     return Scored(num_utterances=len(by_key), hours=hours, seconds=seconds)
 
 
-def load_system(
-    checkpoint: StrPath,
-    *,
-    config: StrPath | None = None,
-    dict_path: StrPath | None = None,
-    lexicon: StrPath | None = None,
-    keywords_file: StrPath | None = None,
-) -> System:
-    """Load a checkpoint or an exported model.
-
-    Files that are not given lie beside a checkpoint; an exported model contains them, but for the
-    lexicon, which lies beside it.
-    Raises: ConfigError or DataError naming the file that is missing or does not fit.
-    """
-    checkpoint = Path(checkpoint)
-    folder = checkpoint.parent
-    if checkpoint.suffix == ONNX_SUFFIX:
-        return _load_exported(checkpoint, dict_path, lexicon, keywords_file)
-    config = config or config_beside(checkpoint)
-    model = load_model(checkpoint, config)
-    system = System(
-        model=model,
-        dataset_config=load_dataset_config(config),
-        label_set=LabelSet.load(
-            dict_path or _beside(folder / "dict.txt", "--dict"),
-            lexicon=lexicon or lexicon_beside(checkpoint),
-            keywords_file=keywords_file or _beside(folder / "keywords.txt", "--keywords_file"),
-        ),
-    )
-    system.label_set.vocabulary.check_output_dim(model.config.output_dim)
-    if dict_path is None:
-        require_trained_vocabulary(folder, system.label_set)
-    return system
-
-
-def _load_exported(
-    path: Path, dict_path: StrPath | None, lexicon: StrPath | None, keywords_file: StrPath | None
-) -> System:
-    network = OnnxNetwork(path)
-    description = network.description
-    labels = LabelSet(
-        vocabulary=Vocabulary(description.tokens),
-        tokenizer=Tokenizer(lexicon or lexicon_beside(path)),
-        keywords=tuple(
-            read_keywords(keywords_file)
-            if keywords_file
-            else (keyword.text for keyword in description.keywords)
-        ),
-    )
-    if dict_path is not None and Vocabulary.load(dict_path) != labels.vocabulary:
-        raise ConfigError(f"{dict_path}: is not the vocabulary of {path}, which contains its own")
-    for keyword in description.keywords:
-        tokens = labels.tokenizer.tokenise(keyword.text)
-        if keyword.text in labels.keywords and tuple(tokens) != keyword.tokens:
-            raise ConfigError(
-                f"{path}: keyword {keyword.text} was exported as {' '.join(keyword.tokens)}; give "
-                "the lexicon of the model with --lexicon"
-            )
-    config = _dataset_config(network.front_end)
-    return System(model=network, dataset_config=config, label_set=labels)
-
-
-def _dataset_config(front_end: FrontEnd) -> DatasetConfig:
-    """Return the configuration of features that a front end describes."""
-    return DatasetConfig(
-        resample_conf=ResampleConfig(resample_rate=front_end.sample_rate_hz),
-        fbank_conf=FbankConfig(
-            num_mel_bins=front_end.num_mel_bins,
-            frame_shift=front_end.frame_shift_ms,
-            frame_length=front_end.frame_length_ms,
-        ),
-        context_expansion_conf=ContextExpansionConfig(
-            left=front_end.left_context, right=front_end.right_context
-        ),
-        frame_skip=front_end.frame_skip,
-    )
-
-
-def _beside(path: Path, flag: str) -> Path:
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file; give another one with {flag}")
-    return path
+def _usable_device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device}: this machine has no GPU that torch can use")
+    return device
 
 
 def keyword_durations_s(system: System, max_duration_s: MaxDuration) -> dict[str, float] | None:

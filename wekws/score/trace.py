@@ -13,7 +13,8 @@ from wekws.dataset.features import expand_context, fbank
 from wekws.decode.keyword import KeywordScorer
 from wekws.errors import ConfigError
 from wekws.model.model import KwsModel
-from wekws.score.scoring import System, make_decoder
+from wekws.score.scoring import make_decoder
+from wekws.score.system import System
 
 
 @dataclass(frozen=True, kw_only=True)

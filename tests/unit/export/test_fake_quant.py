@@ -15,7 +15,7 @@ from wekws.errors import ConfigError
 from wekws.export.exporter import export_checkpoint
 from wekws.model.checkpoint import load_model
 from wekws.runlog.metrics_reader import read_metrics
-from wekws.score.scoring import load_system
+from wekws.score.system import load_system
 from wekws.train.fake_quant import add_fake_quant, round_input, round_weight
 
 

@@ -10,7 +10,7 @@ from wekws.dataset.label_set import LabelSet
 from wekws.dataset.opening import open_dataset
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.decode.keyword import KeywordScorer
-from wekws.score.scoring import load_system
+from wekws.score.system import load_system
 from wekws.train.distributed import Process
 from wekws.train.teacher_check import (
     KeywordConfidences,
