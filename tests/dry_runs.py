@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import soundfile
 import torch
 
 from wekws.bin import plan_recipe
@@ -53,8 +55,8 @@ HEAD = """# What --dry_run prints
 
 `bash run_distill.sh ... --dry_run` checks every option and file, prints the plan with the estimated
 time, and stops. Without `--dry_run` the same lines come first. Here are five usual commands and
-five wrong ones. Times were measured on one thread of an AMD EPYC (CPU time of a few steps); where a
-run has been begun, they come from its own log.
+five wrong ones. Times are those of two cores of an Intel Xeon with AMX, from the CPU time of a few
+steps and features; where a run has been begun, they come from its own log.
 
 Made by `python tests/dry_runs.py >examples/DRY_RUNS.md`.
 """
@@ -69,17 +71,26 @@ def defaults() -> list[str]:
 def make_project(folder: Path) -> None:
     """Make the folder that the commands run in."""
     (folder / "conf").symlink_to(ROOT / "conf")
-    (folder / "negatives").mkdir()
     for split in ("train", "dev", "test"):
         write_recordings(folder / "recordings" / split)
+        write_noise(folder / "negatives" / split / "street.wav", 1800.0)
+    write_noise(folder / "recordings/u.wav", 2.0)
     write_model(folder / TEACHER, "fsmn_ctc_teacher.yaml", 20)
 
 
 def write_recordings(folder: Path, num: int = 2000) -> None:
-    """Write the lists of a split; there is no audio behind them."""
+    """Write the lists of a split; all utterances are one file."""
     folder.mkdir(parents=True)
     for table, value in (("wav.scp", "u.wav"), ("text", "JARVIS")):
         (folder / table).write_text("".join(f"u{i} {value}\n" for i in range(num)))
+
+
+def write_noise(path: Path, seconds: float) -> None:
+    """Write a recording of noise at 16 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    samples = 0.05 * rng.standard_normal(round(16_000 * seconds), np.float32)
+    soundfile.write(path, samples, 16_000, subtype="PCM_16")
 
 
 def write_model(checkpoint: Path, config: str, output_dim: int) -> None:

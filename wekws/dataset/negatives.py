@@ -224,13 +224,17 @@ def _language_code(negative: Negative) -> str:
     return code if _LANGUAGE_CODE.fullmatch(code) else ""
 
 
+def num_pieces(duration_s: float, split: str) -> int:
+    """Return how many pieces a recording of this length is cut into, for a split; 1: it is not."""
+    longest_s, piece_s = _TRAIN_PIECES_S if split == "train" else _OTHER_PIECES_S
+    return 1 if duration_s <= longest_s else math.ceil(duration_s / piece_s)
+
+
 def _num_pieces(negative: Negative) -> int:
-    longest_s, piece_s = _TRAIN_PIECES_S if negative.split == "train" else _OTHER_PIECES_S
     try:
-        duration_s = probe(negative.wav).duration_s
+        return num_pieces(probe(negative.wav).duration_s, negative.split)
     except AudioError:
         return 1
-    return 1 if duration_s <= longest_s else math.ceil(duration_s / piece_s)
 
 
 def _pieces(negative: Negative, out_dir: Path) -> list[Negative]:

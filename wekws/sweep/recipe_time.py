@@ -3,12 +3,11 @@
 Training: the seconds per epoch that the same run, or an earlier one of the model, has logged in
 ``metrics.jsonl``; otherwise a few steps on random data on this machine and a pass over dev, without
 loading and the features of the first epoch. Other stages: what they took in earlier runs of the
-same name. What nothing is known about is called unknown.
+same name; otherwise the features of some noise, and the scores of some, on this machine. What
+nothing is known about is called unknown, and what is not counted is named.
 """
 
 import contextlib
-import itertools
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +15,14 @@ from pathlib import Path
 
 import torch
 
-from wekws.dataset.manifest import SPLITS
+from wekws.dataset.vocabulary import parse_keywords
 from wekws.machine import threads_of_process
 from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import KwsModel
 from wekws.report.format import duration
 from wekws.runlog.metrics_reader import read_metrics
+from wekws.sweep.audio_amount import AudioAmounts, audio_amounts
+from wekws.sweep.data_time import feature_seconds, scoring_seconds
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
@@ -32,13 +33,9 @@ from wekws.train.distributed import choose_device
 
 TIMES_NAME = "stage_times.txt"
 """File in ``exp/NAME`` to which the recipe adds a line ``STAGE SECONDS`` per stage that ended."""
-_TRAINING_STAGES = (2, 3)
-# Lines of data.list from which durations are drawn.
-_NUM_SAMPLED = 2000
+_CORPUS_STAGE, _LISTS_STAGE, _BASE_STAGE, _SCORES_STAGE, _EXPORT_STAGE = -2, 1, 2, 4, 6
 # Time of a forward pass beside that of a step: the backward pass takes about twice as long.
 _FORWARD_SHARE = 1 / 3
-# Utterances of dev beside those of train in the demo corpus.
-_USUAL_DEV_SHARE = 0.25
 # Utterances in a measured step: enough for the pace of whole batches, within a second.
 _NUM_PROBED = 16
 
@@ -57,48 +54,43 @@ class TimeEstimate:
     """Whether it rests on steps that were measured just now."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TrainingSet:
-    """Utterances that a model is trained on."""
-
-    num: int | None
-    """How many there are; None: not known yet."""
-    durations_s: Sequence[float]
-    """Durations of some of them."""
-
-
 def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
     """Return the estimate as lines of the plan: one per model, other stages, the sum."""
-    estimates = [*_trainings(plan, options), *_other_stages(plan, options)]
+    audio = audio_amounts(plan)
+    estimates = [*_trainings(plan, options, audio), *_other_stages(plan, options, audio)]
     known = [estimate for estimate in estimates if estimate.seconds is not None]
     unknown = [estimate.name for estimate in estimates if estimate.seconds is None]
     total = f"about {duration(sum(e.seconds or 0.0 for e in known))}" if known else "unknown"
     if known and unknown:
         total += f", besides {', '.join(unknown)}: unknown"
     if any(estimate.is_probed for estimate in estimates):
-        total += "; loading and the features of the first epoch are not counted"
+        total += "; loading, synthesis, tables and pages are not counted"
     rows = {"time": total} | {f"  {estimate.name}": estimate.text for estimate in estimates}
     width = max(10, *(len(name) + 1 for name in rows))
     return [f"   {name:<{width}}{text}" for name, text in rows.items()]
 
 
-def _trainings(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate]:
-    base_given = plan.base_given or plan.teacher_given
+def _trainings(plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts) -> list[TimeEstimate]:
     teachers = [path.parent for path in plan.teacher_checkpoints]
     models: list[tuple[str, int, Length, Path, bool]] = [
-        ("base", 2, plan.base, plan.base_checkpoint.parent, base_given),
+        ("base", 2, plan.base, plan.base_checkpoint.parent, not _trains_base(plan)),
         *((path.name, 2, plan.teacher, path, plan.teacher_given) for path in teachers),
         ("student", 3, plan.student, plan.student_checkpoint.parent, False),
     ]
     return [
-        _training(name, length, folder, plan, options)
+        _training(name, length, folder, plan, options, audio)
         for name, stage, length, folder, is_given in models
         if options.stage <= stage <= options.stop_stage and not is_given
     ]
 
 
 def _training(
-    name: str, length: Length, folder: Path, plan: RecipePlan, options: RecipeOptions
+    name: str,
+    length: Length,
+    folder: Path,
+    plan: RecipePlan,
+    options: RecipeOptions,
+    audio: AudioAmounts,
 ) -> TimeEstimate:
     """Return the time of the epochs of a model that are not done yet."""
     logged = {
@@ -113,16 +105,21 @@ def _training(
         epoch_s = statistics.median(logged.values())
         source = f"measured in {folder / 'metrics.jsonl'}"
         return _of_epochs(name, num_left, epoch_s, source)
-    trained_on = _training_set(plan, is_base=name == "base")
-    step_s = _step_seconds(name, length, folder, plan, options, trained_on.durations_s)
-    if trained_on.num is None:
+    amount = audio.base if name == "base" else audio.train
+    durations_s = amount.durations_s if amount else USUAL_DURATIONS_S
+    step_s = _step_seconds(name, length, folder, plan, options, durations_s)
+    if amount is None:
         per = duration(1000 * step_s * num_left)
         text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
         return TimeEstimate(name=name, seconds=None, text=text)
-    num = trained_on.num * length.config.dataset_conf.filter_conf.data_share
-    num += _FORWARD_SHARE * _num_dev(plan, trained_on.num)
+    config = length.config.dataset_conf
+    steps_s = step_s * amount.num * config.filter_conf.data_share
+    if audio.dev and amount.num:
+        mean_s = (1 + config.join_prob) * amount.seconds / amount.num
+        longest_s = config.filter_conf.max_length * config.fbank_conf.frame_shift / 1000
+        steps_s += _FORWARD_SHARE * step_s * audio.dev.seconds_up_to(longest_s) / mean_s
     source = "a few steps on random data just now"
-    return replace(_of_epochs(name, num_left, step_s * num, source), is_probed=True)
+    return replace(_of_epochs(name, num_left, steps_s, source), is_probed=True)
 
 
 def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEstimate:
@@ -132,63 +129,8 @@ def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEst
     return TimeEstimate(name=name, seconds=seconds, text=text)
 
 
-def _num_dev(plan: RecipePlan, num_train: int) -> float:
-    """Return the utterances of dev, which are scored after every epoch; before stage 1 a guess."""
-    data_list = plan.lists / SPLITS[1] / "data.list"
-    if data_list.exists():
-        return _num_lines(data_list)
-    if plan.data_dir:
-        return sum(map(_num_lines, (plan.data_dir / SPLITS[1]).rglob("wav.scp")))
-    return _USUAL_DEV_SHARE * num_train
-
-
-def _num_lines(path: Path) -> int:
-    with open(path, "rb") as lines:
-        return sum(1 for _ in lines)
-
-
-def _training_set(plan: RecipePlan, *, is_base: bool) -> _TrainingSet:
-    folders = plan.base_sets if is_base else (plan.lists / SPLITS[0],)
-    paths = [folder / "data.list" for folder in folders]
-    if all(path.exists() for path in paths):
-        sample: list[str] = []
-        num = 0
-        for path in paths:
-            with open(path, encoding="utf-8", errors="replace") as lines:
-                size = sum(1 for _ in lines)
-                lines.seek(0)
-                # Evenly: what is alike stands together.
-                sample += itertools.islice(lines, 0, None, -(-size // _NUM_SAMPLED) or 1)
-                num += size
-        durations = [d for line in sample if (d := _duration_s(line))]
-        return _TrainingSet(num=num, durations_s=durations or USUAL_DURATIONS_S)
-    return _TrainingSet(num=_expected_utterances(plan, is_base), durations_s=USUAL_DURATIONS_S)
-
-
-def _expected_utterances(plan: RecipePlan, is_base: bool) -> int | None:
-    """Return the size of a training set whose list is not made yet; None: not known."""
-    speech = plan.synthesis
-    beside = speech is not None and speech.is_beside_recordings
-    if speech is not None and beside and is_base:
-        return None if plan.extra_lists else speech.num_train
-    negatives_train = bool(plan.negatives) and (plan.learns_transcripts or not plan.from_text)
-    if plan.corpus == "mobvoi" or negatives_train:
-        return None
-    known = 0
-    if speech is not None and (speech.joins_recordings or not beside):
-        known = speech.num_train
-    if plan.data_dir:
-        tables = (plan.data_dir / SPLITS[0]).rglob("wav.scp")
-        known += sum(map(_num_lines, tables))
-    return known
-
-
-def _duration_s(line: str) -> float | None:
-    """Return the duration in a line of data.list; None if there is none to be read."""
-    try:
-        return float(json.loads(line)["duration"])
-    except (ValueError, TypeError, KeyError):
-        return None
+def _num_tokens(options: RecipeOptions) -> int:
+    return 20 if options.num_tokens == "all" else int(options.num_tokens)
 
 
 def _step_seconds(
@@ -200,7 +142,7 @@ def _step_seconds(
     durations_s: Sequence[float],
 ) -> float:
     """Return the measured time of an optimiser step of a model, per utterance."""
-    num_tokens = 20 if options.num_tokens == "all" else int(options.num_tokens)
+    num_tokens = _num_tokens(options)
     config, teacher = length.config, None
     if name != "base":
         config = config.with_output_dim(num_tokens)
@@ -228,23 +170,87 @@ def _step_seconds(
     )
 
 
-def _other_stages(plan: RecipePlan, options: RecipeOptions) -> list[TimeEstimate]:
-    """Return the time of the stages besides training, from earlier runs of the same name."""
+def _other_stages(
+    plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts
+) -> list[TimeEstimate]:
+    """Return the time of the stages besides training."""
     path = plan.exp / TIMES_NAME
     times, found = _stage_times(path), []
     for first, last, name in ((-2, 1, "data"), (4, 6, "results")):
         stages = range(max(first, options.stage), min(last, options.stop_stage) + 1)
-        stages_left = [stage for stage in stages if stage not in _TRAINING_STAGES]
-        if not stages_left:
+        if not stages:
             continue
-        if all(stage in times for stage in stages_left):
-            seconds = sum(times[stage] for stage in stages_left)
+        if all(stage in times for stage in stages):
+            seconds = sum(times[stage] for stage in stages)
             text = f"{duration(seconds)}, less what is finished ({path})"
             found.append(TimeEstimate(name=name, seconds=seconds, text=text))
+        elif name == "data":
+            found.append(_data(plan, options, audio, stages))
         else:
-            text = f"unknown: no earlier run in {plan.exp} has been through it"
-            found.append(TimeEstimate(name=name, seconds=None, text=text))
+            found.append(_results(plan, options, audio, stages))
     return found
+
+
+def _data(
+    plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts, stages: Sequence[int]
+) -> TimeEstimate:
+    """Return the time of the features of train, base and dev, which take the longest."""
+    config = plan.teacher.config.dataset_conf
+    parts = [(audio.train, True)] if _LISTS_STAGE in stages else []
+    if options.stop_stage >= _BASE_STAGE:  # it computes these
+        parts += [(audio.base, True)] if _trains_base(plan) and audio.base != audio.train else []
+        parts += [(audio.dev, False)]
+    known = [(amount, is_training) for amount, is_training in parts if amount is not None]
+    if len(known) < len(parts):
+        text = "unknown: how much audio there is shows in stage 1"
+        return TimeEstimate(name="data", seconds=None, text=text)
+    seconds = sum(
+        feature_seconds(config, amount.files, is_training=is_training) * amount.seconds
+        for amount, is_training in known
+    ) / max(1, plan.num_workers)
+    hours = _hours(sum(amount.seconds for amount, _ in known))
+    copies = f", those of training in {n} copies" if (n := config.augment_conf.copies) else ""
+    measured = "a few files" if any(amount.files for amount, _ in known) else "some noise"
+    text = f"{duration(seconds)} for the features of {hours}{copies} ({measured} just now)"
+    speech = plan.synthesis
+    if speech is not None and _CORPUS_STAGE in stages:
+        text += f"; besides, {speech.num_train:,} utterances and more are synthesised"
+    return TimeEstimate(name="data", seconds=seconds, text=text, is_probed=True)
+
+
+def _trains_base(plan: RecipePlan) -> bool:
+    return not (plan.base_given or plan.teacher_given)
+
+
+def _results(
+    plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts, stages: Sequence[int]
+) -> TimeEstimate:
+    """Return the time of the scores of dev and test, which take the longest of stages 4 to 6."""
+    dev, test = audio.dev, audio.test
+    if dev is None or test is None:
+        text = "unknown: how much audio there is shows in stage 1"
+        return TimeEstimate(name="results", seconds=None, text=text)
+    config = plan.student.config
+    sizes = config.with_output_dim(_num_tokens(options)).model
+    num_keywords = len(parse_keywords(options.keywords))
+    device = choose_device(options.device, 0, 1)
+    pace = scoring_seconds(sizes, config.dataset_conf, num_keywords, device)
+    # Last epoch and average of teacher and student, and the exported student.
+    num_models = 4 * (_SCORES_STAGE in stages) + (_EXPORT_STAGE in stages)
+    audio_s = dev.seconds + test.seconds
+    seconds = num_models * pace * audio_s
+    if _SCORES_STAGE in stages:
+        test_pace = feature_seconds(config.dataset_conf, test.files, is_training=False)
+        seconds += test_pace * test.seconds / max(1, plan.num_workers)
+    text = (
+        f"{duration(seconds)} for the scores of {_hours(audio_s)}, {num_models} times (some noise "
+        "just now); besides, tables and pages are written"
+    )
+    return TimeEstimate(name="results", seconds=seconds, text=text, is_probed=True)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 360 else f"{seconds / 60:.0f} min"
 
 
 def _stage_times(path: Path) -> dict[int, float]:

@@ -24,6 +24,7 @@ from wekws.train.train_config import TrainConfig
 NUM_LABELS = 4
 # Progress of the training, where schedules and stages usually have every term in use.
 HALFWAY = 0.5
+_NUM_DRAWS = 200
 
 
 def seconds_per_utterance(
@@ -51,7 +52,8 @@ def seconds_per_utterance(
     logging.disable(logging.INFO)
     parts = _step_parts(experiment, teacher, device, use_bf16)
     logging.disable(logging.NOTSET)
-    size = min(experiment.step_size, most_utterances or experiment.step_size)
+    size = max(1, experiment.step_size // num_processes)
+    size = min(size, most_utterances or size)
     batch = random_batch(experiment, durations_s, size)
     is_alone = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if is_alone else time.perf_counter
@@ -68,12 +70,15 @@ def seconds_per_utterance(
 def random_batch(experiment: TrainConfig, durations_s: Sequence[float], num: int) -> Batch:
     """Return ``num`` utterances of noise, their durations drawn from the given ones.
 
-    As many are joined to a second one as in training.
+    As many are joined to a second one as in training. A batch is padded to its longest utterance:
+    of several draws that one is taken whose longest is nearest to the average.
     """
     config, rng = experiment.dataset_conf, np.random.default_rng(0)
     hop_s = config.fbank_conf.frame_shift / 1000
-    first, second = rng.choice(np.asarray(durations_s), size=(2, num))
-    drawn = first + second * (rng.random(num) < config.join_prob)
+    first, second = rng.choice(np.asarray(durations_s), size=(2, _NUM_DRAWS, num))
+    draws = first + second * (rng.random((_NUM_DRAWS, num)) < config.join_prob)
+    longest = draws.max(axis=1)
+    drawn = draws[np.abs(longest - longest.mean()).argmin()]
     lengths = torch.from_numpy((drawn / hop_s).astype(np.int64).clip(min=1))
     num_bins = config.fbank_conf.num_mel_bins
     feats = torch.randn(

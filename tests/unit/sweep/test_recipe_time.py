@@ -21,10 +21,16 @@ from wekws.train.train_config import load_train_config
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Folder with the shipped configurations; a step takes 2 ms per utterance."""
+    """Folder with the shipped configurations.
+
+    A step takes 2 ms per utterance, the features of a second of audio 10 ms with augmentation and
+    1 ms without, its scores 2 ms.
+    """
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recipe_time, "seconds_per_utterance", step_seconds)
+    monkeypatch.setattr(recipe_time, "feature_seconds", feature_seconds)
+    monkeypatch.setattr(recipe_time, "scoring_seconds", lambda *_: 0.002)
     return tmp_path
 
 
@@ -32,26 +38,32 @@ def step_seconds(*_, num_processes=1, **__):
     return 0.002 / num_processes
 
 
+def feature_seconds(config, files, *, is_training):
+    return 0.01 if is_training else 0.001
+
+
 def times(*options):
-    read = read_options([*defaults(), "num_processes=1", *options])
+    read = read_options([*defaults(), "num_processes=1", "num_workers=2", *options])
     lines = time_lines(resolve(read, UserPaths(Path())), read)
     return {name: text.strip() for name, _, text in (line.strip().partition(" ") for line in lines)}
 
 
 def test_a_first_run_of_the_demo_rests_on_steps_measured_now(project):
-    # 5,000 utterances of 2 ms, and 1,250 of dev of a third of it: 10.8 s per epoch, 80 epochs per
-    # model.
+    # An epoch: 5,000 utterances of 2 ms, and dev: 1,250 longer ones, a third of it for their length.
+    # Features: 11,250 s of audio of 10 ms and 6,094 of 1 ms, in two processes. Scores: twice 6,094 s
+    # of 2 ms, five times, and the features of one of them.
     found = times()
     assert found["student"] == (
-        "80 epochs of 10.8 s: 14 min 27 s (a few steps on random data just now)"
+        "80 epochs of 11.8 s: 15 min 44 s (a few steps on random data just now)"
     )
-    assert found["time"] == (
-        "about 43 min 20 s, besides data, results: unknown; loading and the "
-        "features of the first epoch are not counted"
+    assert found["data"].startswith("59 s for the features of 4.8 h, those of training in 4 copies")
+    assert found["data"].endswith("; besides, 5,000 utterances and more are synthesised")
+    assert found["results"].startswith("2 min 05 s for the scores of 3.4 h, 5 times")
+    assert (
+        found["time"] == "about 50 min 18 s; loading, synthesis, tables and pages are not counted"
     )
-    assert "no earlier run in exp/synth_small" in found["data"]
     # Two processes divide each batch.
-    assert times("num_processes=2")["time"].startswith("about 21 min 40 s")
+    assert times("num_processes=2")["time"].startswith("about 26 min 41 s")
 
 
 def test_the_size_of_the_demo_is_that_of_the_synthesiser(monkeypatch):
@@ -87,7 +99,7 @@ def test_a_run_that_has_begun_rests_on_its_own_log(project):
     )
     # Stage 4 was skipped the second time: what counts is the time of its work.
     assert found["results"].startswith("58 s, less what is finished")
-    assert found["time"].startswith("about 1 min 36 s, besides data: unknown; loading and")
+    assert found["time"].startswith("about 2 min 37 s; loading, ")
     assert times("student_epochs=3", "num_average=1")["student"] == "done, 3 epochs"
 
 
