@@ -49,9 +49,9 @@ def times(*options):
 
 
 def test_a_first_run_of_the_demo_rests_on_steps_measured_now(project):
-    # An epoch: 5,000 utterances of 2 ms, and dev: 1,250 longer ones, a third of it for their length.
-    # Features: 11,250 s of audio of 10 ms and 6,094 of 1 ms, in two processes. Scores: twice 6,094 s
-    # of 2 ms, five times, and the features of one of them.
+    # An epoch: 5,000 utterances of 2 ms, and 1,250 of dev, a third of it for their length.
+    # Features: 11,250 s of audio of 10 ms and 6,094 of 1 ms, in two processes.
+    # Scores: twice 6,094 s of 2 ms, five times, and the features of one of them.
     found = times()
     assert found["student"] == (
         "80 epochs of 11.8 s: 15 min 44 s (a few steps on random data just now)"
