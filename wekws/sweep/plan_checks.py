@@ -2,6 +2,7 @@
 
 from wekws.config import load_config
 from wekws.dataset.manifest import SPLITS
+from wekws.dataset.negatives import read_negatives
 from wekws.dataset.vocabulary import parse_keywords
 from wekws.errors import ConfigError
 from wekws.runlog.fields import METRICS_NAME
@@ -33,7 +34,11 @@ def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:
 
 
 def _require_recordings(plan: RecipePlan, options: RecipeOptions) -> None:
-    if plan.data_dir is None or not options.stage <= -1 <= options.stop_stage:
+    if not options.stage <= -1 <= options.stop_stage:
+        return
+    for folder in plan.negatives:
+        read_negatives(folder)
+    if plan.data_dir is None:
         return
     needed = [f"{split}/{table}" for split in SPLITS for table in ("wav.scp", "text")]
     if missing := [name for name in needed if not (plan.data_dir / name).is_file()]:

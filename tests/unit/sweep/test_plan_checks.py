@@ -9,7 +9,7 @@ import pytest
 from dry_runs import ROOT, defaults, write_model, write_recordings
 
 from wekws.bin import check_budgets, plan_recipe
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -46,6 +46,13 @@ def test_it_is_refused_before_the_first_stage(project, options, message):
     write_recordings(project / "mine/train", 2)
     with pytest.raises(ConfigError, match=re.escape(message)):
         check(*options)
+
+
+def test_a_folder_of_negatives_without_audio_is_refused_before_the_first_stage(project):
+    (project / "tv").mkdir()
+    with pytest.raises(DataError, match="--negatives .*tv: no audio in it; expected wav.scp, or"):
+        check("negatives=tv")
+    assert check("negatives=tv", "stop_stage=-2") == 0
 
 
 def test_recordings_are_not_needed_after_the_lists_are_made(project, capsys):
