@@ -9,6 +9,7 @@ start from the first teacher; conf/ablation/teachers.yaml asks for a second one.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from wekws.sweep.plan_table import score_teacher, write_plan_table
 
 def main(argv: list[str] | None = None) -> int:
     """Read the plans, do the missing runs of each, write its table."""
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = _parser().parse_args(words)
     if args.num_jobs < 0:
         raise ConfigError(f"--num_jobs {args.num_jobs}: expected >= 0")
     for path in args.plan:
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
             plan,
             runs,
             plan_path=path,
+            command=shlex.join(["python", "-m", "wekws.bin.ablate", *words]),
             teacher_dirs=teacher_dirs,
             budgets=budgets,
             out_dir=args.out_dir / name,

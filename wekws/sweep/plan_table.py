@@ -50,12 +50,14 @@ def write_plan_table(
     runs: Sequence[PlannedRun],
     *,
     plan_path: Path,
+    command: str,
     teacher_dirs: Sequence[Path],
     budgets: Sequence[Budget],
     out_dir: Path,
 ) -> str:
     """Write table.md, figures.json and plot.png of a plan whose runs are all done.
 
+    command: what makes the table anew; it stands below it.
     teacher_dirs: scores of the teachers, one row each.
     Returns: the title and the first table, in Markdown.
     """
@@ -77,7 +79,7 @@ def write_plan_table(
         *(keyword_table(figures, budget.label) for budget in budgets),
         Paragraph(_EXPLANATION),
         Figure(plot_path, plan.question),
-        Code(f"python -m wekws.bin.ablate --plan {plan_path}"),
+        Code(command),
     ]
     with atomic_path(out_dir / "table.md") as temporary:
         temporary.write_text(to_markdown(blocks, out_dir), encoding="utf-8")

@@ -82,6 +82,8 @@ def test_a_plan_ends_in_a_table_and_goes_on_where_it_stopped(place, capsys):
     table = (place / "out/plan/table.md").read_text()
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
     assert rows[:5] == ["variant", "---", "teacher", "0.3", "1.0"]
+    assert f"python -m wekws.bin.ablate --plan {place / 'plan.yaml'} --lists {place}" in table
+    assert "--num_jobs 2" in table
     figures = json.loads((place / "out/plan/figures.json").read_text())
     assert [group["name"] for group in figures["groups"]] == ["teacher", "0.3", "1.0"]
     assert figures["groups"][1]["losses_end"] != figures["groups"][2]["losses_end"]
