@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from wekws.dataset.audio import AudioError, probe
 from wekws.dataset.manifest import SPLITS, kaldi_rows
-from wekws.dataset.negatives import num_pieces, read_negatives
+from wekws.dataset.negatives import Negative, num_pieces, read_negatives
 from wekws.errors import DataError
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_plan import RecipePlan
@@ -64,15 +64,28 @@ class AudioAmounts:
 
 def audio_amounts(plan: RecipePlan) -> AudioAmounts:
     """Return how much audio each set of a run has."""
-    train, dev, test = (_of_split(plan, split) for split in SPLITS)
+    folders: list[list[Negative]] | None = []
+    if not all((plan.lists / split / "data.list").exists() for split in SPLITS):
+        folders = _negatives_of(plan)
+    train, dev, test = (_of_split(plan, split, folders) for split in SPLITS)
     return AudioAmounts(train=train, dev=dev, test=test, base=_of_base(plan, train))
 
 
-def _of_split(plan: RecipePlan, split: str) -> AudioAmount | None:
+def _negatives_of(plan: RecipePlan) -> list[list[Negative]] | None:
+    """Return the recordings of each folder of negatives; None if a table is damaged."""
+    try:
+        return [read_negatives(folder) for folder in plan.negatives]
+    except DataError:
+        return None  # stage -1 names every problem
+
+
+def _of_split(
+    plan: RecipePlan, split: str, negatives: list[list[Negative]] | None
+) -> AudioAmount | None:
     data_list = plan.lists / split / "data.list"
     if data_list.exists():
         return _listed([data_list])
-    if plan.corpus == "mobvoi":
+    if plan.corpus == "mobvoi" or negatives is None:
         return None
     parts: list[AudioAmount | None] = []
     if plan.synthesis is not None:
@@ -80,7 +93,7 @@ def _of_split(plan: RecipePlan, split: str) -> AudioAmount | None:
     if plan.data_dir is not None:
         parts.append(_recorded(plan.data_dir, split))
     if split != SPLITS[0] or not plan.from_text:
-        parts += [_negatives(folder, split) for folder in plan.negatives]
+        parts += [_negatives(folder, split) for folder in negatives]
     elif plan.learns_transcripts:
         return None  # those with transcripts alone join train
     return _together(parts)
@@ -141,12 +154,9 @@ def _recorded(data_dir: Path, split: str) -> AudioAmount | None:
     return AudioAmount(len(wavs), list(files.values()) or USUAL_DURATIONS_S, files)
 
 
-def _negatives(folder: Path, split: str) -> AudioAmount | None:
+def _negatives(folder: Sequence[Negative], split: str) -> AudioAmount:
     """Return the audio of the negatives of a split, of which long ones will be cut."""
-    try:
-        wavs = [negative.wav for negative in read_negatives(folder) if negative.split == split]
-    except DataError:
-        return None  # stage -1 names every problem
+    wavs = [negative.wav for negative in folder if negative.split == split]
     files = _headers(wavs)
     pieces = [(num_pieces(d, split), d) for d in files.values()]
     cut = [d / num for num, d in pieces for _ in range(num)]
