@@ -239,6 +239,11 @@ class DatasetConfig:
         augment = self.augmentation if is_training else None
         return dataclasses.replace(self.view(is_training), augment=augment, seed=seed)
 
+    @property
+    def longest_trained_s(self) -> float:
+        """Longest utterance that training takes, in seconds."""
+        return self.filter_conf.max_length * self.fbank_conf.frame_shift / 1000
+
     def cached_views(self, is_training: bool) -> list[FeatureView]:
         """Return the views to cache: one per augmented copy, or one without augmentation, or none.
 

@@ -1,4 +1,4 @@
-"""How much audio a run has: from its lists or, before stage 1, from the folders of its user."""
+"""Amount of audio of a run: from its lists or, before stage 1, from the folders of its user."""
 
 import contextlib
 import itertools
@@ -76,7 +76,7 @@ def _negatives_of(plan: RecipePlan) -> list[list[Negative]] | None:
     try:
         return [read_negatives(folder) for folder in plan.negatives]
     except DataError:
-        return None  # stage -1 names every problem
+        return None  # stage -1, which is over, has named every problem
 
 
 def _of_split(
@@ -144,12 +144,14 @@ def _synthesised(speech: SynthesisPlan, split: str) -> AudioAmount:
 
 
 def _recorded(data_dir: Path, split: str) -> AudioAmount | None:
-    """Return the audio of a split of the user's recordings; None if their tables are damaged."""
+    """Return the audio of a split of the user's recordings; None if their tables say nothing."""
     try:
         tables = sorted((data_dir / split).rglob("wav.scp"))
         wavs = [str(data_dir / row.value) for path in tables for row in kaldi_rows(path)]
     except DataError:
         return None  # stage 1 names every problem
+    if not wavs:
+        return None  # after stage -1 the folder may be gone
     files = _headers(wavs)
     return AudioAmount(len(wavs), list(files.values()) or USUAL_DURATIONS_S, files)
 

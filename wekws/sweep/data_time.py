@@ -22,7 +22,6 @@ from wekws.model.model_conf import ModelConfig
 _NUM_UTTERANCES = 16
 _UTTERANCE_S = 2.0
 _KEYWORD_TOKENS = 6
-_LONGEST_S = 20.0  # what is longer is cut before it is used in training
 
 
 def feature_seconds(
@@ -38,7 +37,8 @@ def feature_seconds(
         return 0.0
     # One thread, as in a process that extracts features.
     with tempfile.TemporaryDirectory() as folder, _one_thread():
-        utterances = _readable(files) or _noise(Path(folder), config.front_end.sample_rate_hz)
+        utterances = _up_to(files, config.longest_trained_s)
+        utterances = utterances or _noise(Path(folder), config.front_end.sample_rate_hz)
         extractor = Extractor(utterances, views[0])
         extractor.extract_many([0], copy=0)  # tables that are made once
         began = time.process_time()
@@ -86,9 +86,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _readable(files: Mapping[str, float]) -> Sequence[Utterance]:
-    """Return some of the files as utterances, without those that training would cut."""
-    usable = [(wav, seconds) for wav, seconds in files.items() if seconds <= _LONGEST_S]
+def _up_to(files: Mapping[str, float], longest_s: float) -> Sequence[Utterance]:
+    """Return some of the files as utterances, those that are no longer."""
+    usable = [(wav, seconds) for wav, seconds in files.items() if seconds <= longest_s]
     chosen = usable[:: -(-len(usable) // _NUM_UTTERANCES) or 1]
     return [Utterance(key=wav, wav=wav, txt="", duration=seconds) for wav, seconds in chosen]
 

@@ -1,4 +1,4 @@
-"""What the stages of ``run_distill.sh`` read: every option resolved, before the first stage."""
+"""Plan of a run of ``run_distill.sh``: everything that its stages read, resolved."""
 
 from dataclasses import dataclass
 from pathlib import Path

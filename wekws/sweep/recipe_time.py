@@ -1,10 +1,10 @@
 """Estimated time of the stages of ``run_distill.sh`` that are still to run, and what it rests on.
 
 Training: the seconds per epoch that the same run, or an earlier one of the model, has logged in
-``metrics.jsonl``; otherwise a few steps on random data on this machine and a pass over dev, without
-loading and the features of the first epoch. Other stages: what they took in earlier runs of the
-same name; otherwise the features of some noise, and the scores of some, on this machine. What
-nothing is known about is called unknown, and what is not counted is named.
+``metrics.jsonl``; otherwise a few steps on random data on this machine and a pass over dev. Other
+stages: what they took in earlier runs of the same name; otherwise the features of a few files or of
+noise, and the scores of noise, on this machine. What nothing is known about is called unknown, and
+what is not counted is named.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class TimeEstimate:
     text: str
     """Time per epoch, and what it rests on."""
     is_probed: bool = False
-    """Whether it rests on steps that were measured just now."""
+    """Whether it rests on something that was measured just now."""
 
 
 def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
@@ -60,10 +60,13 @@ def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
     estimates = [*_trainings(plan, options, audio), *_other_stages(plan, options, audio)]
     known = [estimate for estimate in estimates if estimate.seconds is not None]
     unknown = [estimate.name for estimate in estimates if estimate.seconds is None]
-    total = f"about {duration(sum(e.seconds or 0.0 for e in known))}" if known else "unknown"
+    is_probed = any(estimate.is_probed for estimate in estimates)
+    # The steps and features of one process are measured alone, as if several did not share cores.
+    bound = "at least" if is_probed else "about"
+    total = f"{bound} {duration(sum(e.seconds or 0.0 for e in known))}" if known else "unknown"
     if known and unknown:
         total += f", besides {', '.join(unknown)}: unknown"
-    if any(estimate.is_probed for estimate in estimates):
+    if is_probed:
         total += "; loading, synthesis, tables and pages are not counted"
     rows = {"time": total} | {f"  {estimate.name}": estimate.text for estimate in estimates}
     width = max(10, *(len(name) + 1 for name in rows))
@@ -116,8 +119,8 @@ def _training(
     steps_s = step_s * amount.num * config.filter_conf.data_share
     if audio.dev and amount.num:
         mean_s = (1 + config.join_prob) * amount.seconds / amount.num
-        longest_s = config.filter_conf.max_length * config.fbank_conf.frame_shift / 1000
-        steps_s += _FORWARD_SHARE * step_s * audio.dev.seconds_up_to(longest_s) / mean_s
+        dev_s = audio.dev.seconds_up_to(config.longest_trained_s)
+        steps_s += _FORWARD_SHARE * step_s * dev_s / mean_s
     source = "a few steps on random data just now"
     return replace(_of_epochs(name, num_left, steps_s, source), is_probed=True)
 
@@ -200,6 +203,13 @@ def _data(
     if options.stop_stage >= _BASE_STAGE:  # it computes these
         parts += [(audio.base, True)] if _trains_base(plan) and audio.base != audio.train else []
         parts += [(audio.dev, False)]
+    speech = plan.synthesis
+    synthesised = ""
+    if speech is not None and _CORPUS_STAGE in stages:
+        synthesised = f"{speech.num_train:,} utterances and more are synthesised"
+    if not parts or not config.cached_views(is_training=True):
+        text = "; ".join(filter(None, ("no features are computed in advance", synthesised)))
+        return TimeEstimate(name="data", seconds=0.0, text=text, is_probed=True)
     known = [(amount, is_training) for amount, is_training in parts if amount is not None]
     if len(known) < len(parts):
         text = "unknown: how much audio there is shows in stage 1"
@@ -212,9 +222,7 @@ def _data(
     copies = f", those of training in {n} copies" if (n := config.augment_conf.copies) else ""
     measured = "a few files" if any(amount.files for amount, _ in known) else "some noise"
     text = f"{duration(seconds)} for the features of {hours}{copies} ({measured} just now)"
-    speech = plan.synthesis
-    if speech is not None and _CORPUS_STAGE in stages:
-        text += f"; besides, {speech.num_train:,} utterances and more are synthesised"
+    text += f"; besides, {synthesised}" if synthesised else ""
     return TimeEstimate(name="data", seconds=seconds, text=text, is_probed=True)
 
 
@@ -226,6 +234,11 @@ def _results(
     plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts, stages: Sequence[int]
 ) -> TimeEstimate:
     """Return the time of the scores of dev and test, which take the longest of stages 4 to 6."""
+    # Last epoch and average of teacher and student, and the exported student.
+    num_models = 4 * (_SCORES_STAGE in stages) + (_EXPORT_STAGE in stages)
+    if not num_models:
+        text = "nothing is scored; tables and pages are written"
+        return TimeEstimate(name="results", seconds=0.0, text=text, is_probed=True)
     dev, test = audio.dev, audio.test
     if dev is None or test is None:
         text = "unknown: how much audio there is shows in stage 1"
@@ -235,8 +248,6 @@ def _results(
     num_keywords = len(parse_keywords(options.keywords))
     device = choose_device(options.device, 0, 1)
     pace = scoring_seconds(sizes, config.dataset_conf, num_keywords, device)
-    # Last epoch and average of teacher and student, and the exported student.
-    num_models = 4 * (_SCORES_STAGE in stages) + (_EXPORT_STAGE in stages)
     audio_s = dev.seconds + test.seconds
     seconds = num_models * pace * audio_s
     if _SCORES_STAGE in stages:

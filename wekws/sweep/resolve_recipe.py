@@ -146,7 +146,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
-    """What the models learn from, and where it lies; the fields are those of RecipePlan."""
+    """Corpus, speech and tokens, and where they lie; the fields are those of RecipePlan."""
 
     corpus: str
     data_dir: Path | None
@@ -234,7 +234,7 @@ def _configurations(
 
 @dataclass(frozen=True, kw_only=True)
 class _Lengths:
-    """How each model is trained; the fields are those of RecipePlan."""
+    """Training of each model; the fields are those of RecipePlan."""
 
     base: Length
     base_overrides: tuple[str, ...]
