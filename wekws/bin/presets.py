@@ -31,6 +31,7 @@ from wekws.sweep.preset_info import (
     read_corpus,
 )
 from wekws.sweep.preset_results import find_preset_runs, preset_results_blocks
+from wekws.sweep.step_time import StepTimer
 from wekws.train import distributed
 from wekws.train.train_config import load_train_config
 
@@ -51,11 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     threads = threads_of_process(args.num_threads, args.num_processes)
     device = distributed.start(args.device, threads).device
     context = read_context(args)
-    if args.what == "show":
-        info = preset_info(args.preset, paths[args.preset], context, device)
-        print("\n".join(f"{name:<15}{value}" for name, value in preset_row(info).items()))
-        return 0
-    infos = preset_infos(args.preset_dir, context, device)
+    with StepTimer(device, num_processes=args.num_processes, num_threads=args.num_threads) as timer:
+        if args.what == "show":
+            info = preset_info(args.preset, paths[args.preset], context, timer)
+            print("\n".join(f"{name:<15}{value}" for name, value in preset_row(info).items()))
+            return 0
+        infos = preset_infos(args.preset_dir, context, timer)
     purposes = {name: preset_purpose(path) for name, path in paths.items()}
     if args.what == "list":
         print(format_presets(infos, purposes))
@@ -92,7 +94,6 @@ def read_context(args: argparse.Namespace) -> PresetContext:
         first_config=first,
         base_epochs=args.base_epochs,
         teacher_epochs=args.teacher_epochs,
-        num_processes=args.num_processes,
     )
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wekws.config import load_yaml_with_base
 from wekws.dataset.dataset_conf import FilterConfig
 from wekws.dataset.manifest import read_data_list
@@ -16,10 +14,9 @@ from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.schedule import Scheduled, as_schedule
 from wekws.errors import ConfigError, did_you_mean
 from wekws.model.cost import model_cost
-from wekws.model.model import KwsModel
 from wekws.model.model_conf import ModelConfig
 from wekws.report.format import duration
-from wekws.sweep.step_time import seconds_per_utterance
+from wekws.sweep.step_time import StepTimer, TimedStep
 from wekws.train.train_config import TrainConfig, load_train_config
 
 DEFAULT = "balanced"
@@ -64,8 +61,11 @@ class PresetContext:
     """Epochs of the base; None: those of the preset or of its configuration."""
     teacher_epochs: int | None = None
     """Epochs of the teacher; None: those of the preset or of its configuration."""
-    num_processes: int = 1
-    """Processes of each training."""
+
+    @property
+    def durations_s(self) -> tuple[float, ...]:
+        """Durations on which a step is measured."""
+        return self.corpus.durations_s if self.corpus else USUAL_DURATIONS_S
 
     def first_epochs(self, preset: str) -> int:
         """Return the epochs of base and teacher together; 0 where the teacher is given."""
@@ -147,7 +147,7 @@ def preset_info(
     name: str,
     path: Path,
     context: PresetContext,
-    device: torch.device,
+    timer: StepTimer,
     first_step_s: float | None = None,
 ) -> PresetInfo:
     """Read a preset and measure a few steps of it.
@@ -155,13 +155,10 @@ def preset_info(
     first_step_s: time of a step of base and teacher, per utterance; None: it is measured.
     """
     if first_step_s is None:
-        first_step_s = _first_step_s(context, device)
+        first_step_s = _first_step_s(context, timer)
     config = load_train_config(context.student_config, overlays=[*context.overlays, path])
     config = config.with_output_dim(context.num_tokens)
-    sizes, dim = context.teacher.with_output_dim(context.num_tokens), config.model.input_dim
-    teacher = KwsModel(sizes, (torch.zeros(dim), torch.ones(dim)))
-    corpus = context.corpus
-    durations_s = corpus.durations_s if corpus else USUAL_DURATIONS_S
+    sizes, corpus = context.teacher.with_output_dim(context.num_tokens), context.corpus
     filters, front_end = config.dataset_conf.filter_conf, config.dataset_conf.front_end
     return PresetInfo(
         name=name,
@@ -169,21 +166,19 @@ def preset_info(
         cost=model_cost(config.model, front_end),
         teacher_cost=model_cost(sizes, front_end),
         num_trained=corpus.num_trained(filters) if corpus else None,
-        step_s=seconds_per_utterance(
-            config, teacher, durations_s, device, num_processes=context.num_processes
+        step_s=timer.seconds_per_utterance(
+            TimedStep(experiment=config, teachers=(sizes,), durations_s=context.durations_s)
         ),
         first_s=first_step_s * context.first_epochs(name) * _first_utterances(context),
     )
 
 
-def _first_step_s(context: PresetContext, device: torch.device) -> float:
+def _first_step_s(context: PresetContext, timer: StepTimer) -> float:
     if context.first_config is None:
         return 0.0
-    durations_s = context.corpus.durations_s if context.corpus else USUAL_DURATIONS_S
     config = context.first_config.with_output_dim(context.num_tokens)
-    return seconds_per_utterance(
-        config, None, durations_s, device, repeats=2, num_processes=context.num_processes
-    )
+    step = TimedStep(experiment=config, durations_s=context.durations_s)
+    return timer.seconds_per_utterance(step, repeats=2)
 
 
 def _first_utterances(context: PresetContext) -> int:
@@ -192,10 +187,10 @@ def _first_utterances(context: PresetContext) -> int:
     return context.corpus.num_trained(context.first_config.dataset_conf.filter_conf)
 
 
-def preset_infos(folder: Path, context: PresetContext, device: torch.device) -> list[PresetInfo]:
+def preset_infos(folder: Path, context: PresetContext, timer: StepTimer) -> list[PresetInfo]:
     """Return all presets with their figures, the shortest training first."""
-    step_s, paths = _first_step_s(context, device), preset_paths(folder)
-    infos = [preset_info(n, p, context, device, step_s) for n, p in paths.items()]
+    step_s, paths = _first_step_s(context, timer), preset_paths(folder)
+    infos = [preset_info(n, p, context, timer, step_s) for n, p in paths.items()]
     return sorted(infos, key=lambda info: info.config.training_config.max_epoch)
 
 

@@ -13,12 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from wekws.dataset.vocabulary import parse_keywords
-from wekws.machine import threads_of_process
 from wekws.model.checkpoint import config_beside, read_model_config
-from wekws.model.model import KwsModel
+from wekws.model.model_conf import ModelConfig
 from wekws.report.format import duration
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.sweep.audio_amount import AudioAmounts, audio_amounts
@@ -26,9 +23,8 @@ from wekws.sweep.data_time import feature_seconds, scoring_seconds
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
-from wekws.sweep.step_time import seconds_per_utterance
+from wekws.sweep.step_time import StepTimer, TimedStep
 from wekws.sweep.training_length import Length
-from wekws.train.build import mix_teachers
 from wekws.train.distributed import choose_device
 
 TIMES_NAME = "stage_times.txt"
@@ -57,11 +53,17 @@ class TimeEstimate:
 def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
     """Return the estimate as lines of the plan: one per model, other stages, the sum."""
     audio = audio_amounts(plan)
-    estimates = [*_trainings(plan, options, audio), *_other_stages(plan, options, audio)]
+    with StepTimer(
+        choose_device(options.device, 0, plan.num_processes),
+        num_processes=plan.num_processes,
+        num_threads=options.num_threads,
+    ) as timer:
+        estimates = _trainings(plan, options, audio, timer)
+    estimates += _other_stages(plan, options, audio)
     known = [estimate for estimate in estimates if estimate.seconds is not None]
     unknown = [estimate.name for estimate in estimates if estimate.seconds is None]
     is_probed = any(estimate.is_probed for estimate in estimates)
-    # The steps and features of one process are measured alone, as if several did not share cores.
+    # Features are measured in one process alone, as if several did not share cores.
     bound = "at least" if is_probed else "about"
     total = f"{bound} {duration(sum(e.seconds or 0.0 for e in known))}" if known else "unknown"
     if known and unknown:
@@ -73,7 +75,9 @@ def time_lines(plan: RecipePlan, options: RecipeOptions) -> list[str]:
     return [f"   {name:<{width}}{text}" for name, text in rows.items()]
 
 
-def _trainings(plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts) -> list[TimeEstimate]:
+def _trainings(
+    plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts, timer: StepTimer
+) -> list[TimeEstimate]:
     teachers = [path.parent for path in plan.teacher_checkpoints]
     models: list[tuple[str, int, Length, Path, bool]] = [
         ("base", 2, plan.base, plan.base_checkpoint.parent, not _trains_base(plan)),
@@ -81,7 +85,7 @@ def _trainings(plan: RecipePlan, options: RecipeOptions, audio: AudioAmounts) ->
         ("student", 3, plan.student, plan.student_checkpoint.parent, False),
     ]
     return [
-        _training(name, length, folder, plan, options, audio)
+        _training(name, length, folder, plan, options, audio, timer)
         for name, stage, length, folder, is_given in models
         if options.stage <= stage <= options.stop_stage and not is_given
     ]
@@ -94,6 +98,7 @@ def _training(
     plan: RecipePlan,
     options: RecipeOptions,
     audio: AudioAmounts,
+    timer: StepTimer,
 ) -> TimeEstimate:
     """Return the time of the epochs of a model that are not done yet."""
     logged = {
@@ -110,7 +115,8 @@ def _training(
         return _of_epochs(name, num_left, epoch_s, source)
     amount = audio.base if name == "base" else audio.train
     durations_s = amount.durations_s if amount else USUAL_DURATIONS_S
-    step_s = _step_seconds(name, length, folder, plan, options, durations_s)
+    step = _timed_step(name, length, folder, plan, options, durations_s)
+    step_s = timer.seconds_per_utterance(step, repeats=2)
     if amount is None:
         per = duration(1000 * step_s * num_left)
         text = f"{num_left} epochs: {per} for every 1,000 utterances, whose number is not known yet"
@@ -136,38 +142,34 @@ def _num_tokens(options: RecipeOptions) -> int:
     return 20 if options.num_tokens == "all" else int(options.num_tokens)
 
 
-def _step_seconds(
+def _timed_step(
     name: str,
     length: Length,
     folder: Path,
     plan: RecipePlan,
     options: RecipeOptions,
     durations_s: Sequence[float],
-) -> float:
-    """Return the measured time of an optimiser step of a model, per utterance."""
+) -> TimedStep:
+    """Return what an optimiser step of a model consists of."""
     num_tokens = _num_tokens(options)
-    config, teacher = length.config, None
+    config = length.config
+    teachers: tuple[ModelConfig, ...] = ()
     if name != "base":
         config = config.with_output_dim(num_tokens)
     if name == "student":
-        dim = config.model.input_dim
         sizes = plan.teacher.config.model
         if plan.teacher_given:
             sizes = read_model_config(config_beside(plan.teacher_checkpoint))
-        sizes = sizes.with_output_dim(num_tokens)
         num_teachers = max(plan.num_teachers, 1 + len(plan.more_teachers))
-        cmvn = (torch.zeros(dim), torch.ones(dim))
-        teacher = mix_teachers([KwsModel(sizes, cmvn) for _ in range(num_teachers)])
-    torch.set_num_threads(threads_of_process(options.num_threads, plan.num_processes))
-    torch.set_flush_denormal(True)  # as in training
-    device = choose_device(options.device, 0, plan.num_processes)
-    return seconds_per_utterance(
-        config,
-        teacher,
-        durations_s,
-        device,
-        repeats=2,
-        num_processes=plan.num_processes,
+        teachers = (sizes.with_output_dim(num_tokens),) * num_teachers
+    return TimedStep(
+        experiment=config,
+        teachers=teachers,
+        durations_s=tuple(durations_s),
+        # About as many tokens as letters.
+        keyword_lengths=tuple(
+            len(keyword.replace(" ", "")) for keyword in parse_keywords(options.keywords)
+        ),
         most_utterances=_NUM_PROBED,
         use_bf16=plan.uses_bf16(folder),
     )

@@ -27,6 +27,7 @@ from wekws.sweep.preset_info import (
     preset_row,
     read_corpus,
 )
+from wekws.sweep.step_time import StepTimer
 from wekws.train.optimizer import make_optimizer
 from wekws.train.train_config import load_train_config
 
@@ -34,7 +35,7 @@ CONF = Path(__file__).parents[3] / "conf"
 PRESETS = CONF / "presets"
 TEACHER = CONF / "fsmn_ctc_teacher.yaml"
 STUDENT = CONF / "fsmn_ctc_student_mini.yaml"
-CPU = torch.device("cpu")
+TIMER = StepTimer(torch.device("cpu"))
 
 # The source's table: epochs, batch, lr, temperature, weight of the labels, accumulation, width in
 # percent of the teacher's, longest label. A temperature or weight of None is not the preset's.
@@ -145,7 +146,7 @@ def small(tmp_path):
 
 def test_offers_are_measured_and_multiplied_by_the_corpus(small):
     folder, context = small
-    infos = preset_infos(folder, context(Corpus((0.4, 0.6), (2, 3))), CPU)
+    infos = preset_infos(folder, context(Corpus((0.4, 0.6), (2, 3))), TIMER)
     assert [info.name for info in infos] == ["a", "balanced"]
     assert all(0 < info.step_s < 1 for info in infos)
     assert infos[1].training_s == pytest.approx(infos[1].step_s * 2 * 7)
@@ -158,7 +159,7 @@ def test_offers_are_measured_and_multiplied_by_the_corpus(small):
     table = format_presets(infos, PURPOSES)
     assert "of all training steps" in table and table.splitlines()[2].startswith("balanced")
     assert "1 a: for a test\n2 balanced: for most (recommended)" in table
-    alone = preset_infos(folder, context(None), CPU)[0]
+    alone = preset_infos(folder, context(None), TIMER)[0]
     assert alone.training_s == pytest.approx(alone.step_s * 1000 * 4)
     assert "every 1,000 utterances" in format_presets([alone], PURPOSES)
 
@@ -173,10 +174,10 @@ def test_the_whole_time_has_base_and_teacher_unless_the_teacher_is_given(small, 
     assert with_first.first_epochs("quick") == 6
     assert dataclasses.replace(with_first, teacher_epochs=9).first_epochs("quick") == 29
     assert context(None).first_epochs("quick") == 0
-    info = preset_info("quick", folder / "quick.yaml", with_first, CPU, first_step_s=2.0)
+    info = preset_info("quick", folder / "quick.yaml", with_first, TIMER, first_step_s=2.0)
     assert info.first_s == 2.0 * 6 * 1
     assert preset_row(info)["whole time"] == "12 s"
-    measured = preset_info("quick", folder / "quick.yaml", with_first, CPU)
+    measured = preset_info("quick", folder / "quick.yaml", with_first, TIMER)
     assert 0.0 < measured.first_s < 6.0
 
 

@@ -1,12 +1,10 @@
 """Estimated time of a plan: what it rests on, and what is unknown."""
 
-import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from dry_runs import ROOT, defaults, transcript, without_times
 
 from wekws.bin import plan_recipe
@@ -16,8 +14,7 @@ from wekws.sweep import recipe_time, synthesis_plan
 from wekws.sweep.recipe_options import read_options
 from wekws.sweep.recipe_time import time_lines
 from wekws.sweep.resolve_recipe import resolve
-from wekws.sweep.step_time import seconds_per_utterance
-from wekws.train.train_config import load_train_config
+from wekws.sweep.step_time import StepTimer
 
 
 @pytest.fixture
@@ -29,14 +26,10 @@ def project(tmp_path, monkeypatch):
     """
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recipe_time, "seconds_per_utterance", step_seconds)
+    monkeypatch.setattr(StepTimer, "seconds_per_utterance", lambda *_, **__: 0.002)
     monkeypatch.setattr(recipe_time, "feature_seconds", feature_seconds)
     monkeypatch.setattr(recipe_time, "scoring_seconds", lambda *_: 0.002)
     return tmp_path
-
-
-def step_seconds(*_, num_processes=1, **__):
-    return 0.002 / num_processes
 
 
 def feature_seconds(config, files, *, is_training):
@@ -64,8 +57,6 @@ def test_a_first_run_of_the_demo_rests_on_steps_measured_now(project):
         found["time"]
         == "at least 50 min 18 s; loading, synthesis, tables and pages are not counted"
     )
-    # Two processes divide each batch.
-    assert times("num_processes=2")["time"].startswith("at least 26 min 41 s")
 
 
 def test_the_size_of_the_demo_is_that_of_the_synthesiser(monkeypatch):
@@ -168,32 +159,7 @@ def test_stages_that_compute_no_features_and_no_scores_say_so(project):
     assert times("stage=5", "stop_stage=5")["results"].startswith("nothing is scored; tables")
 
 
-def test_a_step_is_measured_without_a_teacher_too(project):
-    config = load_train_config("conf/fsmn_ctc_teacher.yaml")
-    device = torch.device("cpu")
-    assert seconds_per_utterance(config, None, [0.3], device, repeats=1, most_utterances=2) > 0.0
-
-
-def test_processes_divide_the_time_of_a_step(project, monkeypatch):
-    config = load_train_config("conf/fsmn_ctc_teacher.yaml")
-    ticks = itertools.count()
-    for clock in ("perf_counter", "process_time"):
-        monkeypatch.setattr(f"time.{clock}", lambda: float(next(ticks)))
-    size = {"repeats": 1, "most_utterances": 2}
-    arguments = (config, None, [0.3], torch.device("cpu"))
-    alone = seconds_per_utterance(*arguments, **size)
-    assert seconds_per_utterance(*arguments, **size, num_processes=2) == pytest.approx(alone / 2)
-
-
 def test_the_transcript_is_what_the_commands_print_now(monkeypatch):
     monkeypatch.setattr(plan_recipe, "time_lines", lambda *_: [])
     written = (ROOT / "examples/DRY_RUNS.md").read_text(encoding="utf-8")
     assert without_times(transcript()) == without_times(written)
-
-
-def test_a_step_with_the_keyword_term_is_timed_with_a_keyword_of_its_own():
-    overlays = [Path("conf/overlays/own_word.yaml")]
-    config = load_train_config("conf/fsmn_ctc_student_s5.yaml", [], overlays)
-    device = torch.device("cpu")
-    assert config.keyword_conf.is_used
-    assert seconds_per_utterance(config, None, [0.3], device, repeats=1, most_utterances=2) > 0.0
