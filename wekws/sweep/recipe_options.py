@@ -1,5 +1,8 @@
 """Options of ``run_distill.sh``: as they are given, and what each by itself must be."""
 
+import contextlib
+import dataclasses
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -84,11 +87,36 @@ class RecipeOptions:
     baseline: str
     student_name: str
     note: str
+    wrong_choices: str = ""
+    """No option: what is wrong with options that have a few choices, a line each. They count as the
+    first of their choices until ``check_options`` raises it together with all else."""
 
 
 def read_options(assignments: Iterable[str]) -> RecipeOptions:
-    """Read the options of ``run_distill.sh``, see ``read_assignments``."""
-    return read_assignments(RecipeOptions, assignments)
+    """Read the options of ``run_distill.sh``, see ``read_assignments``.
+
+    Raises: ConfigError for wrong numbers and unknown options; wrong choices are raised by
+    ``check_options``.
+    """
+    texts = list(assignments)
+    try:
+        return read_assignments(RecipeOptions, texts)
+    except ConfigError as error:
+        with contextlib.suppress(ConfigError):
+            options = read_assignments(RecipeOptions, _with_first_choices(texts))
+            return dataclasses.replace(options, wrong_choices=str(error))
+        raise
+
+
+def _with_first_choices(texts: Iterable[str]) -> list[str]:
+    """Return the options with the first choice in place of each wrong one."""
+    kinds, valid = typing.get_type_hints(RecipeOptions), []
+    for text in texts:
+        name, _, value = text.partition("=")
+        choices = typing.get_args(kinds.get(name))
+        is_choice = typing.get_origin(kinds.get(name)) is Literal
+        valid.append(f"{name}={choices[0]}" if is_choice and value not in choices else text)
+    return valid
 
 
 def check_options(options: RecipeOptions) -> None:
@@ -98,6 +126,7 @@ def check_options(options: RecipeOptions) -> None:
     """
     raise_all(
         [
+            lambda: _check_choices(options),
             lambda: _check_numbers(options),
             lambda: _check_names(options),
             lambda: _check_corpus(options),
@@ -107,6 +136,11 @@ def check_options(options: RecipeOptions) -> None:
             lambda: category_hours_from_text(options.category_hours),
         ]
     )
+
+
+def _check_choices(options: RecipeOptions) -> None:
+    if options.wrong_choices:
+        raise ConfigError(options.wrong_choices)
 
 
 def _check_corpus(options: RecipeOptions) -> None:

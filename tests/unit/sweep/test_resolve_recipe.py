@@ -53,7 +53,7 @@ def touch(path: Path) -> None:
 
 def test_the_script_has_exactly_these_options():
     names = [assignment.partition("=")[0] for assignment in defaults()]
-    assert names == [field.name for field in dataclasses.fields(RecipeOptions)]
+    assert [*names, "wrong_choices"] == [f.name for f in dataclasses.fields(RecipeOptions)]
 
 
 def test_defaults(project):
@@ -540,8 +540,9 @@ def test_a_stage_says_which_one_must_run_before_it(project, stage, there, missin
 def test_all_wrong_options_are_named_at_once(project):
     options = ("budgets=abc", "stage=9", "student_config=conf/nope.yaml", "more_teachers=no.pt")
     with pytest.raises(ConfigError) as caught:
-        plan(*options, "overlay=no.yaml,none")
+        plan(*options, "overlay=no.yaml,none", "decoder=foo", "device=gpu")
     lines = str(caught.value).splitlines()
     assert [line.split()[0] for line in lines] == [
-        "--stage", "--budgets:", "--student_config", "--overlay", "--more_teachers",
+        "--decoder:", "--device:", "--stage", "--budgets:", "--student_config", "--overlay",
+        "--more_teachers",
     ]  # fmt: skip
