@@ -61,7 +61,7 @@ def task_left_behind(log: RunLog) -> str | None:
     distances = log.series(f"cv_{name}")
     if len(distances) < len(losses) or has_reached_teacher(losses, log.teacher):
         return None
-    (far, near), (then, now) = _window_means(distances), _window_means(losses)
+    (far, near), (then, now) = recent_means(distances), recent_means(losses)
     if far <= 0 or then <= 0:
         return None
     if near > (1.0 - APART_FALL) * far or not is_left_behind(now / then, near / far):
@@ -88,7 +88,8 @@ def is_left_behind(task_ratio: float, kd_ratio: float) -> bool:
     return math.log(task_ratio) > APART_RATIO * math.log(kd_ratio)
 
 
-def _window_means(values: Sequence[float]) -> tuple[float, float]:
+def recent_means(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean over the 3 epochs before the last 3, and over the last 3."""
     before, recent = values[-2 * APART_EPOCHS : -APART_EPOCHS], values[-APART_EPOCHS:]
     return statistics.fmean(before), statistics.fmean(recent)
 

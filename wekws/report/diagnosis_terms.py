@@ -1,18 +1,24 @@
 """Diagnosis of the loss terms: CTC beside KD, and stage by stage."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from statistics import fmean
 
-from wekws.distill.distill_rules import has_reached_teacher, is_left_behind
+from wekws.distill.distill_rules import (
+    APART_EPOCHS,
+    APART_FALL,
+    has_reached_teacher,
+    is_left_behind,
+    recent_means,
+)
 from wekws.distill.methods import TERM_GROUPS
 from wekws.report.diagnosis_run import DiagnosedRun, relative_change
 from wekws.report.document import Block, Bullets, Heading, Table
 from wekws.runlog.fields import BEFORE_FIRST_STEP, Row
 from wekws.runlog.metrics_reader import series
 
-# Changes over the last third of training that count as none, of KD and of CTC.
-KD_STILL, CTC_STILL = 0.02, 0.005
+# A change of CTC over the last epochs that counts as none; of KD it is the health rule's.
+CTC_STILL = 0.005
 
 
 def ctc_and_kd(runs: Sequence[DiagnosedRun]) -> list[Block]:
@@ -23,9 +29,10 @@ def ctc_and_kd(runs: Sequence[DiagnosedRun]) -> list[Block]:
         ctc = run.trained_losses
         if len(kd) < 2 or len(kd) != len(ctc) or not any(kd):
             continue
-        late = max(len(kd) * 2 // 3 - 1, 0)
         overall = [relative_change(values[0], values[-1]) for values in (ctc, kd)]
-        last_third = [relative_change(values[late], values[-1]) for values in (ctc, kd)]
+        # Of the last stage alone, as the health rule judges.
+        has_recent = _last_stage_epochs(run.model.cv_rows) >= 2 * APART_EPOCHS
+        recent = [relative_change(*recent_means(v)) for v in (ctc, kd)] if has_recent else []
         cosines = [row["grad_cos_kd"] for row in run.rows if "grad_cos_kd" in row]
         shares = [row["grad_share_kd"] for row in run.rows if "grad_share_kd" in row]
         rows.append(
@@ -33,13 +40,14 @@ def ctc_and_kd(runs: Sequence[DiagnosedRun]) -> list[Block]:
                 run.name,
                 f"{ctc[0]:.2f} to {ctc[-1]:.2f}",
                 f"{kd[0]:.2f} to {kd[-1]:.2f}",
-                *(f"{100 * change:+.1f} %" for change in (*overall, *last_third)),
+                *(f"{100 * change:+.1f} %" for change in overall),
+                *([f"{100 * change:+.1f} %" for change in recent] or "--"),
                 f"{fmean(cosines):+.2f}" if cosines else "-",
                 f"{100 * fmean(shares):.0f} %" if shares else "-",
             ]
         )
         if any(_has_distillation_loss(row) for row in run.model.cv_rows):
-            texts.append(_kd_sentence(run, last_third, cosines))
+            texts.append(_kd_sentence(run, recent, cosines))
         else:
             texts.append(
                 f"{run.name}: KD was measured but had no weight in the loss; it changed by "
@@ -48,10 +56,20 @@ def ctc_and_kd(runs: Sequence[DiagnosedRun]) -> list[Block]:
             )
     if not rows:
         return []
-    header = ["Run", "CTC", "KD", "CTC since epoch 0", "KD since epoch 0", "CTC, last third",
-              "KD, last third", "cosine of gradients", "KD's share of the gradient"]  # fmt: skip
-    table = Table(header, rows, "On dev, after each epoch; cosine and share: means over training.")
+    header = ["Run", "CTC", "KD", "CTC since epoch 0", "KD since epoch 0", "CTC, last epochs",
+              "KD, last epochs", "cosine of gradients", "KD's share of the gradient"]  # fmt: skip
+    table = Table(
+        header,
+        rows,
+        f"On dev. Last epochs: the mean of {APART_EPOCHS}, against that of the {APART_EPOCHS} "
+        "before. Cosine and share: means over training.",
+    )
     return [Heading("CTC and KD together"), table, Bullets(texts)]
+
+
+def _last_stage_epochs(cv_rows: Sequence[Row]) -> int:
+    stages = [row.get("stage") for row in cv_rows if row["epoch"] > BEFORE_FIRST_STEP]
+    return len(list(takewhile(lambda stage: stage == stages[-1], reversed(stages))))
 
 
 def _has_distillation_loss(row: Row) -> bool:
@@ -61,21 +79,15 @@ def _has_distillation_loss(row: Row) -> bool:
     return ctc is not None and loss is not None and abs(loss - ctc) > 1e-6 * abs(ctc)
 
 
-def _kd_sentence(run: DiagnosedRun, last_third: Sequence[float], cosines: Sequence[float]) -> str:
-    ctc, kd = last_third
-    text = f"{run.name}: in the last third KD changed by {100 * kd:+.1f} %, CTC by "
-    text += f"{100 * ctc:+.1f} %: "
-    if kd < -KD_STILL and is_left_behind(1 + ctc, 1 + kd):
-        if has_reached_teacher(run.trained_losses, run.newest("teacher")):
-            text += "KD still falls, and CTC is at the teacher's level already"
-        else:
-            text += "**KD still falls but CTC does not**, or less than a tenth as fast"
-    elif kd > KD_STILL and ctc < -CTC_STILL:
-        text += "CTC falls while KD rises: the student follows the labels rather than the teacher"
-    elif abs(kd) <= KD_STILL and abs(ctc) <= CTC_STILL:
-        text += "neither changes any more"
-    else:
-        text += "they change together"
+def _kd_sentence(run: DiagnosedRun, recent: Sequence[float], cosines: Sequence[float]) -> str:
+    """Say how CTC and KD changed in the last epochs, in the terms of the health rule on them."""
+    text = (
+        f"fewer than {2 * APART_EPOCHS} epochs (of the last stage) do not tell how CTC and KD "
+        "change together"
+    )
+    if recent:
+        text = _recent_change(run, *recent)
+    text = f"{run.name}: {text}"
     if not cosines:
         return text + ". Gradients were not compared (`training_config.gradient_interval: 50`)."
     size = max(1, len(cosines) // 3)
@@ -85,6 +97,25 @@ def _kd_sentence(run: DiagnosedRun, last_third: Sequence[float], cosines: Sequen
         f". The cosine of their gradients went from {first:+.2f} in the first third to {last:+.2f} "
         f"in the last; the gradients were opposed in {100 * against:.0f} % of the probes."
     )
+
+
+def _recent_change(run: DiagnosedRun, ctc: float, kd: float) -> str:
+    text = f"in the last {APART_EPOCHS} epochs KD changed by {100 * kd:+.1f} %, CTC by "
+    text += f"{100 * ctc:+.1f} %: "
+    if kd < -APART_FALL and is_left_behind(1 + ctc, 1 + kd):
+        if has_reached_teacher(run.trained_losses, run.newest("teacher")):
+            text += "KD still falls, and CTC is at the teacher's level already"
+        else:
+            text += "**KD still falls but CTC does not**, or less than a tenth as fast"
+    elif kd > APART_FALL and ctc < -CTC_STILL:
+        text += "CTC falls while KD rises: the student follows the labels rather than the teacher"
+    elif abs(kd) <= APART_FALL and abs(ctc) <= CTC_STILL:
+        text += "neither changes any more"
+    elif kd <= APART_FALL and ctc > CTC_STILL:
+        text += "CTC rises"
+    else:
+        text += "they change together"
+    return text
 
 
 def stages(runs: Sequence[DiagnosedRun]) -> list[Block]:

@@ -341,8 +341,8 @@ def _short_schedule(standing: Standing) -> str:
     if standing.is_done or needs_start or not has_short_schedule(_trained_losses(model)):
         return ""
     return (
-        f"Its schedule of {model.num_epochs} epochs was short, its cv loss fell until the last "
-        f"ones: **train it longer** (`{flags_for_epochs(model, 2 * model.num_epochs)}`) before "
+        f"Its schedule of {model.num_epochs} epochs was short, a longer one may end lower: "
+        f"**train it longer** (`{flags_for_epochs(model, 2 * model.num_epochs)}`) before "
         "anything else is changed."
     )
 

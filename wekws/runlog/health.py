@@ -161,6 +161,7 @@ class HealthProblem:
         if self.end_epoch is not None:
             first, last = self.first_epoch, self.end_epoch - 1
             when = f"In epoch {last}" if last == first else f"In epochs {first} to {last}"
+            when += ", not at the end"
         return f"{when}: {self.finding}"
 
 

@@ -149,9 +149,7 @@ def test_accuracy_is_held_against_the_teacher(tmp_path):
     assert said(blocks) == "s, all utterances: 60.0 % at the end, 20.0 points below its teacher."
 
 
-def kd_run(
-    folder, kd, losses=(20.0, 12.0, 10.0, 10.0, 10.0, 10.0), weighed=True, cosines=(), teacher=()
-):
+def kd_run(folder, kd, losses=(20.0, 12.0, *[10.0] * 6), weighed=True, cosines=(), teacher=()):
     rows = [
         {"kind": "gradient", "epoch": i, "grad_cos_kd": c, "grad_share_kd": 0.5}
         for i, c in enumerate(cosines)
@@ -161,25 +159,49 @@ def kd_run(
 
 
 def test_kd_that_falls_alone_shows_with_the_angle(tmp_path):
-    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16], cosines=[0.5, 0.3, -0.1, -0.2])
+    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16, 15, 14], cosines=[0.5, 0.3, -0.1, -0.2])
     blocks = ctc_and_kd([run])
-    # The last third begins after epoch 3: 20 to 16 is -20 %, 10 to 10 none.
+    # Last epochs: the mean of 24, 20, 18 to that of 16, 15, 14 is -27.4 %, 10 to 10 none.
     assert table_of(blocks).rows == [
-        ["s", "20.00 to 10.00", "40.00 to 16.00", "-50.0 %", "-60.0 %", "+0.0 %", "-20.0 %",
+        ["s", "20.00 to 10.00", "40.00 to 14.00", "-50.0 %", "-65.0 %", "+0.0 %", "-27.4 %",
          "+0.12", "50 %"]
     ]  # fmt: skip
     text = said(blocks)
-    assert "KD changed by -20.0 %, CTC by +0.0 %: **KD still falls but CTC does not**" in text
+    assert "KD changed by -27.4 %, CTC by +0.0 %: **KD still falls but CTC does not**" in text
     assert "went from +0.50 in the first third to -0.20 in the last" in text
     assert "opposed in 50 % of the probes" in text
 
 
 def test_kd_that_falls_alone_is_fine_at_the_teachers_level(tmp_path):
     """CTC ends at 10, the level of its teacher: the health rule exempts it too."""
-    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16], teacher=[TEACHER])
+    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16, 15, 14], teacher=[TEACHER])
     text = said(ctc_and_kd([run]))
     assert "CTC by +0.0 %: KD still falls, and CTC is at the teacher's level already" in text
     assert "**" not in text and run.model.problems == []
+
+
+@pytest.mark.parametrize(
+    ("kd", "losses", "sentence"),
+    [
+        ([40, 30, *[20] * 6], [20.0, 12.0, *[10.0] * 6], "neither changes any more. Gradients"),
+        ([40, 30, *[20] * 6], [20.0, 12.0, *[10.0] * 3, *[11.0] * 3], "CTC by +10.0 %: CTC rises"),
+        ([20, 20, 20, 30, 30, 30], [11.0] * 3 + [10.0] * 3, "CTC falls while KD rises"),
+        ([40, 40, 40, 30, 30, 30], [12.0] * 3 + [10.0] * 3, "they change together"),
+        (
+            [40, 30, 20, 10, 10],
+            [5.0, 4.0, 3.0, 2.0, 2.0],
+            "fewer than 6 epochs (of the last",
+        ),
+    ],
+)
+def test_how_ctc_and_kd_change_in_the_last_epochs(tmp_path, kd, losses, sentence):
+    assert sentence in said(ctc_and_kd([kd_run(tmp_path / "s", kd, losses)]))
+
+
+def test_epochs_before_the_last_stage_do_not_tell_how_ctc_and_kd_change(tmp_path):
+    stage = ["task"] * 3 + ["kd"] * 5
+    run = run_of(write_run(tmp_path / "s", [10.0] * 8, cv_kd=[20.0] * 8, stage=stage))
+    assert table_of(ctc_and_kd([run])).rows[0][5:7] == ["-", "-"]
 
 
 def test_speeds_leave_out_the_teacher_and_runs_with_problems(tmp_path):
@@ -198,10 +220,8 @@ def test_speeds_leave_out_the_teacher_and_runs_with_problems(tmp_path):
 
 
 def test_kd_that_only_was_measured_is_said_so(tmp_path):
-    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 60], weighed=False)
+    run = kd_run(tmp_path / "s", [40, 30, 24, 20, 18, 16, 15, 60], weighed=False)
     assert "had no weight in the loss; it changed by +50.0 %" in said(ctc_and_kd([run]))
-    still = kd_run(tmp_path / "t", [40, 30, 24, 20, 20, 20])
-    assert "neither changes any more. Gradients were not compared" in said(ctc_and_kd([still]))
     assert ctc_and_kd([run_of(write_run(tmp_path / "u", [3.0, 2.0]))]) == []
 
 

@@ -305,7 +305,9 @@ def test_the_report_tells_of_problems_and_says_nothing_when_all_is_well(tmp_path
         if block == Heading("Health")
     ]
     first, second = told.items
-    assert first.startswith("**ill**: In epochs 3 to 5: shut. Change `distill_conf.")
+    assert first.startswith(
+        "**ill**: In epochs 3 to 5, not at the end: shut. Change `distill_conf."
+    )
     assert second.startswith("**ill**: From epoch 8 on: up. Average checkpoints")
     blocks = build_report(ReportInputs(title="x", teacher=None, students=[well]))
     assert Heading("Health") not in blocks

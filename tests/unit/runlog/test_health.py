@@ -151,7 +151,9 @@ def test_a_problem_is_told_once_and_again_when_it_returns():
         8,
         None,
     )
-    assert first.sentence().startswith("In epochs 3 to 4: the gradient explodes: norm out 100")
+    assert first.sentence().startswith(
+        "In epochs 3 to 4, not at the end: the gradient explodes: norm"
+    )
     assert first.sentence().endswith(
         next(r.remedy for r in GENERAL_RULES if r.name == "exploding_gradient")
     )
