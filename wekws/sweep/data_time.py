@@ -12,6 +12,7 @@ import torch
 
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.extract import Extractor
+from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.manifest import Utterance
 from wekws.decode.duration import BASE_S, duration_frames
 from wekws.decode.keyword import KeywordScorer
@@ -33,18 +34,34 @@ def feature_seconds(
     is_training: with dither and augmentation. 0 if features are not cached.
     """
     views = config.cached_views(is_training)
-    if not views:
+    return len(views) * _extraction_seconds(views[0], config, files) if views else 0.0
+
+
+def epoch_feature_seconds(
+    config: DatasetConfig, files: Mapping[str, float], *, is_training: bool
+) -> float:
+    """Return the CPU time of a second of audio whose features every epoch computes anew.
+
+    Arguments as in ``feature_seconds``. 0 if they come from a cache.
+    """
+    if config.cached_views(is_training) and not (is_training and config.is_online):
         return 0.0
+    return _extraction_seconds(config.online_view(is_training, seed=0), config, files)
+
+
+def _extraction_seconds(
+    view: FeatureView, config: DatasetConfig, files: Mapping[str, float]
+) -> float:
     # One thread, as in a process that extracts features.
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         utterances = _up_to(files, config.longest_trained_s)
         utterances = utterances or _noise(Path(folder), config.front_end.sample_rate_hz)
-        extractor = Extractor(utterances, views[0])
+        extractor = Extractor(utterances, view)
         extractor.extract_many([0], copy=0)  # tables that are made once
         began = time.process_time()
         extractor.extract_many(range(len(utterances)), copy=0)
         taken = time.process_time() - began
-    return len(views) * taken / sum(utterance.duration for utterance in utterances)
+    return taken / sum(utterance.duration for utterance in utterances)
 
 
 def scoring_seconds(

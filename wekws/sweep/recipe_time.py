@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wekws.dataset.vocabulary import parse_keywords
+from wekws.machine import usable_cores
 from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model_conf import ModelConfig
 from wekws.report.format import duration
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.sweep.audio_amount import AudioAmounts, audio_amounts
-from wekws.sweep.data_time import feature_seconds, scoring_seconds
+from wekws.sweep.data_time import epoch_feature_seconds, feature_seconds, scoring_seconds
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
@@ -123,12 +124,25 @@ def _training(
         return TimeEstimate(name=name, seconds=None, text=text)
     config = length.config.dataset_conf
     steps_s = step_s * amount.num * config.filter_conf.data_share
-    if audio.dev and amount.num:
-        mean_s = (1 + config.join_prob) * amount.seconds / amount.num
-        dev_s = audio.dev.seconds_up_to(config.longest_trained_s)
-        steps_s += _FORWARD_SHARE * step_s * dev_s / mean_s
+    dev_s = audio.dev.seconds_up_to(config.longest_trained_s) if audio.dev else 0.0
+    heard_s = (1 + config.join_prob) * amount.seconds
+    if amount.num:
+        steps_s += _FORWARD_SHARE * step_s * dev_s / (heard_s / amount.num)
     source = "a few steps on random data just now"
-    return replace(_of_epochs(name, num_left, steps_s, source), is_probed=True)
+    features_s = sum(
+        epoch_feature_seconds(config, files, is_training=is_training) * seconds
+        for files, is_training, seconds in (
+            (amount.files, True, config.filter_conf.data_share * heard_s),
+            (audio.dev.files if audio.dev else {}, False, dev_s),
+        )
+    )
+    if features_s:
+        source = "a few steps and features just now"
+    # Each training process has as many others for its features. Beside a GPU they have the cores.
+    features_s /= min(usable_cores(), plan.num_processes * max(1, plan.num_workers))
+    is_on_gpu = timer.device.type == "cuda"
+    epoch_s = max(steps_s, features_s) if is_on_gpu else steps_s + features_s
+    return replace(_of_epochs(name, num_left, epoch_s, source), is_probed=True)
 
 
 def _of_epochs(name: str, num_left: int, epoch_s: float, source: str) -> TimeEstimate:

@@ -70,7 +70,7 @@ class StepTimer:
         num_processes: processes of the training, which divide each batch.
         num_threads: CPU threads of each; 0: its share of the cores.
         """
-        self._device, self._num_processes = device, num_processes
+        self.device, self._num_processes = device, num_processes
         self._num_threads = threads_of_process(num_threads, num_processes)
         self._pool: ProcessPoolExecutor | None = None
         if device.type == "cpu" and num_processes > 1:
@@ -101,7 +101,7 @@ class StepTimer:
         """
         if self._pool is None:
             _use_threads(self._num_threads)
-            taken = _seconds_per_utterance(step, self._device, self._num_processes, repeats, None)
+            taken = _seconds_per_utterance(step, self.device, self._num_processes, repeats, None)
         else:
             runs = [
                 self._pool.submit(_in_worker, step, self._num_processes, repeats)

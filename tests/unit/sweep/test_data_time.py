@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from wekws.sweep import data_time
-from wekws.sweep.data_time import feature_seconds, scoring_seconds
+from wekws.sweep.data_time import epoch_feature_seconds, feature_seconds, scoring_seconds
 from wekws.train.train_config import load_train_config
 
 ROOT = Path(__file__).parents[3]
@@ -33,6 +33,21 @@ def test_all_copies_of_a_second_of_audio(second):
     assert feature_seconds(CONFIG.dataset_conf, {}, is_training=False) == pytest.approx(1 / noise_s)
     without = dataclasses.replace(CONFIG.dataset_conf, cache="none")
     assert feature_seconds(without, {}, is_training=True) == 0.0
+
+
+def test_features_of_every_epoch(second):
+    cached = CONFIG.dataset_conf
+    assert epoch_feature_seconds(cached, {}, is_training=True) == 0.0
+    without = dataclasses.replace(cached, cache="none")
+    for is_training in (True, False):
+        found = epoch_feature_seconds(without, {}, is_training=is_training)
+        assert found == pytest.approx(1 / 32.0)
+    # Augmented anew in every epoch: the cache serves dev alone.
+    anew = dataclasses.replace(
+        cached, augment_conf=dataclasses.replace(cached.augment_conf, copies=0)
+    )
+    assert epoch_feature_seconds(anew, {}, is_training=True) == pytest.approx(1 / 32.0)
+    assert epoch_feature_seconds(anew, {}, is_training=False) == 0.0
 
 
 def test_files_are_measured_unless_training_would_cut_them(second, tmp_path):

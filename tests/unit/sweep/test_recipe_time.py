@@ -148,6 +148,7 @@ def test_stages_that_compute_no_features_and_no_scores_say_so(project):
     assert times("stop_stage=0")["data"] == "no features are computed in advance" + speech
     online = times("overlay=conf/overlays/no_cache.yaml")
     assert online["data"] == "no features are computed in advance" + speech
+    assert online["student"].endswith("(a few steps and features just now)")
     lists, exp = project / "data/synth_small", project / "exp/synth_small"
     made = ["train/text", "dict/dict.txt", "global_cmvn", *(f"{s}/data.list" for s in SPLITS)]
     for path in [
