@@ -67,16 +67,16 @@ teacher_config=conf/fsmn_ctc_teacher.yaml # configuration of base and teacher
 student_config=conf/fsmn_ctc_student_mini.yaml # configuration of the student
 preset=                 # settings laid over the student's: a name in conf/presets, or its number in
                         # the list | list | ask
-overlay=                # YAML laid over all configurations, separated by commas, or none
+overlay=                # YAML laid over all configurations; may be repeated; or none
                         # [conf/overlays/speed.yaml for synth, own_word.yaml for kaldi, with
                         # --negatives own_word_negatives.yaml, with --from_text from_text.yaml or
                         # from_text_quick.yaml]
-student_overlay=        # YAML laid over the student's configuration alone, separated by commas
+student_overlay=        # YAML laid over the student's configuration alone; may be repeated
 extra_lists=            # data/NAME of another corpus whose training set joins the base's
 base_checkpoint=        # large-vocabulary model with config.yaml beside it: no base is trained
 base_dict=              # dictionary of --base_checkpoint [dict.txt beside it]
 teacher_checkpoint=     # teacher with config.yaml beside it: neither base nor teacher is trained
-more_teachers=          # checkpoints of further teachers, separated by commas
+more_teachers=          # checkpoint of a further teacher; may be repeated
 num_teachers=1          # teachers to train, which differ in the seed; the student is distilled from all
                         # that dev cannot tell from the best
 feature_teacher=        # frozen model of speech that base, teacher and student imitate besides: a YAML
@@ -88,8 +88,8 @@ temperature=            # softmax temperature of distillation [distill_conf of t
 base_epochs=            # training length of the base [max_epoch of its configuration]
 teacher_epochs=         # training length of the teacher [max_epoch of its configuration]
 student_epochs=         # training length of the student [max_epoch of its configuration]
-num_average=            # epochs to average at the end [30]; of a student whose preset or overlay
-                        # sets the epochs, at most half of them
+num_average=            # epochs to average at the end [30, but at most half of them, and only
+                        # those of the last stage]
 average_best=auto       # average the epochs of lowest cv_loss (true) or the last ones (false) | auto: the
                         # last ones with --from_text
 budgets=0.5,1           # false alarms per hour at which FRR is reported

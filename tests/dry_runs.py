@@ -9,6 +9,7 @@ out.
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -81,8 +82,9 @@ def make_project(folder: Path) -> None:
 def write_recordings(folder: Path, num: int = 2000) -> None:
     """Write the lists of a split; all utterances are one file."""
     folder.mkdir(parents=True)
-    for table, value in (("wav.scp", "u.wav"), ("text", "JARVIS")):
-        (folder / table).write_text("".join(f"u{i} {value}\n" for i in range(num)))
+    for table, values in (("wav.scp", ["u.wav"]), ("text", ["JARVIS", "SMART MIRROR"])):
+        rows = zip(range(num), itertools.cycle(values), strict=False)
+        (folder / table).write_text("".join(f"u{i} {value}\n" for i, value in rows))
 
 
 def write_noise(path: Path, seconds: float) -> None:

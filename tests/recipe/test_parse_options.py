@@ -39,7 +39,7 @@ def run(tmp_path):
         ([], "nobody||false||"),
         (["--name", "你好 *; $(ls)", "--is_quick", "true"], "你好 *; $(ls)||true||"),
         (["--epochs_2", "7", "--epochs_2", "8"], "nobody|8|false||"),
-        (["--name", "", "--epochs_2", "--name"], "|--name|false||"),
+        (["--name", "", "--epochs_2", "--other"], "|--other|false||"),
         (["--is_quick"], "nobody||true||"),
         (["--is_quick", "--name", "x"], "x||true||"),
         (["--places", "a b", "--name", "x", "--places", "c"], "x||false|a b,c|"),
@@ -53,6 +53,7 @@ def test_values_arrive_as_they_are(run, words, values):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--name", "--is_quick"], "--name: expected a value, found --is_quick"),
         (["--nam", "x"], "unknown option --nam"),
         (["--name=x"], "unknown option --name=x"),
         (["--PATH", "/"], "unknown option --PATH"),

@@ -78,7 +78,7 @@ def _require_base(plan: RecipePlan, vocabulary: Vocabulary | None) -> None:
     except DataError as error:
         raise ConfigError(
             f"--base_checkpoint {path}: is not of the sizes in {plan.teacher_config}; give its "
-            f"configuration with --teacher_config: {str(error).splitlines()[0]}"
+            f"configuration with --teacher_config: {' '.join(str(error).split())}"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from wekws.config import load_config
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import read_negatives
-from wekws.dataset.vocabulary import parse_keywords
+from wekws.dataset.vocabulary import parse_keywords, read_keywords
 from wekws.errors import ConfigError
 from wekws.runlog.fields import METRICS_NAME
 from wekws.score.negative_hours import hours_by_category
@@ -12,6 +12,9 @@ from wekws.sweep.begun_runs import require_resumable
 from wekws.sweep.given_models import require_usable_models
 from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
+from wekws.sweep.recording_checks import require_usable_recordings
+
+MOBVOI_KEYWORDS = ("嗨小问", "你好问问")
 
 
 def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:
@@ -20,6 +23,7 @@ def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:
     Raises: ConfigError or DataError that names the option to change.
     """
     _require_recordings(plan, options)
+    _require_same_keywords(plan, options)
     _require_feature_teacher(plan)
     _require_undistilled_first_models(plan)
     category_hours = category_hours_from_text(options.category_hours)
@@ -38,13 +42,26 @@ def _require_recordings(plan: RecipePlan, options: RecipeOptions) -> None:
         return
     for folder in plan.negatives:
         read_negatives(folder)
-    if plan.data_dir is None:
-        return
-    needed = [f"{split}/{table}" for split in SPLITS for table in ("wav.scp", "text")]
-    if missing := [name for name in needed if not (plan.data_dir / name).is_file()]:
+    keywords = parse_keywords(options.keywords)
+    if plan.data_dir is not None:
+        require_usable_recordings(plan.data_dir, plan.lists, keywords)
+    if plan.corpus == "mobvoi" and (absent := [k for k in keywords if k not in MOBVOI_KEYWORDS]):
         raise ConfigError(
-            f"--data_dir {plan.data_dir}: has no {', '.join(missing)}; expected "
-            "{train,dev,test}/{wav.scp,text} in it"
+            f"--keywords {','.join(absent)}: the corpus of --corpus mobvoi has "
+            f"{' and '.join(MOBVOI_KEYWORDS)} alone"
+        )
+
+
+def _require_same_keywords(plan: RecipePlan, options: RecipeOptions) -> None:
+    """Refuse other keywords than those of the lists, which an earlier stage has made."""
+    made = plan.lists / "dict" / "keywords.txt"
+    if options.stage <= 0 or not made.is_file():
+        return
+    known, given = read_keywords(made), parse_keywords(options.keywords)
+    if sorted(known) != sorted(given):
+        raise ConfigError(
+            f"--keywords {','.join(given)}: the lists of this run are of {', '.join(known)} "
+            f"({made}); give these, or another --name and begin with stage -2"
         )
 
 

@@ -18,7 +18,8 @@ from wekws.train.options import MAX_SEED
 LAST_STAGE = 6
 """The last stage of ``run_distill.sh``."""
 _MIN_TOKENS = 3
-_OTHER_MODELS = ("base", "teacher_init", "teacher")
+_OTHER_MODELS = ("base", "teacher_init", "teacher", "report")
+_OTHER_PREFIXES = ("teacher_", "report_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +151,15 @@ def _check_corpus(options: RecipeOptions) -> None:
             f"--size {options.size}: is of the synthesised corpus, there is none with {given}; "
             "leave it out"
         )
+    if options.data_dir and options.corpus == "mobvoi":
+        raise ConfigError(
+            "--corpus mobvoi: the corpus is that of --data_dir; leave out one of the two"
+        )
+    if options.base_dict and not options.base_checkpoint:
+        raise ConfigError(
+            f"--base_dict {options.base_dict}: is the dictionary of a given base; give "
+            "--base_checkpoint too, or leave it out"
+        )
     if options.from_text and (options.data_dir or options.corpus != "synth"):
         given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"
         raise ConfigError(f"--from_text: means that there are no recordings; leave out {given}")
@@ -195,8 +205,8 @@ def _check_names(options: RecipeOptions) -> None:
     for flag, name in (("--name", options.name), ("--student_name", options.student_name)):
         if name and (name in (".", "..") or "/" in name):
             raise ConfigError(f"{flag} {name}: expected the name of a folder, without `/`")
-    if options.student_name in _OTHER_MODELS:
+    if options.student_name in _OTHER_MODELS or options.student_name.startswith(_OTHER_PREFIXES):
         raise ConfigError(
-            f"--student_name {options.student_name}: is the folder of another model of the recipe; "
+            f"--student_name {options.student_name}: is a folder of another part of the recipe; "
             "choose another name"
         )

@@ -74,7 +74,7 @@ def teacher_lengths(
         flags[0], epochs[0] = "--data_dir", usual_base
     base = _length(flags[0], epochs[0], 1, config, overlays, base_overrides)
     teacher = _length(flags[1], epochs[1], average, config, overlays)
-    if options.teacher_epochs is None and options.num_average is None:
+    if options.num_average is None:
         teacher = teacher.with_at_most_half()
     if not options.teacher_checkpoint:
         _check_average(teacher, "teacher")
@@ -97,11 +97,8 @@ def student_length(
         alpha=options.alpha,
         temperature=options.temperature,
     )
-    if options.student_epochs is None or options.preset:
+    if options.num_average is None:
         student = student.with_at_most_half()
-    elif options.num_average is None and student.last_stage < student.epochs:
-        most = min(student.num_average, student.last_stage)
-        student = dataclasses.replace(student, num_average=most)
     _check_average(student, "student")
     return student
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from dry_runs import ROOT, defaults, write_model, write_recordings
+from dry_runs import ROOT, defaults, write_model, write_noise, write_recordings
 
 from wekws.bin import check_budgets, plan_recipe
 from wekws.errors import ConfigError, DataError
@@ -58,7 +58,61 @@ def test_a_folder_of_negatives_without_audio_is_refused_before_the_first_stage(p
 def test_recordings_are_not_needed_after_the_lists_are_made(project, capsys):
     for split in ("train", "dev", "test"):
         write_recordings(project / "mine" / split, 2)
+    write_noise(project / "mine/u.wav", 0.5)
     assert check("data_dir=mine", "keywords=JARVIS", "units=letters") == 0
+
+
+@pytest.fixture
+def recordings(project):
+    """Folder of six recordings in the Kaldi layout, with JARVIS and SMART MIRROR in each split."""
+    for split in ("train", "dev", "test"):
+        write_recordings(project / "mine" / split, 2)
+    write_noise(project / "mine/u.wav", 0.5)
+    return project / "mine"
+
+
+def check_recordings(keywords="JARVIS", **options):
+    given = [f"{name}={value}" for name, value in options.items()]
+    return check("data_dir=mine", f"keywords={keywords}", "units=letters", "overlay=none", *given)
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "message"),
+    [
+        ("train/text", "u0 JARVSI\nu1 x\n",
+         "train/text: no transcript contains JARVIS (--keywords); did you mean 'JARVSI'?"),
+        ("test/wav.scp", "", "test/wav.scp: no recordings; expected `id path` lines"),
+        ("dev/wav.scp", "u0 gone.wav\nu1 u.wav\n", "gone.wav"),
+        ("dev/text", "u0 JARVIS\n", "dev/text: lacks 1 ids of the other, such as u1"),
+        ("dev/text", "u0 a\nu1 b\nu2 c\n", "dev/wav.scp: lacks 1 ids of the other, such as u2"),
+    ],
+)  # fmt: skip
+def test_recordings_that_stage_1_would_refuse(recordings, table, text, message):
+    (recordings / table).write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_recordings()
+
+
+def test_recordings_are_no_lists_of_the_run(recordings):
+    (recordings.parent / "data").mkdir(exist_ok=True)
+    (recordings.parent / "data/rec").symlink_to(recordings)
+    with pytest.raises(ConfigError, match="mine: is the folder that this run writes its lists to"):
+        check_recordings(name="rec")
+
+
+def test_the_mobvoi_corpus_has_two_keywords(project):
+    with pytest.raises(ConfigError, match="--keywords JARVIS: the corpus of --corpus mobvoi has"):
+        check("corpus=mobvoi", "keywords=JARVIS")
+
+
+def test_the_lists_are_of_these_keywords(recordings):
+    made = recordings.parent / "data/rec"
+    for path in ("train/data.list", "train/text", "dict/dict.txt", "global_cmvn"):
+        (made / path).parent.mkdir(parents=True, exist_ok=True)
+        (made / path).write_text("")
+    (made / "dict/keywords.txt").write_text("SMART MIRROR\n")
+    with pytest.raises(ConfigError, match="--keywords JARVIS: the lists of this run are of SMART"):
+        check_recordings(name="rec", stage=1)
 
 
 def test_options_without_effect_are_named(project, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dry_runs import write_noise
 
 from wekws.bin import plan_recipe
 from wekws.dataset.manifest import SPLITS
@@ -75,7 +76,7 @@ def test_defaults(project):
         (["preset=balanced", "student_epochs=12"], 12, "--student_epochs", 6),
         (["student_overlay=conf/overlays/stages_three.yaml"], 35, "stages_three.yaml", 10),
         (["student_overlay=conf/overlays/ctc_tail.yaml"], 80, "conf/overlays/ctc_tail.yaml", 10),
-        (["student_epochs=40"], 40, "--student_epochs", 30),
+        (["student_epochs=40"], 40, "--student_epochs", 20),
         (["student_epochs=4", "num_average=4"], 4, "--student_epochs", 4),
         (["preset=quick", "num_average=2"], 3, "conf/presets/quick.yaml", 2),
     ],
@@ -112,8 +113,10 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["student_epochs=4"], "--num_average 30: more than the student's 4 epochs"),
-        (["teacher_epochs=4"], "--num_average 30: more than the teacher's 4 epochs"),
+        (
+            ["student_epochs=4", "num_average=30"],
+            "--num_average 30: more than the student's 4 epochs",
+        ),
         (["num_average=90"], "--num_average 90: more than the teacher's 80 epochs"),
         (["num_teachers=0"], "--num_teachers 0: expected at least 1"),
         (
@@ -470,8 +473,11 @@ def test_front_end_changes_with_the_overlay_alone(project):
 
 def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_path, capsys):
     folder = tmp_path / "my $(touch hacked) 'tones'; *"
-    for table in (f"{split}/{t}" for split in SPLITS for t in ("wav.scp", "text")):
-        touch(folder / table)
+    for split in SPLITS:
+        touch(folder / split / "wav.scp")
+        (folder / split / "wav.scp").write_text("u u.wav\n")
+        (folder / split / "text").write_text("u 嗨小问 你好问问\n", encoding="utf-8")
+    write_noise(folder / "u.wav", 0.5)
     options = [*defaults(), f"data_dir={folder}", "overlay=none", "student_epochs=40", "bf16=false"]
     assert plan_recipe.main(["--", *options]) == 0
     script = capsys.readouterr().out + 'printf "%s|" "$lists" ${#overlay_flags[@]}'
@@ -496,7 +502,9 @@ def test_the_script_gets_what_was_resolved_whatever_the_names_hold(project, tmp_
         ("name=/tmp/x", "--name /tmp/x: expected the name of a folder"),
         ("student_name=..", "--student_name ..: expected the name of a folder"),
         ("name=a/b", "--name a/b: expected the name of a folder"),
-        ("student_name=teacher", "--student_name teacher: is the folder of another model"),
+        ("student_name=teacher_2", "--student_name teacher_2: is a folder of another part"),
+        ("base_dict=conf/overlays/plain.yaml", "give --base_checkpoint too, or leave it out"),
+        ("student_name=teacher", "--student_name teacher: is a folder of another part"),
         ("stage=7", "no stage is left"),
         ("stop_stage=-3", "no stage is left"),
         ("temperature=1e-30", "temperature: found 1e-30"),

@@ -1,0 +1,73 @@
+"""Part of the recipe's plan: the user's recordings are looked at before anything is synthesised."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wekws.dataset.audio import AudioError, probe
+from wekws.dataset.manifest import SPLITS, kaldi_rows
+from wekws.dataset.vocabulary import contains_keyword
+from wekws.errors import ConfigError, did_you_mean
+
+# Files of each split whose headers are read; stage 1 reads all of them.
+_NUM_PROBED = 20
+_MAX_NAMED = 3
+
+
+def require_usable_recordings(data_dir: Path, lists: Path, keywords: Sequence[str]) -> None:
+    """Check the Kaldi tables of ``--data_dir``, some of its files, and that it has the keywords.
+
+    lists: folder that the run's own lists are written to.
+    Raises: ConfigError with all that is wrong; DataError for a table that cannot be read.
+    """
+    needed = [f"{split}/{table}" for split in SPLITS for table in ("wav.scp", "text")]
+    if missing := [name for name in needed if not (data_dir / name).is_file()]:
+        raise ConfigError(
+            f"--data_dir {data_dir}: has no {', '.join(missing)}; expected "
+            "{train,dev,test}/{wav.scp,text} in it"
+        )
+    if lists.resolve() == data_dir.resolve():
+        raise ConfigError(
+            f"--data_dir {data_dir}: is the folder that this run writes its lists to; give another "
+            "--name"
+        )
+    problems = [problem for split in SPLITS for problem in _problems(data_dir, split, keywords)]
+    if problems:
+        raise ConfigError("\n".join(f"--data_dir {data_dir}: {problem}" for problem in problems))
+
+
+def _problems(data_dir: Path, split: str, keywords: Sequence[str]) -> list[str]:
+    wavs, texts = _table(data_dir, split, "wav.scp"), _table(data_dir, split, "text")
+    if not wavs:
+        return [f"{split}/wav.scp: no recordings; expected `id path` lines"]
+    problems = []
+    for table, keys in (("text", wavs.keys() - texts.keys()), ("wav.scp", texts.keys() - wavs)):
+        if keys:
+            named = ", ".join(sorted(keys)[:_MAX_NAMED])
+            problems.append(f"{split}/{table}: lacks {len(keys)} ids of the other, such as {named}")
+    some = list(wavs.values())[:: -(-len(wavs) // _NUM_PROBED)]
+    problems += _unreadable([str(data_dir / wav) for wav in some])[:_MAX_NAMED]
+    if split != SPLITS[1]:  # a keyword may be missing from dev: stage 1 warns
+        problems += [
+            f"{split}/text: no transcript contains {keyword} (--keywords)"
+            + did_you_mean(keyword, set(texts.values()))
+            for keyword in keywords
+            if not any(contains_keyword(text, keyword) for text in texts.values())
+        ]
+    return problems
+
+
+def _table(data_dir: Path, split: str, name: str) -> Mapping[str, str]:
+    """Return a table of a split, those in folders below it included."""
+    tables = [path.with_name(name) for path in sorted((data_dir / split).rglob("wav.scp"))]
+    rows = [row for path in tables if path.is_file() for row in kaldi_rows(path)]
+    return {row.key: row.value for row in rows}
+
+
+def _unreadable(wavs: Sequence[str]) -> list[str]:
+    found = []
+    for wav in wavs:
+        try:
+            probe(wav)
+        except AudioError as error:
+            found.append(str(error))
+    return found
