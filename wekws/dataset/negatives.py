@@ -329,7 +329,8 @@ def read_negatives(folder: str | os.PathLike[str]) -> list[Negative]:
         negatives = [n for place in below for n in _plain_negatives(folder, place)]
     if not negatives:
         kinds = ", ".join(AUDIO_SUFFIXES)
-        raise DataError(f"--negatives {folder}: no audio in it; expected wav.scp, or files {kinds}")
+        found = "no audio in it" if folder.is_dir() else "no folder"
+        raise DataError(f"--negatives {folder}: {found}; expected wav.scp, or files {kinds}, in it")
     return negatives
 
 

@@ -46,7 +46,10 @@ class Schedule:
                 raise ConfigError("constant: expected start alone, or knots")
         elif self.shape == "linear":
             if self.start is None or self.end is None:
-                raise ConfigError("linear: expected start and end, or knots")
+                raise ConfigError(
+                    "linear: expected start and end, or knots, such as "
+                    "{shape: linear, start: 1.0, end: 0.3}"
+                )
         elif (self.ends[0] > self.ends[1]) != (_USUAL_RANGE[self.shape][0] == 1.0):
             way = "above" if _USUAL_RANGE[self.shape][0] == 1.0 else "below"
             raise ConfigError(

@@ -101,7 +101,9 @@ def config_beside(checkpoint_path: str | os.PathLike[str]) -> Path:
                 f"{checkpoint_path}: no such file, and no config.yaml beside it; expected a "
                 "checkpoint, such as avg_30.pt"
             )
-        raise ConfigError(f"{path}: no such file; name the checkpoint's configuration")
+        raise ConfigError(
+            f"{path}: no such file; a model's configuration lies beside it ({checkpoint_path})"
+        )
     return path
 
 

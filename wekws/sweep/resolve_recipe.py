@@ -77,7 +77,13 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     Raises: ConfigError for files that are missing, a configuration that cannot be used, or fewer
     epochs than are to be averaged.
     """
-    raise_all([lambda: check_options(options), *_file_checks(options, paths)])
+    raise_all(
+        [
+            lambda: check_options(options),
+            lambda: _preset_path(options.preset),
+            *_file_checks(options, paths),
+        ]
+    )
     device = choose_device(options.device, 0, options.num_processes or 1)
     speech = _synthesis_options(options, paths)
     data = _data(options, paths, speech)

@@ -19,6 +19,8 @@ TEXT_SIZES = {"tiny": 12, "quick": 300, "standard": 1500}
 # Utterances, near misses and sentences included, from which a base beside recordings learns
 # phonemes: 300 of each of six keywords.
 _BASE_UTTERANCES = 4200
+ENGINES = ("espeak", "piper", "kokoro")
+"""Synthesisers; the first one needs no files."""
 # Scripts that the synthesiser reads, by language.
 _SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}
 
@@ -110,6 +112,7 @@ class SynthesisOptions:
         if self.word_list:
             flags += ["--word_list", str(self.word_list)]
         if self.from_text:
+            self._check_voices()
             if self.positives:
                 raise ConfigError("--synth_positives: only recordings take it; give --size")
             if self.joins_recordings:
@@ -117,7 +120,7 @@ class SynthesisOptions:
             size = self.size_or_default()
             if has_negatives:
                 flags.append("--eval_keywords_only")
-            where = "--negatives" if has_negatives else "synthesised ones: give --negatives"
+            where = "--negatives" if has_negatives else "synthesised (--negatives gives others)"
             return SynthesisPlan(
                 out_dir=download_dir,
                 flags=(*flags, "--size", size),
@@ -128,6 +131,7 @@ class SynthesisOptions:
         if not positives:
             self._refuse_unused("nothing is synthesised; give --synth_positives")
             return None
+        self._check_voices()
         num_train = wake_word_utterances(len(keywords), positives)
         models = "base, teacher and student" if self.joins_recordings else "base"
         return SynthesisPlan(
@@ -150,6 +154,21 @@ class SynthesisOptions:
         }
         if unused := [name for name, value in given.items() if value]:
             raise ConfigError(f"--{unused[0]}: {reason}")
+
+    def _check_voices(self) -> None:
+        """Check names and files, as far as they tell; the synthesiser opens the voices."""
+        for engine in self.engines:
+            if engine not in ENGINES:
+                raise ConfigError(
+                    f"--engines {engine}: expected {' | '.join(ENGINES)}"
+                    f"{did_you_mean(engine, ENGINES)}"
+                )
+        if self.engines and not self.voices and ENGINES[0] not in self.engines:
+            raise ConfigError(
+                f"--engines {','.join(self.engines)}: have no voices of their own; give --voices"
+            )
+        if self.word_list is not None and not self.word_list.is_file():
+            raise ConfigError(f"--word_list {self.word_list}: expected a file, one word per line")
 
     def _check_language(self, keywords: Sequence[str], language: str) -> None:
         if self.from_text and not can_pronounce(keywords, language):

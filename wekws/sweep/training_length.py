@@ -15,6 +15,8 @@ DEFAULT_NUM_AVERAGE = 30
 # recordings or from short synthesised utterances.
 OWN_WORD_BASE_EPOCHS = 10
 SYNTHESISED_BASE_EPOCHS = 30
+USUAL_BASE_SOURCE = "default for recordings"
+"""What sets the epochs of the base where recordings have the default overlay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class Length:
     @property
     def flags(self) -> list[str]:
         """Flags of the training command that set the epochs; none if the configuration does."""
-        if not self.source.startswith("--"):
+        if not self.source.startswith("--") and self.source != USUAL_BASE_SOURCE:
             return []
         return ["--override", f"training_config.max_epoch={self.epochs}"]
 
@@ -71,7 +73,7 @@ def teacher_lengths(
         if epochs[index] is None:
             flags[index], epochs[index] = f"--preset {options.preset}", number
     if usual_base is not None and epochs[0] is None:
-        flags[0], epochs[0] = "--data_dir", usual_base
+        flags[0], epochs[0] = USUAL_BASE_SOURCE, usual_base
     base = _length(flags[0], epochs[0], 1, config, overlays, base_overrides)
     teacher = _length(flags[1], epochs[1], average, config, overlays)
     if options.num_average is None:

@@ -243,7 +243,7 @@ def test_a_wake_word_from_its_text(project):
     assert speech.out_dir == Path("data/hey_orchard-alexa/corpus")
     assert "--eval_keywords_only" not in speech.flags
     assert speech.flags[-2:] == ("--size", "standard")
-    assert "synthesised ones: give --negatives" in resolved.summary()
+    assert "synthesised (--negatives gives others)" in resolved.summary()
     (project / "noise").mkdir()
     quick = plan("from_text=true", "keywords=hey orchard", "size=quick", "negatives=noise")
     assert quick.lists == Path("data/hey_orchard_quick")
