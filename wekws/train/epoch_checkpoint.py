@@ -55,10 +55,15 @@ def copy_epoch(model_dir: Path, epoch: int, name: str) -> Path:
 def read_state(model_dir: Path) -> dict[str, Any] | None:
     """Return the state after the last finished epoch; None if no epoch has finished yet.
 
-    Raises: DataError if the file cannot be read.
+    Raises: DataError if the file cannot be read, or is gone although a training has finished.
     """
     path = model_dir / STATE_NAME
     if not path.exists():
+        if (model_dir / "final.pt").exists():
+            raise DataError(
+                f"{path}: no such file, and final.pt, which a training from the beginning would "
+                f"overwrite. {_WAY_OUT}"
+            )
         return None
     try:
         state = read_torch_file(path)
@@ -73,8 +78,8 @@ def read_state(model_dir: Path) -> dict[str, Any] | None:
 
 _STATE_ENTRIES = {"epoch", "step", "optimizer", "learning_rate", "objective"}
 _WAY_OUT = (
-    "The run cannot be resumed; start another --model_dir, from its last weights with "
-    "--checkpoint N.pt if you like"
+    "The run cannot be resumed; start another --model_dir (run_distill.sh: --name or "
+    "--student_name), from its last weights with --checkpoint N.pt if you like"
 )
 
 

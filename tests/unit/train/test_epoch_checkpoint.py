@@ -89,3 +89,10 @@ def test_a_resume_with_another_seed_or_precision_is_refused(train_arguments, tmp
     with pytest.raises(ValueError, match=f"began with another {name}"):
         train.main([*flags, "training_config.max_epoch=2", "--resume", *flag])
     assert (tmp_path / "run/run.json").read_bytes() == record
+
+
+def test_a_finished_training_without_its_state_is_not_overwritten(tmp_path):
+    assert read_state(tmp_path) is None
+    (tmp_path / "final.pt").touch()
+    with pytest.raises(DataError, match="train_state.pt: no such file, and final.pt, which"):
+        read_state(tmp_path)
