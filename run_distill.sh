@@ -37,7 +37,7 @@ dry_run=false           # check all options, print the plan and stop
 corpus=synth            # synth | mobvoi | kaldi (implied by --data_dir)
 from_text=false         # train on synthesised speech alone: no recordings of the keywords are needed
 size=                   # size of the synthesised corpus: tiny | small | full | large | long_test [small];
-                        # with --from_text: quick (minutes) | standard [standard]
+                        # with --from_text: quick | standard (five times the speech) [quick]
 data_dir=               # Kaldi folder of your own recordings
 negatives=              # folder of audio without a keyword; may be repeated: a Kaldi tree, or audio files;
                         # it joins training (with --from_text only what is transcribed), thresholds (dev)

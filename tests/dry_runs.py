@@ -42,7 +42,7 @@ COMMANDS = {
             f"--teacher_checkpoint {TEACHER} --student_epochs 40 "
             "--student_overlay conf/overlays/stages_three.yaml"
         ),
-        "A wake word from its text alone": "--keywords 'HEY ORCHARD' --from_text --size quick",
+        "A wake word from its text alone": "--keywords 'HEY ORCHARD' --from_text",
     },
     "Wrong commands": {
         "A misspelt schedule": "--alpha cosine_grwoth",

@@ -67,7 +67,7 @@ class SynthesisOptions:
 
         Raises: ConfigError for one that does not exist.
         """
-        sizes, default = (TEXT_SIZES, "standard") if self.from_text else (DEMO_SIZES, "small")
+        sizes, default = (TEXT_SIZES, "quick") if self.from_text else (DEMO_SIZES, "small")
         size = self.size or default
         if size not in sizes:
             text = " with --from_text" if self.from_text else ""

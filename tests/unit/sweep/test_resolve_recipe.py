@@ -234,7 +234,7 @@ def test_the_quick_preset_is_quick_from_nothing(project):
 
 
 def test_a_wake_word_from_its_text(project):
-    resolved = plan("from_text=true", "keywords=hey orchard,Alexa")
+    resolved = plan("from_text=true", "keywords=hey orchard,Alexa", "size=standard")
     assert resolved.lists == Path("data/hey_orchard-alexa")
     assert resolved.overlays == (Path("conf/overlays/from_text.yaml"),)
     assert (resolved.base.epochs, resolved.student.epochs) == (20, 20)
@@ -245,7 +245,7 @@ def test_a_wake_word_from_its_text(project):
     assert speech.flags[-2:] == ("--size", "standard")
     assert "synthesised (--negatives gives others)" in resolved.summary()
     (project / "noise").mkdir()
-    quick = plan("from_text=true", "keywords=hey orchard", "size=quick", "negatives=noise")
+    quick = plan("from_text=true", "keywords=hey orchard", "negatives=noise")
     assert quick.lists == Path("data/hey_orchard_quick")
     assert quick.overlays == (Path("conf/overlays/from_text_quick.yaml"),)
     assert "--eval_keywords_only" in quick.synthesis.flags
@@ -255,13 +255,14 @@ def test_a_wake_word_from_its_text(project):
     for changes in (["units=letters"], ["negatives_text=filler"]):
         without = plan("from_text=true", "keywords=hey orchard", "negatives=noise", *changes)
         assert not without.learns_transcripts and "noise (dev and test)\n" in without.summary()
-    assert plan("from_text=true", "keywords=嗨小问").lists == Path("data/嗨小问")
+    assert plan("from_text=true", "keywords=嗨小问").lists == Path("data/嗨小问_quick")
 
 
 def test_units_of_words(project, monkeypatch):
     made = plan("from_text=true", "keywords=hey orchard")
-    assert made.tokens.lexicon == Path("data/hey_orchard/dict/lexicon.txt") and made.tokens.is_made
-    assert "phonemes of espeak-ng -> data/hey_orchard/dict/lexicon.txt" in made.summary()
+    lexicon = Path("data/hey_orchard_quick/dict/lexicon.txt")
+    assert made.tokens.lexicon == lexicon and made.tokens.is_made
+    assert f"phonemes of espeak-ng -> {lexicon}" in made.summary()
     touch(project / "A.pt")
     touch(project / "config.yaml")
     (project / "words.txt").write_text("HEY a b\nORCHARD c\n", encoding="utf-8")
@@ -302,9 +303,9 @@ def test_units_of_words(project, monkeypatch):
     with pytest.raises(ConfigError, match="data/mine/dict/lexicon.txt: no such file; stage 0"):
         plan(*recordings, "units=phonemes", "stage=1")
     # Lists that were made with letters keep them.
-    touch(project / "data/hey_orchard/dict/dict.txt")
+    touch(project / "data/hey_orchard_quick/dict/dict.txt")
     assert plan(*text).tokens.lexicon is None
-    touch(project / "data/hey_orchard/dict/lexicon.txt")
+    touch(project / "data/hey_orchard_quick/dict/lexicon.txt")
     assert plan(*text).tokens.is_made
     found = None
     with pytest.raises(ConfigError, match="--units phonemes: espeak-ng is not installed"):
