@@ -10,12 +10,13 @@ from wekws.errors import ConfigError, did_you_mean
 
 # Files of each split whose headers are read; stage 1 reads all of them.
 _NUM_PROBED = 20
-_MAX_NAMED = 3
 
 
 def require_usable_recordings(data_dir: Path, lists: Path, keywords: Sequence[str]) -> None:
-    """Check the Kaldi tables of ``--data_dir``, some of its files, and that it has the keywords.
+    """Check what makes the whole of ``--data_dir`` useless; stage 1 lists every single problem.
 
+    A split without recordings, tables without a common id, files of which none can be read,
+    keywords that are in no transcript of train.
     lists: folder that the run's own lists are written to.
     Raises: ConfigError with all that is wrong; DataError for a table that cannot be read.
     """
@@ -40,13 +41,13 @@ def _problems(data_dir: Path, split: str, keywords: Sequence[str]) -> list[str]:
     if not wavs:
         return [f"{split}/wav.scp: no recordings; expected `id path` lines"]
     problems = []
-    for table, keys in (("text", wavs.keys() - texts.keys()), ("wav.scp", texts.keys() - wavs)):
-        if keys:
-            named = ", ".join(sorted(keys)[:_MAX_NAMED])
-            problems.append(f"{split}/{table}: lacks {len(keys)} ids of the other, such as {named}")
+    if not wavs.keys() & texts.keys():
+        problems.append(f"{split}: wav.scp and text have no id in common, such as {min(wavs)}")
     some = list(wavs.values())[:: -(-len(wavs) // _NUM_PROBED)]
-    problems += _unreadable([str(data_dir / wav) for wav in some])[:_MAX_NAMED]
-    if split != SPLITS[1]:  # a keyword may be missing from dev: stage 1 warns
+    unreadable = _unreadable([str(data_dir / wav) for wav in some])
+    if len(unreadable) == len(some):
+        problems.append(f"{split}/wav.scp: none of {len(some)} files can be read: {unreadable[0]}")
+    if split == SPLITS[0]:
         problems += [
             f"{split}/text: no transcript contains {keyword} (--keywords)"
             + did_you_mean(keyword, set(texts.values()))
