@@ -41,7 +41,7 @@ def ctc_and_kd(runs: Sequence[DiagnosedRun]) -> list[Block]:
                 f"{ctc[0]:.2f} to {ctc[-1]:.2f}",
                 f"{kd[0]:.2f} to {kd[-1]:.2f}",
                 *(f"{100 * change:+.1f} %" for change in overall),
-                *([f"{100 * change:+.1f} %" for change in recent] or "--"),
+                *([f"{100 * change:+.1f} %" for change in recent] or ["-", "-"]),
                 f"{fmean(cosines):+.2f}" if cosines else "-",
                 f"{100 * fmean(shares):.0f} %" if shares else "-",
             ]
@@ -81,13 +81,13 @@ def _has_distillation_loss(row: Row) -> bool:
 
 def _kd_sentence(run: DiagnosedRun, recent: Sequence[float], cosines: Sequence[float]) -> str:
     """Say how CTC and KD changed in the last epochs, in the terms of the health rule on them."""
-    text = (
-        f"fewer than {2 * APART_EPOCHS} epochs (of the last stage) do not tell how CTC and KD "
-        "change together"
-    )
     if recent:
-        text = _recent_change(run, *recent)
-    text = f"{run.name}: {text}"
+        text = f"{run.name}: {_recent_change(run, *recent)}"
+    else:
+        text = (
+            f"{run.name}: fewer than {2 * APART_EPOCHS} epochs (of the last stage) do not tell how "
+            "CTC and KD change together"
+        )
     if not cosines:
         return text + ". Gradients were not compared (`training_config.gradient_interval: 50`)."
     size = max(1, len(cosines) // 3)
