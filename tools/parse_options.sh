@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Sourced after the option block of a script: the lines `name=default  # explanation` above.
 # `--name value` sets the variable `name`; a flag whose default is true or false may stand alone.
-# An option whose explanation says `may be repeated` collects its values, joined by commas; of
-# any other the last one counts. An option in a value's place, a flag that is not in the block and
-# a stray word are errors. --help prints the head comment of
-# the script and the block. Afterwards OPTION_VALUES holds `name=value` for every option.
+# An option whose explanation says `may be repeated`, and that has no default, collects its values,
+# joined by commas; of any other the last one counts. An option in a value's place, a flag that is
+# not in the block and a stray word are errors. --help prints the head comment of the script and the
+# block. Afterwards OPTION_VALUES holds `name=value` for every option.
 _script=$(basename "$0") # the scripts have changed to their own folder
 if [ ! -f "$_script" ]; then _script=$0; fi
 mapfile -t _options < <(sed -n '/^\. .*parse_options\.sh/q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$_script")
@@ -40,7 +40,6 @@ print_help() {
   ' "$_script"
 }
 
-_given=" "
 while [ $# -gt 0 ]; do
   case "$1" in
     --help | -h) print_help; exit 0 ;;
@@ -68,10 +67,9 @@ for name in difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1): print(f"; d
           fi
           ;;
       esac
-      if [[ $_repeated == *" $_option "* ]]; then
-        if [[ $_given == *" $_option "* ]]; then set -- "$1" "${!_option},$2" "${@:3}"; fi
+      if [[ $_repeated == *" $_option "* && -n ${!_option} ]]; then
+        set -- "$1" "${!_option},$2" "${@:3}"
       fi
-      _given+="$_option "
       printf -v "$_option" '%s' "$2"
       shift 2
       ;;
@@ -83,4 +81,4 @@ for name in difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1): print(f"; d
 done
 OPTION_VALUES=()
 for _option in "${_options[@]}"; do OPTION_VALUES+=("$_option=${!_option}"); done
-unset _option _options _repeated _given _script _close
+unset _option _options _repeated _script _close

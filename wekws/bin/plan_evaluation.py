@@ -11,7 +11,6 @@ from pathlib import Path
 from wekws.config import read_assignments
 from wekws.decode.duration import max_duration_from_text
 from wekws.log import run
-from wekws.score.det import budgets_from_text
 from wekws.score.evaluation_plan import (
     EvaluationOptions,
     checked_checkpoint,
@@ -32,7 +31,6 @@ def main(argv: list[str] | None = None) -> int:
     paths = UserPaths(args.caller_dir)
     checkpoint = checked_checkpoint(paths.find(options.checkpoint, "--checkpoint"))
     category_hours = category_hours_from_text(options.category_hours)
-    budgets_from_text(options.budgets)
     plan = plan_evaluation(
         checkpoint,
         dataset=options.dataset,

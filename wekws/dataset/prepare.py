@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -43,10 +43,9 @@ def prepare_kaldi(
     _check_folders(data_dir, out_dir)
     sizes: dict[str, dict[str, int]] = {}
     for split in SPLITS:
-        folders = sorted(path.parent for path in (data_dir / split).rglob("wav.scp"))
         sizes[split] = {}
         for table in _TABLES:
-            rows = _read_rows(folders, table, os.path.abspath(data_dir))
+            rows = split_rows(data_dir, split, table)
             write_kaldi_table(out_dir / split / table, rows)
             sizes[split][table] = len(rows)
     return sizes
@@ -61,10 +60,17 @@ def _check_folders(data_dir: Path, out_dir: Path) -> None:
         raise DataError(f"{', '.join(missing)}: no such file; {layout}")
 
 
-def _read_rows(folders: Sequence[Path], table: str, base: str) -> list[tuple[str, str]]:
+def split_rows(data_dir: Path, split: str, table: str) -> list[tuple[str, str]]:
+    """Return the ids and values of a split's table, those in folders below it included.
+
+    Paths in ``wav.scp`` are made absolute.
+    Raises: DataError for a table that cannot be read.
+    """
+    folders = sorted(path.parent for path in (data_dir / split).rglob("wav.scp"))
     paths = [folder / table for folder in folders if (folder / table).is_file()]
     rows = [(row.key, row.value) for path in paths for row in kaldi_rows(path)]
     if table == "wav.scp":
+        base = os.path.abspath(data_dir)
         return [(key, os.path.join(base, wav) if wav else "") for key, wav in rows]
     return rows
 
@@ -135,10 +141,10 @@ def _durations(wavs: Mapping[str, str], num_workers: int) -> dict[str, float]:
     Raises: DataError naming the first files that cannot be read.
     """
     if num_workers <= 1:
-        probed = [_probe(wav) for wav in wavs.values()]
+        probed = [duration_or_problem(wav) for wav in wavs.values()]
     else:
         with ProcessPoolExecutor(num_workers, initializer=follow_parent) as pool:
-            probed = list(pool.map(_probe, wavs.values(), chunksize=64))
+            probed = list(pool.map(duration_or_problem, wavs.values(), chunksize=64))
     problems = [result for result in probed if isinstance(result, str)]
     if problems:
         more = f"... {len(problems)} in all; validate_data lists them"
@@ -146,7 +152,7 @@ def _durations(wavs: Mapping[str, str], num_workers: int) -> dict[str, float]:
     return {key: s for key, s in zip(wavs, probed, strict=True) if isinstance(s, float)}
 
 
-def _probe(wav: str) -> float | str:
+def duration_or_problem(wav: str) -> float | str:
     """Return the duration in the header of a file, or a description of the problem."""
     try:
         return probe(wav).duration_s

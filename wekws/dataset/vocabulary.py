@@ -19,6 +19,9 @@ from wekws.dataset.manifest import KaldiRow, Utterance, kaldi_rows
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
 
+MOBVOI_KEYWORDS = ("嗨小问", "你好问问")
+"""The keywords of the Mobvoi hotword corpus (SLR87)."""
+
 BLANK, FILLER = 0, 1
 BLANK_TOKEN, FILLER_TOKEN = "<blk>", "<filler>"
 # Names of ids 0 and 1 in public dictionaries (Mobvoi's list has `sil` and `&`).

@@ -1,7 +1,7 @@
 """Plan of an evaluation: which folders it writes, and which of them hold its results already."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,8 +93,9 @@ def plan_evaluation(
     written; figures also depend on the
     budgets (such as ``0.5,1``) and on how thresholds are chosen.
     lists: None for the lists that the checkpoint was trained on.
-    Raises: ConfigError if nothing says where the lists are.
+    Raises: ConfigError for budgets that are none, and if nothing says where the lists are.
     """
+    wanted = budgets_from_text(budgets)
     model_dir = checkpoint.parent
     lists = lists or _training_lists(model_dir)
     tag = checkpoint.stem + ("" if decoder == "keyword" else f"_{decoder}")
@@ -119,7 +120,7 @@ def plan_evaluation(
         is_counted=(
             is_scored
             and is_dev_scored
-            and _is_counted(result_dir, dev_dir, budgets)
+            and _is_counted(result_dir, dev_dir, wanted)
             and _has_options(result_dir, options)
         ),
     )
@@ -189,7 +190,7 @@ def _is_scored(result_dir: Path, data_list: Path, made_with: Mapping[str, object
     return "audio" not in info or info["audio"] == audio_status(read_data_list(data_list))
 
 
-def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: str) -> bool:
+def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: Sequence[Budget]) -> bool:
     """Return whether summary and plots are newer than the scores and of these budgets."""
     summary_path, scored = result_dir / "summary.json", [result_dir]
     if dev_dir is not None:
@@ -203,7 +204,7 @@ def _is_counted(result_dir: Path, dev_dir: Path | None, budgets: str) -> bool:
         validate_summary(summary)
     except DataError:
         return False
-    wanted = [budget.label for budget in (*budgets_from_text(budgets), Budget(None))]
+    wanted = [budget.label for budget in (*budgets, Budget(None))]
     counted = [
         [point.get("budget") for point in entry.get("operating_points", [])]
         for entry in summary.get("keywords", [])

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from wekws.dataset.audio import AudioError, probe
-from wekws.dataset.manifest import SPLITS, kaldi_rows
+from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import Negative, num_pieces, read_negatives
+from wekws.dataset.prepare import split_rows
 from wekws.errors import DataError
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_plan import RecipePlan
@@ -146,8 +147,7 @@ def _synthesised(speech: SynthesisPlan, split: str) -> AudioAmount:
 def _recorded(data_dir: Path, split: str) -> AudioAmount | None:
     """Return the audio of a split of the user's recordings; None if their tables say nothing."""
     try:
-        tables = sorted((data_dir / split).rglob("wav.scp"))
-        wavs = [str(data_dir / row.value) for path in tables for row in kaldi_rows(path)]
+        wavs = [wav for _, wav in split_rows(data_dir, split, "wav.scp")]
     except DataError:
         return None  # stage 1 names every problem
     if not wavs:

@@ -3,7 +3,7 @@
 from wekws.config import load_config
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import read_negatives
-from wekws.dataset.vocabulary import parse_keywords, read_keywords
+from wekws.dataset.vocabulary import MOBVOI_KEYWORDS, parse_keywords, read_keywords
 from wekws.errors import ConfigError
 from wekws.runlog.fields import METRICS_NAME
 from wekws.score.negative_hours import hours_by_category
@@ -13,8 +13,6 @@ from wekws.sweep.given_models import require_usable_models
 from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
 from wekws.sweep.recording_checks import require_usable_recordings
-
-MOBVOI_KEYWORDS = ("嗨小问", "你好问问")
 
 
 def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:

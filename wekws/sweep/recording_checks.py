@@ -1,15 +1,16 @@
 """Part of the recipe's plan: the user's recordings are looked at before anything is synthesised."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wekws.dataset.audio import AudioError, probe
-from wekws.dataset.manifest import SPLITS, kaldi_rows
+from wekws.dataset.manifest import SPLITS
+from wekws.dataset.prepare import duration_or_problem, split_rows
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import ConfigError, did_you_mean
 
 # Files of each split whose headers are read; stage 1 reads all of them.
 _NUM_PROBED = 20
+_MAX_LETTERS_APART = 2
 
 
 def require_usable_recordings(data_dir: Path, lists: Path, keywords: Sequence[str]) -> None:
@@ -37,38 +38,26 @@ def require_usable_recordings(data_dir: Path, lists: Path, keywords: Sequence[st
 
 
 def _problems(data_dir: Path, split: str, keywords: Sequence[str]) -> list[str]:
-    wavs, texts = _table(data_dir, split, "wav.scp"), _table(data_dir, split, "text")
+    wavs, texts = (dict(split_rows(data_dir, split, table)) for table in ("wav.scp", "text"))
     if not wavs:
         return [f"{split}/wav.scp: no recordings; expected `id path` lines"]
     problems = []
     if not wavs.keys() & texts.keys():
         problems.append(f"{split}: wav.scp and text have no id in common, such as {min(wavs)}")
     some = list(wavs.values())[:: -(-len(wavs) // _NUM_PROBED)]
-    unreadable = _unreadable([str(data_dir / wav) for wav in some])
+    unreadable = [found for wav in some if isinstance(found := duration_or_problem(wav), str)]
     if len(unreadable) == len(some):
         problems.append(f"{split}/wav.scp: none of {len(some)} files can be read: {unreadable[0]}")
     if split == SPLITS[0]:
         problems += [
             f"{split}/text: no transcript contains {keyword} (--keywords)"
-            + did_you_mean(keyword, set(texts.values()))
+            + did_you_mean(keyword, _as_long_as(keyword, texts.values()))
             for keyword in keywords
             if not any(contains_keyword(text, keyword) for text in texts.values())
         ]
     return problems
 
 
-def _table(data_dir: Path, split: str, name: str) -> Mapping[str, str]:
-    """Return a table of a split, those in folders below it included."""
-    tables = [path.with_name(name) for path in sorted((data_dir / split).rglob("wav.scp"))]
-    rows = [row for path in tables if path.is_file() for row in kaldi_rows(path)]
-    return {row.key: row.value for row in rows}
-
-
-def _unreadable(wavs: Sequence[str]) -> list[str]:
-    found = []
-    for wav in wavs:
-        try:
-            probe(wav)
-        except AudioError as error:
-            found.append(str(error))
-    return found
+def _as_long_as(keyword: str, texts: Iterable[str]) -> set[str]:
+    """Return the transcripts of about its length: comparing it with all of them takes minutes."""
+    return {text for text in texts if abs(len(text) - len(keyword)) <= _MAX_LETTERS_APART}

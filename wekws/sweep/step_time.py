@@ -39,7 +39,7 @@ _LONGEST_START_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class TimedStep:
-    """What a step consists of."""
+    """A step to time: the models, the input and the terms that it has."""
 
     experiment: TrainConfig
     """The whole configuration of the model in training, outputs included."""

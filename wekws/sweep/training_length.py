@@ -15,8 +15,6 @@ DEFAULT_NUM_AVERAGE = 30
 # recordings or from short synthesised utterances.
 OWN_WORD_BASE_EPOCHS = 10
 SYNTHESISED_BASE_EPOCHS = 30
-USUAL_BASE_SOURCE = "default for recordings"
-"""What sets the epochs of the base where recordings have the default overlay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,9 @@ class Length:
     epochs: int
     """Epochs in all."""
     source: str
-    """File or flag that set the epochs, or ``default``."""
+    """File or flag that set the epochs, or a default."""
+    is_override: bool
+    """Whether they differ from the configuration's: the training command is given them."""
     num_average: int
     """Epochs whose weights are averaged at the end."""
     last_stage: int
@@ -37,7 +37,7 @@ class Length:
     @property
     def flags(self) -> list[str]:
         """Flags of the training command that set the epochs; none if the configuration does."""
-        if not self.source.startswith("--") and self.source != USUAL_BASE_SOURCE:
+        if not self.is_override:
             return []
         return ["--override", f"training_config.max_epoch={self.epochs}"]
 
@@ -73,7 +73,7 @@ def teacher_lengths(
         if epochs[index] is None:
             flags[index], epochs[index] = f"--preset {options.preset}", number
     if usual_base is not None and epochs[0] is None:
-        flags[0], epochs[0] = USUAL_BASE_SOURCE, usual_base
+        flags[0], epochs[0] = "default for recordings", usual_base
     base = _length(flags[0], epochs[0], 1, config, overlays, base_overrides)
     teacher = _length(flags[1], epochs[1], average, config, overlays)
     if options.num_average is None:
@@ -128,6 +128,7 @@ def _length(
     return Length(
         epochs=num_epochs,
         source=source,
+        is_override=epochs is not None,
         num_average=num_average,
         last_stage=plan.epochs[-1] if plan is not None else num_epochs,
         config=checked,

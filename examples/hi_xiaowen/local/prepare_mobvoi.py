@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wekws.dataset.vocabulary import MOBVOI_KEYWORDS
 from wekws.errors import DataError
 from wekws.files import atomic_path
 from wekws.log import run
 
 SPLITS = ("train", "dev", "test")
-MOBVOI_KEYWORDS = ("嗨小问", "你好问问")
 FILLER = "<filler>"
 NOISE = "<noise>"
 MAX_NAMED = 10  # missing recordings that an error message names

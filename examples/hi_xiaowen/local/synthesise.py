@@ -34,7 +34,7 @@ from mandarin import Mandarin
 from near_misses import LANGUAGES as SOUNDS
 from near_misses import NearMissFinder
 from processes import in_fresh_processes
-from voice_sources import ENGINES, find_sources, speakers_of
+from voice_sources import find_sources, speakers_of
 from voices import EspeakEngine, EspeakSource, VoiceSource
 from wake_word_plan import SIZES as WAKE_WORD_SIZES
 from wake_word_plan import keywords_only, plan_wake_words, train_size
@@ -43,6 +43,7 @@ from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path, file_sha256
 from wekws.log import run
 from wekws.machine import usable_cores
+from wekws.sweep.synthesis_plan import ENGINES
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from piper_voices import find_piper
 from voices import EspeakSource, VoiceSource
 
 from wekws.errors import ConfigError
-
-ENGINES = ("espeak", "piper", "kokoro")
+from wekws.sweep.synthesis_plan import ENGINES
 
 
 def find_sources(

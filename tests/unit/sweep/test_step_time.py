@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,8 +46,15 @@ def test_the_keyword_term_is_timed_with_as_many_keywords_as_the_run_has(ticks, m
     assert [len(labels.scorable_ids(keyword)) for keyword in labels.keywords] == [5, 40]
 
 
-def test_processes_divide_each_batch_and_are_measured_together():
-    # Each of them waits for the other before every step: one alone would never end.
+def test_every_step_waits_for_those_of_the_other_processes(ticks, monkeypatch):
+    happened = []
+    barrier = SimpleNamespace(wait=lambda: happened.append("wait"))
+    monkeypatch.setattr(step_time, "_step", lambda *_: happened.append("step"))
+    taken = step_time._seconds_per_utterance(small_step(), CPU, 1, 2, barrier)
+    assert happened == ["wait", "step"] * 3 and taken == 1 / 2
+
+
+def test_processes_of_its_own_measure_a_step_time_and_again():
     with StepTimer(CPU, num_processes=2, num_threads=1) as timer:
         first = timer.seconds_per_utterance(small_step(), repeats=1)
         second = timer.seconds_per_utterance(small_step(), repeats=1)
