@@ -111,6 +111,24 @@ def read_pieces(
         yield from _pieces(stream, path, sample_rate_hz, piece_s)
 
 
+def read_part(
+    path: str | os.PathLike[str], sample_rate_hz: int, num_samples: int, start: float
+) -> np.ndarray:
+    """Return that many samples of a file, or all of a shorter one; nothing else is decoded.
+
+    start: where the part lies, from 0, at the beginning, to 1, at the end.
+    Returns: (at most num_samples,) as `read_audio`. Raises: as `read_audio`.
+    """
+    with _open(path) as stream:
+        info = _info(stream)
+        num = min(info.num_frames, math.ceil(num_samples * info.sample_rate_hz / sample_rate_hz))
+        begin = int(start * (info.num_frames - num))
+        stream.seek(begin)
+        resampler = _resampler(info, path, sample_rate_hz)
+        part = resampler(_read_mono(stream, path, num, begin, info))
+        return np.concatenate([part, resampler.flush()])[:num_samples]
+
+
 def audio_from_bytes(content: bytes, name: str, sample_rate_hz: int) -> np.ndarray:
     """Return what `read_audio` would of a file with this content.
 
@@ -129,12 +147,16 @@ def _pieces(
     stream: soundfile.SoundFile, path: str | os.PathLike[str], sample_rate_hz: int, piece_s: float
 ) -> Iterator[np.ndarray]:
     info = _info(stream)
-    if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
-        raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
-    resampler = Resampler(info.sample_rate_hz, sample_rate_hz)
+    resampler = _resampler(info, path, sample_rate_hz)
     for piece in _mono_pieces(stream, path, info, piece_s):
         yield resampler(piece)
     yield resampler.flush()
+
+
+def _resampler(info: AudioInfo, path: str | os.PathLike[str], sample_rate_hz: int) -> Resampler:
+    if found := unsupported_rate(info.sample_rate_hz, sample_rate_hz):
+        raise AudioError(path, "unsupported_rate", found, f"convert it to {sample_rate_hz} Hz")
+    return Resampler(info.sample_rate_hz, sample_rate_hz)
 
 
 def decode_pieces(path: str | os.PathLike[str], *, piece_s: float = 10.0) -> Iterator[np.ndarray]:

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 
 from wekws.dataset.codecs import opus, telephone
-from wekws.dataset.feature_view import AugmentConfig, SpecAugConfig, draw_speed, speed_ratio
+from wekws.dataset.feature_view import (
+    AugmentConfig,
+    NoiseKind,
+    SpecAugConfig,
+    draw_speed,
+    speed_ratio,
+)
 from wekws.dataset.resample import Resampler
 from wekws.dataset.rooms import (
     fast_fft_size,
@@ -27,7 +33,7 @@ NoisePool = Callable[[int, np.random.Generator], np.ndarray]
 RoomPool = Callable[[np.random.Generator], np.ndarray]
 """Function (generator) -> a recorded impulse response that begins with the direct sound."""
 
-_EXPONENTS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
+_EXPONENTS: dict[NoiseKind, float] = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 # 20 Hz at 16 kHz. The spectrum is flat below it; otherwise most of the power of brown noise would
 # be below the audible range.
 _LOWEST_SHAPED = 1 / 800
@@ -41,15 +47,14 @@ def augment(
     *,
     sample_rate_hz: int,
     rng: np.random.Generator,
-    babble_pool: NoisePool | None = None,
+    pools: Mapping[NoiseKind, NoisePool] | None = None,
     recorded_pools: Mapping[str, NoisePool] | None = None,
     room_pool: RoomPool | None = None,
 ) -> np.ndarray:
     """Return one augmented version: speed, room, noise, microphone, gain, level, telephone, Opus.
 
-    babble_pool: source of that kind of noise; None: this kind is not drawn.
-    recorded_pools: source of noise by folder of config.noise_dir. room_pool: source of recorded
-    rooms. A folder without a source is not drawn.
+    pools: sources of babble and of background; recorded_pools: source of noise by folder of
+    config.noise_dir; room_pool: source of recorded rooms. What has no source is not drawn.
     Only the speed changes the length. It is the first thing drawn, so that ``draw_speed`` alone
     gives it too.
     """
@@ -59,7 +64,7 @@ def augment(
     if rng.random() < config.reverb_prob:
         samples = _in_a_room(samples, config, sample_rate_hz, rng, room_pool)
     if rng.random() < config.noise_prob:
-        noise = _draw_noise(len(samples), config, rng, babble_pool, recorded_pools or {})
+        noise = _draw_noise(len(samples), config, rng, pools or {}, recorded_pools or {})
         if noise is not None:
             samples = mix_at_snr(samples, noise, rng.uniform(*config.noise_snr_db))
     if config.microphone_prob > 0 and rng.random() < config.microphone_prob:
@@ -102,17 +107,20 @@ def _draw_noise(
     num_samples: int,
     config: AugmentConfig,
     rng: np.random.Generator,
-    babble_pool: NoisePool | None,
+    pools: Mapping[NoiseKind, NoisePool],
     recorded_pools: Mapping[str, NoisePool],
 ) -> np.ndarray | None:
     """Return noise of a kind that is drawn; None if there is no kind."""
     sources: list[NoisePool] = []
-    for kind in config.noise_kinds:
-        if kind != "babble":
+    weights = []
+    for kind, weight in config.noise_weights.items():
+        if kind in _EXPONENTS:
             sources.append(functools.partial(_coloured_source, _EXPONENTS[kind]))
-        elif babble_pool is not None:
-            sources.append(babble_pool)
-    weights = [1.0] * len(sources)
+        elif kind in pools:
+            sources.append(pools[kind])
+        else:
+            continue
+        weights.append(weight)
     for folder, weight in config.noise_dirs.items():
         if folder in recorded_pools:
             sources.append(recorded_pools[folder])

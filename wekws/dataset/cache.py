@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from wekws.dataset.audio import audio_files
-from wekws.dataset.extract import ChunkExtractor, ExtractionPool, Extractor
+from wekws.dataset.extract import ChunkExtractor, ExtractionPool, Extractor, background_recordings
 from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.manifest import Utterance, audio_lines, file_line
 from wekws.errors import DataError
@@ -195,6 +195,8 @@ def cache_fingerprint(utterances: Sequence[Utterance], view: FeatureView) -> str
         for path in audio_files(folder):
             digest.update(file_line(str(path), ""))
     digest.update(audio_lines(utterances))
+    if background := background_recordings(utterances, view):
+        digest.update(json.dumps(background).encode())
     return digest.hexdigest()
 
 

@@ -14,12 +14,20 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from wekws.dataset.audio import AudioError, audio_files, probe, read_audio, read_pieces
-from wekws.dataset.augment import augment
-from wekws.dataset.feature_view import FeatureView, copy_rng
+from wekws.dataset.audio import (
+    AudioError,
+    audio_files,
+    probe,
+    read_audio,
+    read_part,
+    read_pieces,
+)
+from wekws.dataset.augment import NoisePool, augment
+from wekws.dataset.feature_view import FeatureView, NoiseKind, copy_rng
 from wekws.dataset.features import fbank, fbank_pieces
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.rooms import aligned_impulse_response
+from wekws.dataset.vocabulary import has_words
 from wekws.errors import DataError
 from wekws.machine import follow_parent
 
@@ -55,7 +63,7 @@ class Extractor:
     def __init__(
         self, utterances: Sequence[Utterance], view: FeatureView, *, is_kept: bool = True
     ) -> None:
-        """Take the whole list: babble noise is made of other utterances of it.
+        """Take the whole list: babble and background noise are made of other utterances of it.
 
         is_kept: the features go into a cache, which records checksums and conversions of the audio.
         Raises: DataError if a folder of noise or rooms contains no recording.
@@ -63,6 +71,7 @@ class Extractor:
         self.keys = [utterance.key for utterance in utterances]
         self.wavs = [utterance.wav for utterance in utterances]
         self.view, self._is_kept = view, is_kept
+        self._wordless = background_recordings(utterances, view)
         folders = view.augment.folders if view.augment is not None else []
         self._recordings = {folder: audio_files(folder) for folder in folders}
 
@@ -83,7 +92,7 @@ class Extractor:
                 view.augment,
                 sample_rate_hz=sample_rate_hz,
                 rng=rng,
-                babble_pool=functools.partial(self._babble, index) if len(self.keys) > 1 else None,
+                pools=self._pools(index),
                 recorded_pools={
                     folder: functools.partial(self._recorded, folder) for folder in self._recordings
                 },
@@ -123,12 +132,44 @@ class Extractor:
         """Yield the samples of an utterance piece by piece. Raises: AudioError."""
         return read_pieces(self.wavs[index], self.view.front_end.sample_rate_hz)
 
+    def part(self, index: int, num_samples: int, start: float) -> np.ndarray:
+        """Return that much of an utterance, or all of a shorter one. Raises: AudioError.
+
+        start: where the part lies, from 0, at the beginning, to 1, at the end.
+        """
+        rate = self.view.front_end.sample_rate_hz
+        return read_part(self.wavs[index], rate, num_samples, start)
+
     def babble_sources(self, own: int) -> Sequence[int]:
         """Return the utterances that babble over one of them may be made of."""
         return range(len(self.wavs))
 
+    def background_sources(self) -> Sequence[int]:
+        """Return the utterances without words that can be read now, in order."""
+        return self._wordless
+
     def _values(self, index: int, copy: int) -> np.ndarray:
         return self.extract(index, copy).numpy()
+
+    def _pools(self, own: int) -> dict[NoiseKind, NoisePool]:
+        """Return the sources of noise over an utterance that are other utterances of the list."""
+        pools: dict[NoiseKind, NoisePool] = {}
+        if len(self.keys) > 1:
+            pools["babble"] = functools.partial(self._babble, own)
+        if len(self.background_sources()) > 1:
+            pools["background"] = functools.partial(self._background, own)
+        return pools
+
+    def _background(self, own: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Return part of another recording without words, from a random start."""
+        sources = self.background_sources()
+        place = int(rng.integers(len(sources)))
+        other = sources[place - 1 if sources[place] == own else place]
+        start = rng.random()
+        # As with babble: one that cannot be read is reported as an utterance of its own.
+        with contextlib.suppress(AudioError):
+            return _fit_length(self.part(other, num_samples, start), num_samples, 0.0)
+        return np.zeros(num_samples, np.float32)
 
     def _babble(self, own: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Sum several other utterances, all at the same power, each from a random start."""
@@ -157,6 +198,13 @@ class Extractor:
         paths = self._recordings[folder]
         path = paths[rng.integers(len(paths))]
         return _read_recording(str(path), self.view.front_end.sample_rate_hz)
+
+
+def background_recordings(utterances: Sequence[Utterance], view: FeatureView) -> list[int]:
+    """Return the places of those that are background noise under a view: they have no words."""
+    if view.augment is None or "background" not in view.augment.noise_weights:
+        return []
+    return [i for i, u in enumerate(utterances) if not has_words(u.tok or u.txt)]
 
 
 def _finite(feats: torch.Tensor, wav: str) -> torch.Tensor:

@@ -31,6 +31,9 @@ _LATER_SETTINGS = (
     "opus_kbps",
 )
 
+NoiseKind = Literal["white", "pink", "brown", "babble", "background"]
+"""Kinds of noise that need no folder of recordings."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FbankConfig:
@@ -116,13 +119,15 @@ class AugmentConfig:
     noise_dir: str | dict[str, float] = ""
     """Folder of noise recordings, one more kind beside noise_kinds; empty: none. Or several with
     their weights, such as {data/noise: 2, data/music: 0.5}; each of noise_kinds weighs 1."""
-    noise_kinds: tuple[Literal["white", "pink", "brown", "babble"], ...] = (
+    noise_kinds: tuple[NoiseKind, ...] | dict[NoiseKind, float] = (
         "white",
         "pink",
         "brown",
         "babble",
     )
-    """Kinds of noise, drawn with equal probability; babble is made of other utterances."""
+    """Kinds of noise, drawn with equal probability, or with weights: {white: 1, background: 4}.
+    babble: several other utterances of the list at once; background: part of one that has no words
+    (``<filler>`` or ``<noise>``), if there are any."""
     reverb_prob: float = 0.0
     """Share of utterances to which reverberation is added, 0 to 1."""
     reverb_rt60_s: tuple[float, float] = (0.1, 0.6)
@@ -180,8 +185,9 @@ class AugmentConfig:
             raise ConfigError(f"level_dbfs: found {self.level_dbfs[1]}; expected <= 0")
         if not OPUS_KBPS[0] <= self.opus_kbps[0] <= self.opus_kbps[1] <= OPUS_KBPS[1]:
             raise ConfigError(f"opus_kbps: found {self.opus_kbps}; expected 6 to 256")
-        if not all(0 < weight < math.inf for weight in self.noise_dirs.values()):
-            raise ConfigError(f"noise_dir: found {self.noise_dir}; expected weights > 0")
+        for name, weights in (("noise_dir", self.noise_dirs), ("noise_kinds", self.noise_weights)):
+            if not all(0 < weight < math.inf for weight in weights.values()):
+                raise ConfigError(f"{name}: found {getattr(self, name)}; expected weights > 0")
         if self.noise_prob > 0 and not self.noise_kinds and not self.noise_dir:
             raise ConfigError("noise_prob > 0 needs noise_kinds or noise_dir")
         if self.reverb_prob > 0 and not self.room_kinds and not self.rir_dir:
@@ -208,6 +214,13 @@ class AugmentConfig:
         if isinstance(self.noise_dir, str):
             return {self.noise_dir: 1.0} if self.noise_dir else {}
         return self.noise_dir
+
+    @property
+    def noise_weights(self) -> dict[NoiseKind, float]:
+        """Weight by kind of noise."""
+        if isinstance(self.noise_kinds, dict):
+            return self.noise_kinds
+        return dict.fromkeys(self.noise_kinds, 1.0)
 
     @property
     def folders(self) -> list[str]:

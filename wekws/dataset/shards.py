@@ -117,9 +117,19 @@ class ShardExtractor(Extractor):
         """Yield the samples of an utterance of the shard at once. Raises: AudioError."""
         yield self.read(index)
 
+    def part(self, index: int, num_samples: int, start: float) -> np.ndarray:
+        """Return a part of an utterance of the shard, as `Extractor.part`. Raises: AudioError."""
+        samples = self.read(index)
+        first = int(start * max(0, len(samples) - num_samples))
+        return samples[first : first + num_samples]
+
     def babble_sources(self, own: int) -> Sequence[int]:
         """Return the utterances of the same shard."""
         return sorted(self._content)
+
+    def background_sources(self) -> Sequence[int]:
+        """Return the utterances without words of the same shard."""
+        return [index for index in super().background_sources() if index in self._content]
 
 
 def read_shard(path: str) -> list[tuple[str, bytes]]:

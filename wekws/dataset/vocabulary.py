@@ -59,6 +59,16 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(_MARKUP, lambda markup: markup[0].lower(), text).split())
 
 
+def has_words(text: str | Iterable[str | int]) -> bool:
+    """Return whether a transcript has more than markup such as ``<filler>`` or ``<noise>``.
+
+    text: a transcript, its tokens, or the label ids of WeKWS's older lists.
+    """
+    if isinstance(text, str):
+        return any(not unit.startswith("<") for unit in _UNIT.findall(normalise(text)))
+    return any(unit > FILLER if isinstance(unit, int) else has_words(unit) for unit in text)
+
+
 def alphabetic_words(text: str) -> list[str]:
     """Return the words of a transcript that a lexicon may pronounce, without punctuation.
 

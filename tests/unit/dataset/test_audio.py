@@ -14,6 +14,7 @@ from wekws.dataset.audio import (
     decode_pieces,
     probe,
     read_audio,
+    read_part,
     read_pieces,
     unsupported_rate,
 )
@@ -205,3 +206,15 @@ def test_usual_rates_are_supported():
     assert [unsupported_rate(rate, target) for rate in usual for target in (8000, 16000)] == [
         ""
     ] * 24
+
+
+@pytest.mark.parametrize("source_rate_hz", [16000, 44100])
+def test_a_part_is_that_of_the_whole(tmp_path, source_rate_hz):
+    samples = np.sin(np.arange(2 * source_rate_hz) ** 1.2 * 0.001) * 0.5
+    soundfile.write(tmp_path / "a.wav", samples, source_rate_hz)
+    whole = read_audio(tmp_path / "a.wav", 16000)
+    assert np.array_equal(read_part(tmp_path / "a.wav", 16000, 50_000, 0.7), whole)
+    for start, first in ((0.0, 0), (0.5, 12_000), (1.0, 24_000)):
+        part = read_part(tmp_path / "a.wav", 16000, 8000, start)
+        inside = slice(100, -100)  # the resampling filter has other neighbours at the ends
+        np.testing.assert_allclose(part[inside], whole[first : first + 8000][inside], atol=1e-3)

@@ -115,10 +115,12 @@ def test_augment_same_seed_same_bytes():
     )
     babble = lambda n, generator: generator.standard_normal(n).astype(np.float32)  # noqa: E731
     outputs = {
-        augment(tone(), config, sample_rate_hz=RATE, rng=rng(seed), babble_pool=babble).tobytes()
+        augment(
+            tone(), config, sample_rate_hz=RATE, rng=rng(seed), pools={"babble": babble}
+        ).tobytes()
         for seed in range(20)
     }
-    again = augment(tone(), config, sample_rate_hz=RATE, rng=rng(3), babble_pool=babble)
+    again = augment(tone(), config, sample_rate_hz=RATE, rng=rng(3), pools={"babble": babble})
     assert len(outputs) == 20 and again.tobytes() in outputs and again.dtype == np.float32
 
 
@@ -145,7 +147,7 @@ def test_augment_draws_pools():
     config = AugmentConfig(noise_prob=1.0, noise_kinds=("babble",), noise_snr_db=(0.0, 0.0))
     other = tone(frequency_hz=1000.0)
     mixed = augment(
-        tone(), config, sample_rate_hz=RATE, rng=rng(), babble_pool=lambda n, _: other[:n]
+        tone(), config, sample_rate_hz=RATE, rng=rng(), pools={"babble": lambda n, _: other[:n]}
     )
     np.testing.assert_allclose(mixed, tone() + other, atol=1e-3)
     assert np.array_equal(
@@ -156,6 +158,17 @@ def test_augment_draws_pools():
         tone(), config, sample_rate_hz=RATE, rng=rng(), recorded_pools={"x": lambda n, _: other[:n]}
     )
     np.testing.assert_allclose(mixed, tone() + other, atol=1e-3)
+
+
+def test_kinds_of_noise_have_weights():
+    config = AugmentConfig(noise_prob=1.0, noise_kinds={"white": 1.0, "background": 3.0})
+    drawn = []
+    pools = {"background": lambda n, generator: drawn.append(n) or generator.standard_normal(n)}
+    for i in range(1000):
+        augment(tone(50), config, sample_rate_hz=RATE, rng=rng(i), pools=pools)
+    assert len(drawn) == pytest.approx(750, abs=45)
+    with pytest.raises(ConfigError, match="noise_kinds: .*expected weights > 0"):
+        AugmentConfig(noise_kinds={"white": 0.0})
 
 
 def test_noise_folders_have_weights():

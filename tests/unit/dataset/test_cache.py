@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import json
 import logging
@@ -269,6 +270,46 @@ def test_babble_is_other_utterances(tmp_path):
     assert (extractor._babble(0, 500, rng) == 0).all()  # The others are silent.
     mixed = extractor._babble(1, 500, rng)
     assert mixed.shape == (500,) and np.mean(mixed**2) == pytest.approx(1, rel=1e-3)
+
+
+def test_background_is_part_of_another_utterance_without_words(tmp_path):
+    """Of two tones and two recordings with words, only the tones are background."""
+    texts = {"low": "<filler>", "word": "JARVIS", "high": "<noise>", "more": "<filler> JARVIS"}
+    seconds = np.arange(2 * RATE) / RATE
+    listed = []
+    for number, (name, text) in enumerate(texts.items()):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, 0.1 * np.sin(2 * np.pi * 100 * (1 + number) * seconds), RATE)
+        listed.append(Utterance(key=name, wav=str(path), txt=text, duration=2.0))
+    background = AugmentConfig(noise_prob=1.0, noise_kinds=("background",))
+    view = dataclasses.replace(NOISY, augment=background)
+    extractor = Extractor(listed, view)
+    found = collections.Counter()
+    for seed in range(60):
+        own = seed % 4
+        noise = extractor._background(own, 800, np.random.default_rng(seed))
+        assert noise.shape == (800,) and np.mean(noise**2) == pytest.approx(1, rel=1e-2)
+        frequency = np.argmax(np.abs(np.fft.rfft(noise))) * RATE / 800
+        found[own, round(frequency / 100) - 1] += 1
+    assert {(own, place) for own, place in found} == {
+        (0, 2),
+        (1, 0),
+        (1, 2),
+        (2, 0),
+        (3, 0),
+        (3, 2),
+    }
+    fingerprints = [cache_fingerprint(listed, view)]
+    listed[1] = listed[1]._replace(txt="<filler>")
+    fingerprints.append(cache_fingerprint(listed, view))
+    assert fingerprints[0] != fingerprints[1]
+    assert cache_fingerprint(listed, NOISY) == cache_fingerprint([*listed[:1], *listed[1:]], NOISY)
+
+
+def test_without_recordings_without_words_there_is_no_background(tmp_path, utterances):
+    background = AugmentConfig(noise_prob=1.0, noise_kinds=("white", "background"))
+    extractor = Extractor(utterances, dataclasses.replace(NOISY, augment=background))
+    assert set(extractor._pools(0)) == {"babble"}
 
 
 def corrupt(utterance, content=b"RIFF no wave at all"):

@@ -85,8 +85,9 @@ def test_leaving_an_epoch_early_and_starting_another(sharded):
     assert len(by_key(dataset, epoch=2)) == 12
 
 
-def test_augmentation_uses_the_shard_alone(sharded):
-    noisy = AugmentConfig(speeds=(0.9, 1.1), noise_prob=1.0, noise_kinds=("babble",))
+@pytest.mark.parametrize("kind", ["babble", "background"])
+def test_augmentation_uses_the_shard_alone(sharded, kind):
+    noisy = AugmentConfig(speeds=(0.9, 1.1), noise_prob=1.0, noise_kinds=(kind,))
     config = DatasetConfig(augment_conf=noisy)
     one, again = (by_key(open_it(sharded, config), epoch) for epoch in (0, 0))
     other = by_key(open_it(sharded, config), 1)
