@@ -39,8 +39,17 @@ class UserPaths:
         return ""
 
     def find_all(self, paths: Iterable[str], flag: str) -> tuple[Path, ...]:
-        """Return several existing files or folders, see ``find``."""
-        return tuple(self.find(path, flag) for path in paths)
+        """Return several existing files or folders, see ``find``.
+
+        Raises: ConfigError also for one that is given twice.
+        """
+        found: dict[Path, Path] = {}
+        for path in paths:
+            place = self.find(path, flag)
+            if place.resolve() in found:
+                raise ConfigError(f"{flag} {path}: given twice; give it once")
+            found[place.resolve()] = place
+        return tuple(found.values())
 
     def find_given(self, path: str, flag: str, default: Path) -> Path:
         """Return an existing file or folder, or the default if the user gave none."""

@@ -118,6 +118,15 @@ class Tokenizer:
             return list(text.upper().replace(" ", ""))
         return [token for word in normalise(text).split() for token in self._word(word)]
 
+    def spelt(self, text: str) -> list[str]:
+        """Return the words, of CJK text the characters, that have no entry in the lexicon."""
+        found: list[str] = []
+        for word in normalise(text).split():
+            for run in () if word in self._lexicon else _RUN.findall(word):
+                parts = self._characters(run) if _IS_CJK.match(run) else [run]
+                found += [part for part in parts if part in run and part not in self._lexicon]
+        return found
+
     def _word(self, word: str) -> Iterable[str]:
         if word in self._lexicon:
             return self._lexicon[word]

@@ -51,15 +51,20 @@ def tune_thresholds(
     A list in a folder named ``test`` gives a warning.
     dev_result_dir: folder that `score_list` wrote for dev.
     budget, options: see `wekws.score.thresholds`.
-    checkpoint: model file; None: the one that the scores name.
+    checkpoint: model file; None: that of the same name in the folder above the scores, as in a
+    folder that was copied, if it is the same model; else the one that the scores name.
     Raises: ConfigError if the model file is not the one that was scored; DataError if dev has no
     negatives.
     """
     dev = read_scored_folder(dev_result_dir)
     model_path = Path(checkpoint or dev.info["checkpoint"])
+    checksum = dev.info.get("checkpoint_sha256")
+    beside = Path(dev_result_dir).resolve().parent / model_path.name
+    if not checkpoint and beside.is_file() and file_sha256(beside) == checksum:
+        model_path = beside
     if not model_path.is_file():
         raise ConfigError(f"{model_path}: no such file; name the scored model with --checkpoint")
-    if file_sha256(model_path) != dev.info.get("checkpoint_sha256"):
+    if file_sha256(model_path) != checksum:
         raise ConfigError(
             f"{model_path}: is not the model that {dev_result_dir} was scored with; score dev again"
         )

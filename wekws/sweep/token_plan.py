@@ -55,6 +55,15 @@ class TokenPlan:
         ).vocabulary
 
 
+def _require_entries(tokenizer: Tokenizer, keywords: Sequence[str], lexicon: Path) -> None:
+    """Refuse a lexicon that has not every word of the keywords: they would be spelt in letters."""
+    if missing := sorted({word for keyword in keywords for word in tokenizer.spelt(keyword)}):
+        raise ConfigError(
+            f"--lexicon {lexicon}: no entry for {', '.join(missing)} of the keywords; add a line "
+            f"such as `{missing[0]} unit unit ...`"
+        )
+
+
 def plan_tokens(
     options: RecipeOptions,
     paths: UserPaths,
@@ -72,7 +81,7 @@ def plan_tokens(
         if options.units != "auto":
             raise ConfigError(f"--units {options.units}: --lexicon gives the units; leave out one")
         given = paths.find(options.lexicon, "--lexicon")
-        Tokenizer(given)
+        _require_entries(Tokenizer(given), keywords, given)
         return TokenPlan(lexicon=given)
     is_spoken = can_pronounce(keywords, language)
     is_english = is_spoken and language == "en"

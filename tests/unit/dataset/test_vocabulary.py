@@ -61,6 +61,7 @@ def test_lexicon(tmp_path):
     assert tokenizer.tokenise("Wi-Fi") == "W AY F AY".split()
     # The longest entry wins inside unspaced text; 你 is in no entry.
     assert tokenizer.tokenise("你小嗨小问") == "你 xiao3 hai4 xiao3 wen4".split()
+    assert tokenizer.spelt("Alexa, no <filler> wi-fi 你小嗨小问") == ["NO", "你"]
 
 
 def test_bad_lexicons(tmp_path):

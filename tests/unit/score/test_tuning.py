@@ -1,6 +1,7 @@
 """Thresholds chosen on dev: the file beside the model, and what the audio supports."""
 
 import json
+import shutil
 
 import pytest
 
@@ -104,6 +105,16 @@ def test_thresholds_of_another_model_are_refused(dev):
     model.unlink()
     with pytest.raises(ConfigError, match="--checkpoint"):
         tune_thresholds(dev, budget=Budget(2.0))
+
+
+def test_a_copied_folder_gets_thresholds_of_its_own(dev, tmp_path_factory):
+    copied = tmp_path_factory.mktemp("copy") / "student"
+    shutil.copytree(dev.parent, copied)
+    tuned = tune_thresholds(copied / dev.name, budget=Budget(2.0))
+    assert tuned.path.parent == copied and read_thresholds(copied / "avg_3.pt")
+    assert not read_thresholds(dev.parent / "avg_3.pt")
+    (copied / "avg_3.pt").write_bytes(b"another model of this name")
+    assert tune_thresholds(copied / dev.name, budget=Budget(2.0)).path.parent == dev.parent
 
 
 def test_no_file_means_no_thresholds_and_a_damaged_one_is_an_error(dev):

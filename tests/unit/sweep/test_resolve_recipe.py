@@ -132,6 +132,10 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["corpus=kaldi"], "--corpus kaldi: needs --data_dir"),
         (["data_dir=nowhere"], "--data_dir nowhere: no such file or folder"),
         (["lexicon=nowhere"], "--lexicon nowhere: no such file or folder"),
+        (
+            ["overlay=conf/overlays/gate.yaml", "overlay=conf/overlays/../overlays/gate.yaml"],
+            "--overlay conf/overlays/../overlays/gate.yaml: given twice; give it once",
+        ),
         (["teacher_checkpoint=exp/no.pt"], "--teacher_checkpoint exp/no.pt: no such file"),
         (
             ["student_overlay=conf/overlays/gates.yaml"],
@@ -294,6 +298,10 @@ def test_units_of_words(project, monkeypatch):
             "cannot pronounce ПРИВЕТ in language en; give --units letters",
         ),
         ([*text, "units=phonemes", "lexicon=words.txt"], "--units phonemes: --lexicon gives the"),
+        (
+            ["keywords=hey there,orchard", "lexicon=words.txt"],
+            "--lexicon words.txt: no entry for THERE of the keywords; add a line such as `THERE u",
+        ),
         ([*recordings, "units=phonemes", "stage=1"], "data/mine/train/text"),
     ):
         with pytest.raises(ConfigError, match=message):
