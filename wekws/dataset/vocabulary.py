@@ -125,7 +125,7 @@ class Tokenizer:
             for run in () if word in self._lexicon else _RUN.findall(word):
                 parts = self._characters(run) if _IS_CJK.match(run) else [run]
                 found += [part for part in parts if part in run and part not in self._lexicon]
-        return found
+        return [part for part in found if not part.startswith("<")]
 
     def _word(self, word: str) -> Iterable[str]:
         if word in self._lexicon:

@@ -133,7 +133,7 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["data_dir=nowhere"], "--data_dir nowhere: no such file or folder"),
         (["lexicon=nowhere"], "--lexicon nowhere: no such file or folder"),
         (
-            ["overlay=conf/overlays/gate.yaml", "overlay=conf/overlays/../overlays/gate.yaml"],
+            ["overlay=conf/overlays/gate.yaml,conf/overlays/../overlays/gate.yaml"],
             "--overlay conf/overlays/../overlays/gate.yaml: given twice; give it once",
         ),
         (["teacher_checkpoint=exp/no.pt"], "--teacher_checkpoint exp/no.pt: no such file"),
