@@ -18,6 +18,7 @@ from wekws.distill.methods import build_hooks, build_objective
 from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError, DataError
 from wekws.files import hold_folder
+from wekws.machine import has_bf16_instructions
 from wekws.model.checkpoint import config_beside, load_model
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel
@@ -76,6 +77,11 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     )
     config = options.config.with_output_dim(labels.size)
     warn_of_idle_settings(config, options)
+    if options.use_bf16 and process.device.type == "cpu" and not has_bf16_instructions():
+        logger.warning(
+            "--bf16: this CPU has no instructions for bfloat16 and computes it slower than "
+            "float32; leave it out"
+        )
     state = read_state(options.model_dir) if options.resume else None
     if not options.resume:
         require_fresh(options.model_dir)

@@ -3,6 +3,7 @@ import torch
 
 from wekws.bin import train, train_distill
 from wekws.errors import DataError
+from wekws.train import build
 from wekws.train.epoch_checkpoint import STATE_NAME, read_state
 
 DISTILL = [
@@ -82,13 +83,17 @@ def test_a_resume_with_another_vocabulary_names_it(train_arguments, tone_corpus,
 @pytest.mark.parametrize(
     ("flag", "name"), [(["--seed", "9"], "--seed"), (["--bf16"], "--bf16")], ids=["seed", "bf16"]
 )
-def test_a_resume_with_another_seed_or_precision_is_refused(train_arguments, tmp_path, flag, name):
+def test_a_resume_with_another_seed_or_precision_is_refused(
+    train_arguments, tmp_path, flag, name, caplog, monkeypatch
+):
+    monkeypatch.setattr(build, "has_bf16_instructions", lambda: False)
     flags = [*train_arguments, "--model_dir", str(tmp_path / "run"), "--override"]
     assert train.main([*flags, "training_config.max_epoch=1"]) == 0
     record = (tmp_path / "run/run.json").read_bytes()
     with pytest.raises(ValueError, match=f"began with another {name}"):
         train.main([*flags, "training_config.max_epoch=2", "--resume", *flag])
     assert (tmp_path / "run/run.json").read_bytes() == record
+    assert ("computes it slower than float32; leave it out" in caplog.text) == (name == "--bf16")
 
 
 def test_a_finished_training_without_its_state_is_not_overwritten(tmp_path):
