@@ -69,6 +69,12 @@ _WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
 _BASE_STAGE = 2
 _MOST_CPU_PROCESSES = 4  # of one training: each has its own copy of lists and weights
 _WITHOUT_JOINS = ("dataset_conf.join_prob=0",)
+# Louder noise makes a base of synthesised speech worse (examples/PEOPLE.md, "From text"), and that
+# speech has no recordings as background: small_corpus.yaml's noise, not own_word_negatives.yaml's.
+_QUIETER_NOISE = (
+    "dataset_conf.augment_conf.noise_kinds=[white,pink,brown,babble]",
+    "dataset_conf.augment_conf.noise_snr_db=[5,25]",
+)
 
 
 def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
@@ -254,9 +260,16 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
     usual_base = None
     if data.corpus == "kaldi" and not options.overlay:
         usual_base = SYNTHESISED_BASE_EPOCHS if data.base_is_synthesised else OWN_WORD_BASE_EPOCHS
-    without_joins = _WITHOUT_JOINS if data.base_is_synthesised else ()
+    of_synthesised: tuple[str, ...] = ()
+    if data.base_is_synthesised:
+        of_synthesised = _WITHOUT_JOINS if options.overlay else (*_WITHOUT_JOINS, *_QUIETER_NOISE)
     base, teacher = teacher_lengths(
-        options, configs.teacher, configs.overlays, configs.short_teacher, usual_base, without_joins
+        options,
+        configs.teacher,
+        configs.overlays,
+        configs.short_teacher,
+        usual_base,
+        of_synthesised,
     )
     layers = (*configs.overlays, *configs.student_overlays)
     overrides, weighting = _weighting(options, configs.student, layers)
@@ -266,7 +279,7 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
     without_term = _WITHOUT_KEYWORD_TERM if base.config.keyword_conf.is_used else ()
     return _Lengths(
         base=base,
-        base_overrides=(*without_term, *without_joins),
+        base_overrides=(*without_term, *of_synthesised),
         teacher=teacher,
         student=student,
         student_overrides=tuple(overrides),

@@ -350,7 +350,16 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
     touch(project / "other/train/data.list")
     assert plan(*recordings, "extra_lists=other").base_sets[1] == Path("other/train")
     (project / "tv").mkdir()
-    assert not plan(*recordings, "negatives=tv").learns_transcripts
+    recordings.append("negatives=tv")
+    more = plan(*recordings)
+    assert not more.learns_transcripts
+    base, teacher = (of.config.dataset_conf.augment_conf for of in (more.base, more.teacher))
+    assert teacher.noise_snr_db == (0.0, 20.0) and teacher.noise_weights["background"] == 4
+    # The base hears synthesised speech: quieter noise, and none of recordings.
+    assert base.noise_weights == {kind: 1.0 for kind in ("white", "pink", "brown", "babble")}
+    assert base.noise_snr_db == (5.0, 25.0)
+    given = plan(*recordings, "overlay=conf/overlays/own_word_negatives.yaml").base.config
+    assert given.dataset_conf.augment_conf == teacher and given.dataset_conf.join_prob == 0
 
     touch(project / "data/mine/train/text")
     with pytest.raises(ConfigError, match="data/mine/synth/train/text: no such file; stage -1"):
