@@ -39,6 +39,7 @@ from wekws.train.distributed import choose_device
 from wekws.train.train_config import load_distill_config
 
 PRESET_DIR = Path("conf/presets")
+BACKGROUND_OVERLAY = Path("conf/overlays/background.yaml")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
 TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
 QUICK_TEXT_OVERLAY = Path("conf/overlays/from_text_quick.yaml")
@@ -70,7 +71,7 @@ _BASE_STAGE = 2
 _MOST_CPU_PROCESSES = 4  # of one training: each has its own copy of lists and weights
 _WITHOUT_JOINS = ("dataset_conf.join_prob=0",)
 # Louder noise makes a base of synthesised speech worse (examples/PEOPLE.md, "From text"), and that
-# speech has no recordings as background: small_corpus.yaml's noise, not own_word_negatives.yaml's.
+# speech has no recordings as background: it has the noise of small_corpus.yaml.
 _QUIETER_NOISE = (
     "dataset_conf.augment_conf.noise_kinds=[white,pink,brown,babble]",
     "dataset_conf.augment_conf.noise_snr_db=[5,25]",
@@ -231,6 +232,8 @@ def _configurations(
     if options.feature_teacher:
         # Under those of the user, which may give the term another weight.
         overlays = (EMBEDDING_OVERLAY, *overlays)
+    if options.background_noise:
+        overlays = (*overlays, BACKGROUND_OVERLAY)
     given = paths.find_all(options.student_overlay, "--student_overlay")
     return _Configurations(
         teacher=paths.find(options.teacher_config, "--teacher_config"),
@@ -262,7 +265,7 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
         usual_base = SYNTHESISED_BASE_EPOCHS if data.base_is_synthesised else OWN_WORD_BASE_EPOCHS
     of_synthesised: tuple[str, ...] = ()
     if data.base_is_synthesised:
-        of_synthesised = _WITHOUT_JOINS if options.overlay else (*_WITHOUT_JOINS, *_QUIETER_NOISE)
+        of_synthesised = (*_WITHOUT_JOINS, *(_QUIETER_NOISE if options.background_noise else ()))
     base, teacher = teacher_lengths(
         options,
         configs.teacher,
@@ -274,7 +277,13 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
     layers = (*configs.overlays, *configs.student_overlays)
     overrides, weighting = _weighting(options, configs.student, layers)
     student = student_length(options, configs.student, layers, overrides)
-    load_dataset_config(configs.teacher, configs.overlays).check_folders()
+    dataset = load_dataset_config(configs.teacher, configs.overlays)
+    dataset.check_folders()
+    if options.background_noise and not dataset.augment_conf.noise_prob:
+        raise ConfigError(
+            "--background_noise: no noise is added in training (dataset_conf.augment_conf."
+            "noise_prob is 0); give an --overlay that adds some, such as conf/overlays/rooms.yaml"
+        )
     load_dataset_config(configs.student, layers).check_folders()
     without_term = _WITHOUT_KEYWORD_TERM if base.config.keyword_conf.is_used else ()
     return _Lengths(

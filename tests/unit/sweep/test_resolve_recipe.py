@@ -132,6 +132,8 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["corpus=kaldi"], "--corpus kaldi: needs --data_dir"),
         (["data_dir=nowhere"], "--data_dir nowhere: no such file or folder"),
         (["lexicon=nowhere"], "--lexicon nowhere: no such file or folder"),
+        (["background_noise=true", "from_text=true"], "no recording without words is trained on"),
+        (["background_noise=true"], "--background_noise: no noise is added in training"),
         (
             ["overlay=conf/overlays/gate.yaml,conf/overlays/../overlays/gate.yaml"],
             "--overlay conf/overlays/../overlays/gate.yaml: given twice; give it once",
@@ -351,15 +353,14 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
     assert plan(*recordings, "extra_lists=other").base_sets[1] == Path("other/train")
     (project / "tv").mkdir()
     recordings.append("negatives=tv")
-    more = plan(*recordings)
-    assert not more.learns_transcripts
-    base, teacher = (of.config.dataset_conf.augment_conf for of in (more.base, more.teacher))
+    assert not plan(*recordings).learns_transcripts
+    noisy = plan(*recordings, "background_noise=true")
+    assert noisy.overlays[-1] == Path("conf/overlays/background.yaml")
+    base, teacher = (of.config.dataset_conf.augment_conf for of in (noisy.base, noisy.teacher))
     assert teacher.noise_snr_db == (0.0, 20.0) and teacher.noise_weights["background"] == 4
-    # The base hears synthesised speech: quieter noise, and none of recordings.
-    assert base.noise_weights == {kind: 1.0 for kind in ("white", "pink", "brown", "babble")}
-    assert base.noise_snr_db == (5.0, 25.0)
-    given = plan(*recordings, "overlay=conf/overlays/own_word_negatives.yaml").base.config
-    assert given.dataset_conf.augment_conf == teacher and given.dataset_conf.join_prob == 0
+    # The base hears synthesised speech: the noise that it has without the option.
+    assert base == plan(*recordings).base.config.dataset_conf.augment_conf
+    assert noisy.base.epochs == 30
 
     touch(project / "data/mine/train/text")
     with pytest.raises(ConfigError, match="data/mine/synth/train/text: no such file; stage -1"):
