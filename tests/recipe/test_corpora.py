@@ -11,6 +11,7 @@ from tones import write_split
 from wekws.dataset.manifest import read_data_list, read_kaldi_table
 from wekws.dataset.vocabulary import Vocabulary
 from wekws.files import read_json
+from wekws.yaml_files import read_yaml
 
 
 def test_negatives_join_training_thresholds_and_test(recipe, tmp_path):
@@ -141,8 +142,16 @@ def test_synthesised_positives_beside_recordings(recipe, tmp_path):
     # For the base alone: it has nothing else.
     epochs = ("--base_epochs", 1, "--teacher_epochs", 1, "--num_average", 1)
     phonemes = ("--units", "phonemes", "--synth_positives", 5)
+    noise = tmp_path / "noise.yaml"
+    noise.write_text("dataset_conf: {augment_conf: {copies: 1, noise_prob: 0.5}}\n")
+    phonemes += ("--overlay", noise, "--background_noise")
     recipe.run("run_distill.sh", *options, *phonemes, *epochs, "--stop_stage", 2)
-    folders = (recipe.folder / "exp" / "few" / name for name in ("base", "teacher"))
+    folders = [recipe.folder / "exp" / "few" / name for name in ("base", "teacher")]
+    of_base, of_teacher = (
+        read_yaml(folder / "config.yaml")["dataset_conf"]["augment_conf"] for folder in folders
+    )
+    assert of_base["noise_kinds"] == ["white", "pink", "brown", "babble"]
+    assert of_teacher["noise_kinds"]["background"] == 4 and of_teacher["noise_snr_db"] == [0, 20]
     trained_on = [read_json(folder / "run.json")["train_data"] for folder in folders]
     assert trained_on == [str(lists / name / "data.list") for name in ("base_train", "train")]
     words = (lists / "dict" / "lexicon.txt").read_text(encoding="utf-8").splitlines()
