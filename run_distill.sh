@@ -45,8 +45,8 @@ negatives=              # folder of audio without a keyword; may be repeated: a 
 negatives_text=auto     # transcripts of negatives to train on: auto (those whose utt2lang is the
                         # keywords' language, or, with --from_text and phonemes, any language)
                         # | use (all) | filler (none)
-background_noise=false  # half of the noise in training is parts of recordings without words, and it is
-                        # louder: fewer misses in noise, perhaps more without it
+background_noise=false  # half of the noise in training is parts of recordings without words (of
+                        # --negatives), and it is louder: fewer misses in noise
 download_dir=           # folder of the downloaded or synthesised corpus [data/NAME/corpus]
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas
