@@ -123,8 +123,12 @@ def read_part(
         info = _info(stream)
         num = min(info.num_frames, math.ceil(num_samples * info.sample_rate_hz / sample_rate_hz))
         begin = int(start * (info.num_frames - num))
-        stream.seek(begin)
         resampler = _resampler(info, path, sample_rate_hz)
+        try:
+            stream.seek(begin)
+        except soundfile.LibsndfileError as error:
+            found = f"sample {begin} is not found: {error.error_string}"
+            raise AudioError(path, "unreadable", found, "replace it") from None
         part = resampler(_read_mono(stream, path, num, begin, info))
         return np.concatenate([part, resampler.flush()])[:num_samples]
 

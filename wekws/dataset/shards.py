@@ -92,6 +92,7 @@ class ShardExtractor(Extractor):
         """Take a list of ``write_shards``."""
         super().__init__(utterances, view, is_kept=False)
         self._content: dict[int, bytes] = {}
+        self._without_words = frozenset(super().background_sources())
 
     def extract_many(self, indices: Sequence[int], copy: int) -> ExtractedFeatures:
         """Return the features of utterances of one shard; failures are recorded, not raised."""
@@ -129,7 +130,7 @@ class ShardExtractor(Extractor):
 
     def background_sources(self) -> Sequence[int]:
         """Return the utterances without words of the same shard."""
-        return [index for index in super().background_sources() if index in self._content]
+        return sorted(self._without_words & self._content.keys())
 
 
 def read_shard(path: str) -> list[tuple[str, bytes]]:

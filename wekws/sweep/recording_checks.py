@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.prepare import duration_or_problem, split_rows
-from wekws.dataset.vocabulary import contains_keyword
+from wekws.dataset.vocabulary import contains_keyword, has_words
 from wekws.errors import ConfigError, did_you_mean
 
 # Files of each split whose headers are read; stage 1 reads all of them.
@@ -35,6 +35,19 @@ def require_usable_recordings(data_dir: Path, lists: Path, keywords: Sequence[st
     problems = [problem for split in SPLITS for problem in _problems(data_dir, split, keywords)]
     if problems:
         raise ConfigError("\n".join(f"--data_dir {data_dir}: {problem}" for problem in problems))
+
+
+def require_background(data_dir: Path) -> None:
+    """Check that train has recordings without words, which are the noise of the others.
+
+    Raises: ConfigError if there are fewer than two.
+    """
+    texts = (text for _, text in split_rows(data_dir, SPLITS[0], "text"))
+    if sum(not has_words(text) for text in texts) < 2:
+        raise ConfigError(
+            f"--background_noise: {data_dir / SPLITS[0] / 'text'} has no two recordings without "
+            "words (`<filler>`, `<noise>`); give --negatives"
+        )
 
 
 def _problems(data_dir: Path, split: str, keywords: Sequence[str]) -> list[str]:
