@@ -195,7 +195,7 @@ def cache_fingerprint(utterances: Sequence[Utterance], view: FeatureView) -> str
         for path in audio_files(folder):
             digest.update(file_line(str(path), ""))
     digest.update(audio_lines(utterances))
-    if background := background_recordings(utterances, view):
+    if background := background_recordings(utterances, view.augment):
         digest.update(json.dumps(background).encode())
     return digest.hexdigest()
 

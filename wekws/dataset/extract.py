@@ -23,7 +23,7 @@ from wekws.dataset.audio import (
     read_pieces,
 )
 from wekws.dataset.augment import NoisePool, augment
-from wekws.dataset.feature_view import FeatureView, NoiseKind, copy_rng
+from wekws.dataset.feature_view import AugmentConfig, FeatureView, NoiseKind, copy_rng
 from wekws.dataset.features import fbank, fbank_pieces
 from wekws.dataset.manifest import Utterance
 from wekws.dataset.rooms import aligned_impulse_response
@@ -31,6 +31,8 @@ from wekws.dataset.vocabulary import has_words
 from wekws.errors import DataError
 from wekws.machine import follow_parent
 
+MIN_BACKGROUND = 2
+"""Recordings without words that are needed: one of them is another than the utterance itself."""
 _NUM_BABBLE_VOICES = (3, 6)
 
 
@@ -71,7 +73,7 @@ class Extractor:
         self.keys = [utterance.key for utterance in utterances]
         self.wavs = [utterance.wav for utterance in utterances]
         self.view, self._is_kept = view, is_kept
-        self._wordless = background_recordings(utterances, view)
+        self._wordless = background_recordings(utterances, view.augment)
         folders = view.augment.folders if view.augment is not None else []
         self._recordings = {folder: audio_files(folder) for folder in folders}
 
@@ -156,7 +158,7 @@ class Extractor:
         pools: dict[NoiseKind, NoisePool] = {}
         if len(self.keys) > 1:
             pools["babble"] = functools.partial(self._babble, own)
-        if len(self.background_sources()) > 1:
+        if len(self.background_sources()) >= MIN_BACKGROUND:
             pools["background"] = functools.partial(self._background, own)
         return pools
 
@@ -200,9 +202,14 @@ class Extractor:
         return _read_recording(str(path), self.view.front_end.sample_rate_hz)
 
 
-def background_recordings(utterances: Sequence[Utterance], view: FeatureView) -> list[int]:
-    """Return the places of those that are background noise under a view: they have no words."""
-    if view.augment is None or "background" not in view.augment.noise_weights:
+def background_recordings(
+    utterances: Sequence[Utterance], augment: AugmentConfig | None
+) -> list[int]:
+    """Return the places of those that are background noise: they have no words.
+
+    Empty where that kind of noise is not used.
+    """
+    if augment is None or not augment.noise_prob or "background" not in augment.noise_weights:
         return []
     return [i for i, u in enumerate(utterances) if not has_words(u.tok or u.txt)]
 

@@ -4,6 +4,7 @@ Axes: N utterances, K keywords.
 """
 
 import functools
+import logging
 import os
 from collections.abc import Sequence
 
@@ -13,7 +14,12 @@ import numpy.typing as npt
 from wekws.dataset.cache import FeatureCache, cache_path, open_cache
 from wekws.dataset.dataset_conf import DatasetConfig
 from wekws.dataset.embeddings import open_embeddings
-from wekws.dataset.extract import ExtractionPool, Extractor
+from wekws.dataset.extract import (
+    MIN_BACKGROUND,
+    ExtractionPool,
+    Extractor,
+    background_recordings,
+)
 from wekws.dataset.feature_view import FeatureView
 from wekws.dataset.filters import filter_reasons, keep_share, report_left_out, without_long
 from wekws.dataset.label_set import LabelSet
@@ -34,6 +40,8 @@ from wekws.dataset.sources import (
 from wekws.dataset.speech_dataset import SpeechDataset
 from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def open_dataset(
@@ -68,6 +76,8 @@ def open_dataset(
         config.warn_about_unused_settings(is_sharded=sharded)
     if sharded:
         _require_streamable(data_list, config, is_training, feature_teacher)
+    if is_training:
+        _warn_of_missing_background(data_list, utterances, config)
     listed = utterances
     if use_filters and not sharded:
         utterances = without_long(data_list, listed, config)
@@ -138,6 +148,21 @@ def open_dataset(
         num_listed=len(listed),
         audio="" if is_training else audio_status(listed),
     )
+
+
+def _warn_of_missing_background(
+    data_list: str | os.PathLike[str], utterances: Sequence[Utterance], config: DatasetConfig
+) -> None:
+    augment = config.augment_conf
+    if not augment.noise_prob or "background" not in augment.noise_weights:
+        return
+    num = len(background_recordings(utterances, augment))
+    if num < MIN_BACKGROUND:
+        logger.warning(
+            "%s: %d recordings without words (`<filler>`, `<noise>`), fewer than %d: the noise "
+            "`background` of noise_kinds is never drawn",
+            data_list, num, MIN_BACKGROUND,
+        )  # fmt: skip
 
 
 def _feature_source(

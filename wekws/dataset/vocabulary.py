@@ -65,6 +65,8 @@ def has_words(text: str | Iterable[str | int]) -> bool:
     text: a transcript, its tokens, or the label ids of WeKWS's older lists.
     """
     if isinstance(text, str):
+        if _PLAIN.fullmatch(text):  # most transcripts, in a fraction of the time
+            return bool(text.strip())
         return any(not unit.startswith("<") for unit in _UNIT.findall(normalise(text)))
     return any(unit > FILLER if isinstance(unit, int) else has_words(unit) for unit in text)
 
@@ -120,12 +122,10 @@ class Tokenizer:
 
     def spelt(self, text: str) -> list[str]:
         """Return the words, of CJK text the characters, that have no entry in the lexicon."""
-        found: list[str] = []
-        for word in normalise(text).split():
-            for run in () if word in self._lexicon else _RUN.findall(word):
-                parts = self._characters(run) if _IS_CJK.match(run) else [run]
-                found += [part for part in parts if part in run and part not in self._lexicon]
-        return [part for part in found if not part.startswith("<")]
+        words = [word for word in normalise(text).split() if word not in self._lexicon]
+        runs = [run for word in words for run in _RUN.findall(word) if not run.startswith("<")]
+        parts = [p for run in runs for p in (self._entries(run) if _IS_CJK.match(run) else [run])]
+        return [part for part in parts if part not in self._lexicon]
 
     def _word(self, word: str) -> Iterable[str]:
         if word in self._lexicon:
@@ -138,14 +138,17 @@ class Tokenizer:
             run = FILLER_TOKEN if run in _FILLER_NAMES else run
             return () if run in _SILENT_MARKUP else (run,)
         if _IS_CJK.match(run):
-            return self._characters(run)
+            return itertools.chain.from_iterable(
+                self._lexicon.get(e, e) for e in self._entries(run)
+            )
         return self._lexicon.get(run, run)
 
-    def _characters(self, run: str) -> Iterator[str]:
+    def _entries(self, run: str) -> Iterator[str]:
+        """Yield the parts of CJK text: at each place the longest entry, else one character."""
         while run:
             sizes = range(min(len(run), self._longest), 0, -1)
             entry = next((run[:size] for size in sizes if run[:size] in self._lexicon), run[0])
-            yield from self._lexicon.get(entry, entry)
+            yield entry
             run = run[len(entry) :]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from wekws.dataset.extract import MIN_BACKGROUND
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.prepare import duration_or_problem, split_rows
 from wekws.dataset.vocabulary import contains_keyword, has_words
@@ -40,13 +41,14 @@ def require_usable_recordings(data_dir: Path, lists: Path, keywords: Sequence[st
 def require_background(data_dir: Path) -> None:
     """Check that train has recordings without words, which are the noise of the others.
 
-    Raises: ConfigError if there are fewer than two.
+    Raises: ConfigError if there are too few.
     """
     texts = (text for _, text in split_rows(data_dir, SPLITS[0], "text"))
-    if sum(not has_words(text) for text in texts) < 2:
+    num = sum(not has_words(text) for text in texts)
+    if num < MIN_BACKGROUND:
         raise ConfigError(
-            f"--background_noise: {data_dir / SPLITS[0] / 'text'} has no two recordings without "
-            "words (`<filler>`, `<noise>`); give --negatives"
+            f"--background_noise: {data_dir / SPLITS[0] / 'text'} has {num} recordings without "
+            f"words (`<filler>`, `<noise>`); expected at least {MIN_BACKGROUND}: give --negatives"
         )
 
 

@@ -5,6 +5,7 @@ One rule decides each value: the flag, then an overlay, preset or configuration,
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +71,6 @@ _WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
 _BASE_STAGE = 2
 _MOST_CPU_PROCESSES = 4  # of one training: each has its own copy of lists and weights
 _WITHOUT_JOINS = ("dataset_conf.join_prob=0",)
-# Louder noise makes a base of synthesised speech worse (examples/PEOPLE.md, "From text"), and that
-# speech has no recordings as background: it has the noise of small_corpus.yaml.
-_QUIETER_NOISE = (
-    "dataset_conf.augment_conf.noise_kinds=[white,pink,brown,babble]",
-    "dataset_conf.augment_conf.noise_snr_db=[5,25]",
-)
 
 
 def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
@@ -263,9 +258,9 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
     usual_base = None
     if data.corpus == "kaldi" and not options.overlay:
         usual_base = SYNTHESISED_BASE_EPOCHS if data.base_is_synthesised else OWN_WORD_BASE_EPOCHS
-    of_synthesised: tuple[str, ...] = ()
-    if data.base_is_synthesised:
-        of_synthesised = (*_WITHOUT_JOINS, *(_QUIETER_NOISE if options.background_noise else ()))
+    of_synthesised: tuple[str, ...] = _WITHOUT_JOINS if data.base_is_synthesised else ()
+    if data.base_is_synthesised and options.background_noise:
+        of_synthesised += _noise_without_background(configs)
     base, teacher = teacher_lengths(
         options,
         configs.teacher,
@@ -293,6 +288,20 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
         student=student,
         student_overrides=tuple(overrides),
         weighting=weighting,
+    )
+
+
+def _noise_without_background(configs: _Configurations) -> tuple[str, ...]:
+    """Return overrides that give a base the noise of the other overlays.
+
+    Louder noise makes a base of synthesised speech worse (examples/PEOPLE.md, "From text"), and
+    that speech has no recordings as background.
+    """
+    others = [path for path in configs.overlays if path != BACKGROUND_OVERLAY]
+    usual = to_mapping(load_dataset_config(configs.teacher, others))["augment_conf"]
+    changed = load_config(BACKGROUND_OVERLAY).content["dataset_conf"]["augment_conf"]
+    return tuple(
+        f"dataset_conf.augment_conf.{name}={json.dumps(usual[name])}" for name in sorted(changed)
     )
 
 

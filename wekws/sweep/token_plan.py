@@ -56,7 +56,7 @@ class TokenPlan:
 
 
 def _require_entries(tokenizer: Tokenizer, keywords: Sequence[str], lexicon: Path) -> None:
-    """Refuse a lexicon that has not every word of the keywords: they would be spelt in letters."""
+    """Refuse a lexicon that lacks a word of the keywords, which would be spelt in letters."""
     if missing := sorted({word for keyword in keywords for word in tokenizer.spelt(keyword)}):
         raise ConfigError(
             f"--lexicon {lexicon}: no entry for {', '.join(missing)} of the keywords; add a line "

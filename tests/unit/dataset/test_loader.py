@@ -9,7 +9,7 @@ from small_lists import make
 from wekws.dataset.dataset_conf import DatasetConfig, FilterConfig
 from wekws.dataset.feature_view import AugmentConfig
 from wekws.dataset.loader import _prefetch, batches, epoch_plan
-from wekws.dataset.manifest import Utterance, write_data_list
+from wekws.dataset.manifest import Utterance, read_data_list, write_data_list
 from wekws.errors import DataError
 
 
@@ -85,6 +85,19 @@ def test_filters(data_list, conf, left, caplog):
         assert make(data_list, config, is_training=False).keys == left
     assert f"{12 - len(left)} left out" in caplog.text
     assert len(make(data_list, config, is_training=False, use_filters=False)) == 12
+
+
+def test_background_without_recordings_without_words_is_said(data_list, caplog):
+    noise = AugmentConfig(noise_prob=0.5, noise_kinds=("white", "background"))
+    make(data_list, DatasetConfig(augment_conf=noise))  # two transcripts are empty
+    make(data_list, DatasetConfig(augment_conf=AugmentConfig(noise_prob=0.5)))
+    assert "background" not in caplog.text
+    listed = [u._replace(txt=u.txt or "嗨") for u in read_data_list(data_list)]
+    write_data_list(data_list, listed)
+    make(data_list, DatasetConfig(augment_conf=noise), is_training=False)
+    assert "background" not in caplog.text
+    make(data_list, DatasetConfig(augment_conf=noise))
+    assert "0 recordings without words" in caplog.text and "never drawn" in caplog.text
 
 
 def test_labels_that_no_ctc_path_fits_are_left_out_alone(data_list, caplog):

@@ -10,6 +10,7 @@ from wekws.dataset.vocabulary import (
     Tokenizer,
     Vocabulary,
     contains_keyword,
+    has_words,
     keyword_id,
     parse_keywords,
     read_keywords,
@@ -62,6 +63,20 @@ def test_lexicon(tmp_path):
     # The longest entry wins inside unspaced text; 你 is in no entry.
     assert tokenizer.tokenise("你小嗨小问") == "你 xiao3 hai4 xiao3 wen4".split()
     assert tokenizer.spelt("Alexa, no <filler> wi-fi 你小嗨小问") == ["NO", "你"]
+    path.write_text("嗨小问 嗨 小 问\n", encoding="utf-8")  # units that are characters
+    assert Tokenizer(path).spelt("嗨小问你好") == ["你", "好"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("JARVIS", True), ("嗨小问", True), ("<noise> Jarvis", True), (("<filler>", "J"), True),
+        ((1, 4), True), ("<filler> <noise>", False), ("  ", False), ("...", False),
+        (("<filler>",), False), ((1, 1), False), ((), False),
+    ],
+)  # fmt: skip
+def test_transcripts_with_words(text, expected):
+    assert has_words(text) == expected
 
 
 def test_bad_lexicons(tmp_path):

@@ -101,7 +101,9 @@ def test_single_problems_of_recordings_are_left_to_stage_1(recordings):
 def test_background_noise_needs_recordings_without_words(recordings):
     (recordings / "noise.yaml").write_text("dataset_conf: {augment_conf: {noise_prob: 0.5}}")
     given = ["data_dir=mine", "keywords=JARVIS", "units=letters", "overlay=mine/noise.yaml"]
-    with pytest.raises(ConfigError, match="train/text has no two recordings without words"):
+    with pytest.raises(
+        ConfigError, match="train/text has 0 recordings without words .*at least 2: give --neg"
+    ):
         check(*given, "background_noise=true")
     with open(recordings / "train/text", "a") as stream:
         stream.write("u2 <filler>\nu3 <noise>\n")
