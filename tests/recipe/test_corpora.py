@@ -127,17 +127,20 @@ def test_a_wake_word_from_its_text_alone(tmp_path):
     reason="espeakng_loader is not installed: pip install -e .[synth]",
 )
 def test_synthesised_positives_beside_recordings(recipe, tmp_path):
-    for split in ("train", "dev", "test"):
-        write_split(tmp_path / "few", split, ["AB", "C"], seed=1)
+    for split, more in (("train", ["A", "B"]), ("dev", []), ("test", [])):
+        write_split(tmp_path / "few", split, ["AB", "C", *more], seed=1)
+    text = tmp_path / "few" / "train" / "text"  # the last two become background
+    text.write_text(text.read_text().replace(" A\n", " <filler>\n").replace(" B\n", " <filler>\n"))
     options = ("--data_dir", tmp_path / "few", "--keywords", "AB", *CONFIGS, "--overlay", "none")
     options = (*options, *SMALL, "--stop_stage", 1)
     recipe.run("run_distill.sh", *options, "--synth_positives", 5, "--synth_for", "all")
     lists = recipe.folder / "data" / "few"
     train = read_data_list(lists / "train" / "data.list")
-    assert [u.txt for u in train if not u.key.startswith("synth")] == ["AB", "C"]
+    recorded = ["AB", "C", "<filler>", "<filler>"]
+    assert [u.txt for u in train if not u.key.startswith("synth")] == recorded
     # Five with the keyword, four near misses, fifteen sentences or words, one noise.
     assert sum(u.key.startswith("synth_train_p") and "AB" in u.txt for u in train) == 5
-    assert len(train) == 2 + 5 + 4 + 15 + 1
+    assert len(train) == 4 + 5 + 4 + 15 + 1
     assert len(read_data_list(lists / "dev" / "data.list")) == 2
     # For the base alone: it has nothing else.
     epochs = ("--base_epochs", 1, "--teacher_epochs", 1, "--num_average", 1)
@@ -158,7 +161,7 @@ def test_synthesised_positives_beside_recordings(recipe, tmp_path):
     assert len({word.split()[0] for word in words} & {"AB", "C"}) == 2
     base = read_data_list(lists / "base_train" / "data.list")
     assert len(base) == 5 + 4 + 15 + 1 and all(u.key.startswith("synth") for u in base)
-    assert len(read_data_list(lists / "train" / "data.list")) == 2
+    assert len(read_data_list(lists / "train" / "data.list")) == 4
     # Without them, the lists are those of the recordings again.
     recipe.run("run_distill.sh", *options)
-    assert len(read_data_list(lists / "train" / "data.list")) == 2
+    assert len(read_data_list(lists / "train" / "data.list")) == 4
