@@ -98,7 +98,7 @@ class RecipePlan:
     is_bf16_faster: bool
     """Whether bfloat16 is faster than float32 here."""
     without_effect: tuple[str, ...]
-    """Options that a given teacher or base leaves without effect."""
+    """Options that change nothing in this run, each with the reason."""
 
     @property
     def student_checkpoint(self) -> Path:
@@ -169,7 +169,7 @@ class RecipePlan:
             "report": str(self.report_dir / "report.html"),
         }
         if self.without_effect:
-            rows["ignored"] = f"{', '.join(self.without_effect)}: no effect on a given model"
+            rows["ignored"] = "; ".join(self.without_effect)
         if self.num_teachers > 1:
             rows["teacher"] += f", and {self.num_teachers - 1} of other seeds; dev chooses"
         if self.feature_teacher:

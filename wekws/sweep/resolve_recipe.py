@@ -18,7 +18,7 @@ from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.dataset.feature_teacher import is_description, load_feature_teacher
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import language_of
-from wekws.dataset.vocabulary import parse_keywords
+from wekws.dataset.vocabulary import Vocabulary, parse_keywords
 from wekws.distill.methods import DistillConfig
 from wekws.errors import ConfigError, raise_all
 from wekws.machine import has_bf16_instructions, usable_cores
@@ -68,7 +68,7 @@ _FILE_OPTIONS = (
 )
 _CHOICES = {"true": True, "false": False}  # of options that may also be auto
 _WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
-_BASE_STAGE = 2
+_TOKEN_STAGE, _BASE_STAGE = 0, 2
 _MOST_CPU_PROCESSES = 4  # of one training: each has its own copy of lists and weights
 _WITHOUT_JOINS = ("dataset_conf.join_prob=0",)
 
@@ -145,7 +145,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         average_best=_CHOICES.get(options.average_best, not options.from_text),
         bf16=_CHOICES.get(options.bf16),
         is_bf16_faster=device.type == "cpu" and has_bf16_instructions(),
-        without_effect=_without_effect(options),
+        without_effect=_without_effect(options, data.lists),
     )
     _require_models(plan)
     _require_earlier_stages(plan, options)
@@ -324,14 +324,26 @@ def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
-def _without_effect(options: RecipeOptions) -> tuple[str, ...]:
-    """Return the options of models that are not trained, because they or later ones are given."""
+def _without_effect(options: RecipeOptions, lists: Path) -> tuple[str, ...]:
+    """Return options that change nothing in this run, each with the reason."""
     names = []
     if options.teacher_checkpoint:
         names = ["base_checkpoint", "base_dict", "base_epochs", "teacher_epochs"]
     elif options.base_checkpoint:
         names = ["base_epochs"]
-    return tuple(f"--{name}" for name in names if getattr(options, name) not in ("", None))
+    given = [f"--{name}" for name in names if getattr(options, name) not in ("", None)]
+    reasons = [f"{', '.join(given)}: no effect on a given model"] if given else []
+    made, every = lists / "dict" / "dict.txt", lists / "dict" / "dict_all.txt"
+    if options.stage > _TOKEN_STAGE and made.is_file() and every.is_file():
+        size, most = Vocabulary.load(made).size, Vocabulary.load(every).size
+        wanted = most if options.num_tokens == "all" else min(int(options.num_tokens), most)
+        # Fewer than there are: the keywords may have needed them, or a default was not repeated.
+        if wanted > size:
+            reasons.append(
+                f"--num_tokens {options.num_tokens}: {made} has {size} tokens; "
+                f"stage {_TOKEN_STAGE} makes it"
+            )
+    return tuple(reasons)
 
 
 def _require_earlier_stages(plan: RecipePlan, options: RecipeOptions) -> None:

@@ -95,3 +95,14 @@ def test_teachers_take_the_same_features(project):
     save_weights({"only": torch.zeros(1)}, TEACHER)
     with pytest.raises(ConfigError, match="--teacher_checkpoint taught/avg_2.pt"):
         check(f"teacher_checkpoint={TEACHER}")
+
+
+def test_a_number_of_tokens_that_no_stage_makes_is_named(project, capsys):
+    write_dict(Path("data/synth_small/dict/dict_all.txt"), [*TOKENS, "早", "上"])
+    for number in ("9", "all"):
+        assert check("stage=1", f"num_tokens={number}") == 0
+        message = f"ignored   --num_tokens {number}: data/synth_small/dict/dict.txt has 7 tokens"
+        assert message in capsys.readouterr().out
+    for options in (("stage=1", "num_tokens=7"), ("num_tokens=9",)):
+        assert check(*options) == 0
+        assert "ignored" not in capsys.readouterr().out
