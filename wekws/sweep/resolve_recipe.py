@@ -313,10 +313,12 @@ def _file_checks(options: RecipeOptions, paths: UserPaths) -> list[Callable[[], 
         for path in _as_tuple(getattr(options, name))
         if path not in ("", "none")
     ]
-    student = paths.place(options.student_config)
-    if (options.alpha or options.temperature) and student.is_file():
-        weights = {"alpha": options.alpha, "temperature": options.temperature}
-        checks.append(functools.partial(load_distill_config, student, **weights))
+    weights = {"alpha": options.alpha, "temperature": options.temperature}
+    # What a weight may be does not depend on the model: a missing student hides no wrong weight.
+    models = (paths.place(options.student_config), paths.place(options.teacher_config))
+    found = [path for path in models if path.is_file()]
+    if any(weights.values()) and found:
+        checks.append(functools.partial(load_distill_config, found[0], **weights))
     return checks
 
 

@@ -144,6 +144,7 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
             "--student_overlay conf/overlays/gates.yaml",
         ),
         (["alpha=cosine_grwoth"], "distill_conf.alpha: found 'cosine_grwoth'"),
+        (["alpha=cosine_grwoth", "student_config=no.yaml"], "did you mean 'cosine_growth'"),
         (["alpha=0.5", "student_overlay=conf/overlays/stages_three.yaml"], "leave out --alpha"),
         (["more_teachers=nofile.pt"], "--more_teachers nofile.pt: no such file or folder"),
         (["alpha=x"], "^--alpha: distill_conf.alpha: found 'x'"),
