@@ -45,8 +45,6 @@ negatives=              # folder of audio without a keyword; may be repeated: a 
 negatives_text=auto     # transcripts of negatives to train on: auto (those whose utt2lang is the
                         # keywords' language, or, with --from_text and phonemes, any language)
                         # | use (all) | filler (none)
-background_noise=false  # half of the noise in training is parts of recordings without words (of
-                        # --negatives), and it is louder: fewer misses in noise
 download_dir=           # folder of the downloaded or synthesised corpus [data/NAME/corpus]
 download_url=https://www.openslr.org/resources/87 # server of the Mobvoi corpus
 keywords=嗨小问,你好问问 # wake words, separated by commas
@@ -71,8 +69,8 @@ preset=                 # settings laid over the student's: a name in conf/prese
                         # the list | list | ask
 overlay=                # YAML laid over all configurations; may be repeated; or none
                         # [conf/overlays/speed.yaml for synth, own_word.yaml for kaldi, with
-                        # --negatives own_word_negatives.yaml, with --from_text from_text.yaml or
-                        # from_text_quick.yaml]
+                        # --negatives own_word_negatives.yaml and background.yaml, with --from_text
+                        # from_text.yaml or from_text_quick.yaml]
 student_overlay=        # YAML laid over the student's configuration alone; may be repeated
 extra_lists=            # data/NAME of another corpus whose training set joins the base's
 base_checkpoint=        # large-vocabulary model with config.yaml beside it: no base is trained

@@ -147,7 +147,7 @@ def test_synthesised_positives_beside_recordings(recipe, tmp_path):
     phonemes = ("--units", "phonemes", "--synth_positives", 5)
     noise = tmp_path / "noise.yaml"
     noise.write_text("dataset_conf: {augment_conf: {copies: 1, noise_prob: 0.5}}\n")
-    phonemes += ("--overlay", noise, "--background_noise")
+    phonemes += ("--overlay", noise, "--overlay", "conf/overlays/background.yaml")
     recipe.run("run_distill.sh", *options, *phonemes, *epochs, "--stop_stage", 2)
     folders = [recipe.folder / "exp" / "few" / name for name in ("base", "teacher")]
     of_base, of_teacher = (

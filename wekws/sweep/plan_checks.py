@@ -12,7 +12,7 @@ from wekws.sweep.begun_runs import require_resumable
 from wekws.sweep.given_models import require_usable_models
 from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
-from wekws.sweep.recording_checks import require_background, require_usable_recordings
+from wekws.sweep.recording_checks import require_usable_recordings
 
 
 def check_plan(plan: RecipePlan, options: RecipeOptions) -> None:
@@ -43,8 +43,6 @@ def _require_recordings(plan: RecipePlan, options: RecipeOptions) -> None:
     keywords = parse_keywords(options.keywords)
     if plan.data_dir is not None:
         require_usable_recordings(plan.data_dir, plan.lists, keywords)
-        if options.background_noise and not plan.negatives:
-            require_background(plan.data_dir)
     if plan.corpus == "mobvoi" and (absent := [k for k in keywords if k not in MOBVOI_KEYWORDS]):
         raise ConfigError(
             f"--keywords {','.join(absent)}: the corpus of --corpus mobvoi has "

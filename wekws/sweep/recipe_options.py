@@ -38,7 +38,6 @@ class RecipeOptions:
     data_dir: str
     negatives: tuple[str, ...]
     negatives_text: Literal["auto", "use", "filler"]
-    background_noise: bool
     download_dir: str
     download_url: str
     keywords: str
@@ -160,11 +159,6 @@ def _check_corpus(options: RecipeOptions) -> None:
         raise ConfigError(
             f"--base_dict {options.base_dict}: is the dictionary of a given base; give "
             "--base_checkpoint too, or leave it out"
-        )
-    if options.from_text and options.background_noise:
-        raise ConfigError(
-            "--background_noise: with --from_text no recording without words is trained on; leave "
-            "it out"
         )
     if options.from_text and (options.data_dir or options.corpus != "synth"):
         given = "--data_dir" if options.data_dir else f"--corpus {options.corpus}"

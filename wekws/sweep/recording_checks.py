@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wekws.dataset.extract import MIN_BACKGROUND
 from wekws.dataset.manifest import SPLITS
 from wekws.dataset.prepare import duration_or_problem, split_rows
-from wekws.dataset.vocabulary import contains_keyword, has_words
+from wekws.dataset.vocabulary import contains_keyword
 from wekws.errors import ConfigError, did_you_mean
 
 # Files of each split whose headers are read; stage 1 reads all of them.
@@ -36,20 +35,6 @@ def require_usable_recordings(data_dir: Path, lists: Path, keywords: Sequence[st
     problems = [problem for split in SPLITS for problem in _problems(data_dir, split, keywords)]
     if problems:
         raise ConfigError("\n".join(f"--data_dir {data_dir}: {problem}" for problem in problems))
-
-
-def require_background(data_dir: Path) -> None:
-    """Check that train has recordings without words, which are the noise of the others.
-
-    Raises: ConfigError if there are too few.
-    """
-    texts = (text for _, text in split_rows(data_dir, SPLITS[0], "text"))
-    num = sum(not has_words(text) for text in texts)
-    if num < MIN_BACKGROUND:
-        raise ConfigError(
-            f"--background_noise: {data_dir / SPLITS[0] / 'text'} has {num} recordings without "
-            f"words (`<filler>`, `<noise>`); expected at least {MIN_BACKGROUND}: give --negatives"
-        )
 
 
 def _problems(data_dir: Path, split: str, keywords: Sequence[str]) -> list[str]:

@@ -227,8 +227,6 @@ def _configurations(
     if options.feature_teacher:
         # Under those of the user, which may give the term another weight.
         overlays = (EMBEDDING_OVERLAY, *overlays)
-    if options.background_noise:
-        overlays = (*overlays, BACKGROUND_OVERLAY)
     given = paths.find_all(options.student_overlay, "--student_overlay")
     return _Configurations(
         teacher=paths.find(options.teacher_config, "--teacher_config"),
@@ -259,7 +257,7 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
     if data.corpus == "kaldi" and not options.overlay:
         usual_base = SYNTHESISED_BASE_EPOCHS if data.base_is_synthesised else OWN_WORD_BASE_EPOCHS
     of_synthesised: tuple[str, ...] = _WITHOUT_JOINS if data.base_is_synthesised else ()
-    if data.base_is_synthesised and options.background_noise:
+    if data.base_is_synthesised:
         of_synthesised += _noise_without_background(configs)
     base, teacher = teacher_lengths(
         options,
@@ -274,11 +272,6 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
     student = student_length(options, configs.student, layers, overrides)
     dataset = load_dataset_config(configs.teacher, configs.overlays)
     dataset.check_folders()
-    if options.background_noise and not dataset.augment_conf.noise_prob:
-        raise ConfigError(
-            "--background_noise: no noise is added in training (dataset_conf.augment_conf."
-            "noise_prob is 0); give an --overlay that adds some, such as conf/overlays/rooms.yaml"
-        )
     load_dataset_config(configs.student, layers).check_folders()
     without_term = _WITHOUT_KEYWORD_TERM if base.config.keyword_conf.is_used else ()
     return _Lengths(
@@ -298,6 +291,8 @@ def _noise_without_background(configs: _Configurations) -> tuple[str, ...]:
     that speech has no recordings as background.
     """
     others = [path for path in configs.overlays if path != BACKGROUND_OVERLAY]
+    if len(others) == len(configs.overlays):
+        return ()
     usual = to_mapping(load_dataset_config(configs.teacher, others))["augment_conf"]
     changed = load_config(BACKGROUND_OVERLAY).content["dataset_conf"]["augment_conf"]
     return tuple(
@@ -463,7 +458,7 @@ def _default_overlay(
         is_standard = speech.size_or_default() == "standard"
         return (str(TEXT_OVERLAY if is_standard else QUICK_TEXT_OVERLAY),)
     if corpus == "kaldi" and options.negatives:
-        return (str(NEGATIVES_OVERLAY),)
+        return (str(NEGATIVES_OVERLAY), str(BACKGROUND_OVERLAY))
     return DEFAULT_OVERLAYS[corpus]
 
 

@@ -98,18 +98,6 @@ def test_single_problems_of_recordings_are_left_to_stage_1(recordings):
     assert check_recordings() == 0
 
 
-def test_background_noise_needs_recordings_without_words(recordings):
-    (recordings / "noise.yaml").write_text("dataset_conf: {augment_conf: {noise_prob: 0.5}}")
-    given = ["data_dir=mine", "keywords=JARVIS", "units=letters", "overlay=mine/noise.yaml"]
-    with pytest.raises(
-        ConfigError, match="train/text has 0 recordings without words .*at least 2: give --neg"
-    ):
-        check(*given, "background_noise=true")
-    with open(recordings / "train/text", "a") as stream:
-        stream.write("u2 <filler>\nu3 <noise>\n")
-    assert check(*given, "background_noise=true") == 0
-
-
 def test_recordings_are_no_lists_of_the_run(recordings):
     (recordings.parent / "data").mkdir(exist_ok=True)
     (recordings.parent / "data/rec").symlink_to(recordings)

@@ -132,8 +132,6 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
         (["corpus=kaldi"], "--corpus kaldi: needs --data_dir"),
         (["data_dir=nowhere"], "--data_dir nowhere: no such file or folder"),
         (["lexicon=nowhere"], "--lexicon nowhere: no such file or folder"),
-        (["background_noise=true", "from_text=true"], "no recording without words is trained on"),
-        (["background_noise=true"], "--background_noise: no noise is added in training"),
         (
             ["overlay=conf/overlays/gate.yaml,conf/overlays/../overlays/gate.yaml"],
             "--overlay conf/overlays/../overlays/gate.yaml: given twice; give it once",
@@ -175,7 +173,8 @@ def test_recordings_have_lengths_and_losses_of_their_own(project, tmp_path):
     assert plan(f"data_dir={tmp_path / 'mine'}", "base_epochs=3").base.epochs == 3
     (tmp_path / "tv").mkdir()
     more = plan(f"data_dir={tmp_path / 'mine'}", f"negatives={tmp_path / 'tv'}")
-    assert more.overlays == (Path("conf/overlays/own_word_negatives.yaml"),)
+    names = ("own_word_negatives", "background")
+    assert more.overlays == tuple(Path(f"conf/overlays/{name}.yaml") for name in names)
     assert (more.teacher.epochs, more.student.epochs) == (12, 12)
     assert more.teacher.config.keyword_conf.weight == 1.0
 
@@ -355,12 +354,13 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
     (project / "tv").mkdir()
     recordings.append("negatives=tv")
     assert not plan(*recordings).learns_transcripts
-    noisy = plan(*recordings, "background_noise=true")
+    noisy = plan(*recordings)
     assert noisy.overlays[-1] == Path("conf/overlays/background.yaml")
     base, teacher = (of.config.dataset_conf.augment_conf for of in (noisy.base, noisy.teacher))
     assert teacher.noise_snr_db == (0.0, 20.0) and teacher.noise_weights["background"] == 4
-    # The base hears synthesised speech: the noise that it has without the option.
-    assert base == plan(*recordings).base.config.dataset_conf.augment_conf
+    # The base hears synthesised speech: the noise that it has without that overlay.
+    without = plan(*recordings, "overlay=conf/overlays/own_word_negatives.yaml")
+    assert base == without.base.config.dataset_conf.augment_conf
     assert noisy.base.epochs == 30
 
     touch(project / "data/mine/train/text")
