@@ -136,7 +136,7 @@ def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one():
             [cell.strip() for cell in row] for row in rows if re.search(r" M | at \d", str(row))
         ]
 
-    assert len(figures(chinese)) == 12
+    assert len(figures(chinese)) == 14
     assert [row for row in figures(chinese) if row not in figures(english)] == []
 
 
