@@ -270,8 +270,7 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
     layers = (*configs.overlays, *configs.student_overlays)
     overrides, weighting = _weighting(options, configs.student, layers)
     student = student_length(options, configs.student, layers, overrides)
-    dataset = load_dataset_config(configs.teacher, configs.overlays)
-    dataset.check_folders()
+    load_dataset_config(configs.teacher, configs.overlays).check_folders()
     load_dataset_config(configs.student, layers).check_folders()
     without_term = _WITHOUT_KEYWORD_TERM if base.config.keyword_conf.is_used else ()
     return _Lengths(
@@ -290,7 +289,8 @@ def _noise_without_background(configs: _Configurations) -> tuple[str, ...]:
     Louder noise makes a base of synthesised speech worse (examples/PEOPLE.md, "From text"), and
     that speech has no recordings as background.
     """
-    others = [path for path in configs.overlays if path != BACKGROUND_OVERLAY]
+    background = BACKGROUND_OVERLAY.resolve()
+    others = [path for path in configs.overlays if path.resolve() != background]
     if len(others) == len(configs.overlays):
         return ()
     usual = to_mapping(load_dataset_config(configs.teacher, others))["augment_conf"]

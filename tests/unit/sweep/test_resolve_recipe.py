@@ -359,8 +359,10 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
     base, teacher = (of.config.dataset_conf.augment_conf for of in (noisy.base, noisy.teacher))
     assert teacher.noise_snr_db == (0.0, 20.0) and teacher.noise_weights["background"] == 4
     # The base hears synthesised speech: the noise that it has without that overlay.
-    without = plan(*recordings, "overlay=conf/overlays/own_word_negatives.yaml")
-    assert base == without.base.config.dataset_conf.augment_conf
+    negatives, background = (path.resolve() for path in noisy.overlays)
+    without = plan(*recordings, f"overlay={negatives}")
+    for other in (without, plan(*recordings, f"overlay={negatives},{background}")):
+        assert base == other.base.config.dataset_conf.augment_conf
     assert noisy.base.epochs == 30
 
     touch(project / "data/mine/train/text")
