@@ -48,23 +48,28 @@ declare keywords_file result_dir dev_dir is_scored is_dev_scored is_counted
 dev_flags=()
 eval "$variables"
 
-# score DATASET DIR IS_DONE: score a set unless that is done.
-score() {
-  if $3; then echo "$2: scored already"; return; fi
-  python -m wekws.bin.score_ctc --checkpoint "$checkpoint" --test_data "$lists/$1/data.list" \
-    --result_dir "$2" --decoder "$decoder" --max_duration_s "$max_duration_s" \
-    --cache_dir "$cache_dir" \
-    --batch_size "$batch_size" --num_workers "$num_workers" --device "$device"
-}
-
 if [ -n "$epochs" ]; then
   python -m wekws.bin.evaluate_epochs --model_dir "$(dirname "$checkpoint")" --epochs "$epochs" \
     --dataset "$dataset" --lists "$lists" --cache_dir "$cache_dir" --budgets "$budgets" \
     --decoder "$decoder" --max_duration_s "$max_duration_s" "${rule_flags[@]}" \
     --batch_size "$batch_size" --num_workers "$num_workers" --device "$device"
 fi
-if [ -n "$dev_dir" ]; then score dev "$dev_dir" "$is_dev_scored"; fi
-score "$dataset" "$result_dir" "$is_scored"
+# One process scores both sets, unless that is done.
+sets=()
+add_set() { # add_set DATASET DIR IS_DONE
+  if $3; then
+    echo "$2: scored already"
+  else
+    sets+=(--test_data "$lists/$1/data.list" --result_dir "$2")
+  fi
+}
+if [ -n "$dev_dir" ]; then add_set dev "$dev_dir" "$is_dev_scored"; fi
+add_set "$dataset" "$result_dir" "$is_scored"
+if [ ${#sets[@]} -gt 0 ]; then
+  python -m wekws.bin.score_ctc --checkpoint "$checkpoint" "${sets[@]}" --decoder "$decoder" \
+    --max_duration_s "$max_duration_s" --cache_dir "$cache_dir" --batch_size "$batch_size" \
+    --num_workers "$num_workers" --device "$device"
+fi
 if $is_counted; then
   echo "$result_dir: error rates and plots done already"
   exit 0

@@ -1,4 +1,4 @@
-"""Score a data list with a checkpoint: score.txt, events.tsv and score.json."""
+"""Score data lists with a checkpoint: score.txt, events.tsv and score.json."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 
 from wekws.decode.duration import max_duration_from_text
+from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.machine import usable_cores
 from wekws.score.scores import SCORES_NAME
@@ -13,12 +14,23 @@ from wekws.score.scoring import DecoderName, score_list
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Score the list and print the pace."""
+    """Score the lists and print the pace."""
     args = _parser().parse_args(argv)
+    if len(args.test_data) != len(args.result_dir):
+        raise ConfigError(
+            f"--result_dir: given {len(args.result_dir)} times, --test_data {len(args.test_data)} "
+            "times; expected a folder for each list"
+        )
+    for data_list, result_dir in zip(args.test_data, args.result_dir, strict=True):
+        _score(args, data_list, result_dir)
+    return 0
+
+
+def _score(args: argparse.Namespace, data_list: Path, result_dir: Path) -> None:
     scored = score_list(
         args.checkpoint,
-        args.test_data,
-        args.result_dir,
+        data_list,
+        result_dir,
         decoder=args.decoder,
         config=args.config,
         dict_path=args.dict,
@@ -33,10 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     rate = scored.hours * 3600 / max(scored.seconds, 1e-9)
     print(
-        f"{args.result_dir / SCORES_NAME}: {scored.num_utterances} utterances, "
+        f"{result_dir / SCORES_NAME}: {scored.num_utterances} utterances, "
         f"{scored.hours:.2f} h in {scored.seconds:.1f} s ({rate:.0f} times real time)"
     )
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,8 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--dict", type=Path, help="dictionary of tokens [dict.txt beside the checkpoint]")
     add("--lexicon", type=Path, help="lexicon [lexicon.txt beside the checkpoint, if there is one]")
     add("--keywords_file", type=Path, help="one keyword per line [keywords.txt beside it]")
-    add("--test_data", type=Path, required=True, help="data.list to score")
-    add("--result_dir", type=Path, required=True, help="folder to write to")
+    add(
+        "--test_data", type=Path, action="append", required=True,
+        help="data.list to score; may be repeated, each with its --result_dir",
+    )  # fmt: skip
+    add("--result_dir", type=Path, action="append", required=True, help="folder to write to")
     add(
         "--decoder", choices=typing.get_args(DecoderName), default="keyword",
         help="keyword: a confidence for every utterance; prefix_beam: as in WeKWS [%(default)s]",

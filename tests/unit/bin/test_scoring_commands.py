@@ -118,6 +118,17 @@ def test_batching_does_not_change_scores(folder):
         np.testing.assert_allclose(found.best(keyword), expected.best(keyword), rtol=1e-4)
 
 
+def test_several_lists_are_scored_in_one_go(folder):
+    alone = score(folder, "test", "alone_test")
+    more = ("--test_data", folder / "test" / "data.list", "--result_dir", folder / "second")
+    score(folder, "dev", "first", *more)
+    for name in ("score.txt", "events.tsv"):
+        assert (folder / "second" / name).read_bytes() == (alone / name).read_bytes()
+        assert (folder / "first" / name).is_file()
+    with pytest.raises(ConfigError, match="--result_dir: given 1 times, --test_data 2 times"):
+        score(folder, "dev", "first", *more[:2])
+
+
 def test_dev_scores_of_another_checkpoint_are_refused(folder):
     first = score(folder, "test", "first")
     other = score(folder, "dev", "other", "--decoder", "prefix_beam")
@@ -164,9 +175,9 @@ def test_messages_name_what_is_missing(folder, tmp_path):
         evaluate("--result_dir", result, "--keywords_file", tmp_path / "keywords.txt")
 
 
-def test_a_set_without_negatives(folder, tmp_path):
-    make_list(tmp_path / "only", TEXTS[:2])
-    result = score(folder, "test", "few", "--test_data", tmp_path / "only" / "data.list")
+def test_a_set_without_negatives(folder):
+    make_list(folder / "positives", TEXTS[:2])
+    result = score(folder, "positives", "few")
     with pytest.raises(DataError, match="no negatives"):
         evaluate("--result_dir", result)
     assert not (result / "summary.json").exists()
