@@ -28,18 +28,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = read_options(args.option)
     plan = resolve(options, UserPaths(args.caller_dir))
-    times: list[str] = []
+    summary = [plan.summary(range(options.stage, options.stop_stage + 1))]
     if options.preset not in ("list", "ask"):  # these show times of their own
         check_plan(plan, options)
-        times = time_lines(plan, options)
-    print(assignments(_variables(plan, times)))
+        summary += time_lines(plan, options)
+    print(assignments(_variables(plan, summary)))
     return 0
 
 
-def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
+def _variables(plan: RecipePlan, summary: Sequence[str]) -> dict[str, object]:
     """Return the script's variables by name; those that end in ``_flags`` are arrays of flags.
 
-    times: the lines of the plan with the estimated time.
+    summary: the plan in lines for the user, its estimated time included.
     """
     return {
         "corpus": plan.corpus,
@@ -94,7 +94,7 @@ def _variables(plan: RecipePlan, times: Sequence[str]) -> dict[str, object]:
             *plan.student.flags,
             *_precision(plan, plan.student_checkpoint),
         ],
-        "plan_summary": "\n".join([plan.summary(), *times]),
+        "plan_summary": "\n".join(summary),
     }
 
 

@@ -11,6 +11,9 @@ from wekws.sweep.token_plan import TokenPlan
 from wekws.sweep.training_length import Length
 from wekws.train.run_record import RUN_NAME
 
+TEACHER_STAGE, STUDENT_STAGE = 2, 3
+"""Stages of ``run_distill.sh`` that train; the base is trained in the teacher's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipePlan:
@@ -147,14 +150,22 @@ class RecipePlan:
             where = " (dev and test; the phonemes of transcribed ones are learnt)"
         return " ".join(map(str, self.negatives)) + where
 
-    def summary(self) -> str:
-        """Return the plan in a few lines: models, epochs and who set them, where results go."""
-        teacher = "given, not trained" if self.teacher_given else str(self.teacher)
-        base = f"{self.base.epochs} epochs ({self.base.source}) -> {self.base_checkpoint}"
+    def summary(self, stages: range) -> str:
+        """Return the plan in a few lines: models, epochs and who set them, where results go.
+
+        stages: those that run; of a model that none of them trains, only its place is said.
+        """
+        idle = "not trained in these stages"
+        base = teacher = student = idle
+        if TEACHER_STAGE in stages:
+            base, teacher = f"{self.base.epochs} epochs ({self.base.source})", str(self.teacher)
+        if STUDENT_STAGE in stages:
+            student = str(self.student)
         if self.base_given:
-            base = f"given, not trained -> {self.base_checkpoint}"
+            base = "given, not trained"
+        base += f" -> {self.base_checkpoint}"
         if self.teacher_given:
-            base = "not needed, the teacher is given"
+            base, teacher = "not needed, the teacher is given", "given, not trained"
         overlays = " ".join(map(str, (*self.overlays, *self.student_overlays)))
         rows = {
             "lists": str(self.lists),
@@ -164,13 +175,13 @@ class RecipePlan:
             "overlays": overlays or "none",
             "base": base,
             "teacher": f"{teacher} -> {self.teacher_checkpoint}",
-            "student": f"{self.student} -> {self.student_checkpoint}",
+            "student": f"{student} -> {self.student_checkpoint}",
             "weights": self.weighting,
             "report": str(self.report_dir / "report.html"),
         }
         if self.without_effect:
             rows["ignored"] = "; ".join(self.without_effect)
-        if self.num_teachers > 1:
+        if self.num_teachers > 1 and TEACHER_STAGE in stages:
             rows["teacher"] += f", and {self.num_teachers - 1} of other seeds; dev chooses"
         if self.feature_teacher:
             rows["features"] = f"towards {self.feature_teacher}"

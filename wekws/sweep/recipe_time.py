@@ -23,14 +23,14 @@ from wekws.sweep.audio_amount import AudioAmounts, audio_amounts
 from wekws.sweep.data_time import epoch_feature_seconds, feature_seconds, scoring_seconds
 from wekws.sweep.preset_info import USUAL_DURATIONS_S
 from wekws.sweep.recipe_options import RecipeOptions
-from wekws.sweep.recipe_plan import RecipePlan
+from wekws.sweep.recipe_plan import STUDENT_STAGE, TEACHER_STAGE, RecipePlan
 from wekws.sweep.step_time import StepTimer, TimedStep
 from wekws.sweep.training_length import Length
 from wekws.train.distributed import choose_device
 
 TIMES_NAME = "stage_times.txt"
 """File in ``exp/NAME`` to which the recipe adds a line ``STAGE SECONDS`` per stage that ended."""
-_CORPUS_STAGE, _LISTS_STAGE, _BASE_STAGE, _SCORES_STAGE, _EXPORT_STAGE = -2, 1, 2, 4, 6
+_CORPUS_STAGE, _LISTS_STAGE, _SCORES_STAGE, _EXPORT_STAGE = -2, 1, 4, 6
 # Time of a forward pass beside that of a step: the backward pass takes about twice as long.
 _FORWARD_SHARE = 1 / 3
 # Utterances in a measured step: enough for the pace of whole batches, within a second.
@@ -81,9 +81,9 @@ def _trainings(
 ) -> list[TimeEstimate]:
     teachers = [path.parent for path in plan.teacher_checkpoints]
     models: list[tuple[str, int, Length, Path, bool]] = [
-        ("base", 2, plan.base, plan.base_checkpoint.parent, not _trains_base(plan)),
-        *((path.name, 2, plan.teacher, path, plan.teacher_given) for path in teachers),
-        ("student", 3, plan.student, plan.student_checkpoint.parent, False),
+        ("base", TEACHER_STAGE, plan.base, plan.base_checkpoint.parent, not _trains_base(plan)),
+        *((path.name, TEACHER_STAGE, plan.teacher, path, plan.teacher_given) for path in teachers),
+        ("student", STUDENT_STAGE, plan.student, plan.student_checkpoint.parent, False),
     ]
     return [
         _training(name, length, folder, plan, options, audio, timer)
@@ -216,7 +216,7 @@ def _data(
     """Return the time of the features of train, base and dev, which take the longest."""
     config = plan.teacher.config.dataset_conf
     parts = [(audio.train, True)] if _LISTS_STAGE in stages else []
-    if options.stop_stage >= _BASE_STAGE:  # it computes these
+    if options.stop_stage >= TEACHER_STAGE:  # it computes these
         parts += [(audio.base, True)] if _trains_base(plan) and audio.base != audio.train else []
         parts += [(audio.dev, False)]
     speech = plan.synthesis

@@ -43,6 +43,7 @@ def plan(*options: str, caller_dir: Path = Path()) -> RecipePlan:
     return resolve(read_options([*defaults(), *options]), UserPaths(caller_dir))
 
 
+ALL = range(-2, LAST_STAGE + 1)
 LISTS = ("train/text", "dict/dict.txt", "train/data.list", "global_cmvn")
 
 
@@ -249,18 +250,18 @@ def test_a_wake_word_from_its_text(project):
     assert speech.out_dir == Path("data/hey_orchard-alexa/corpus")
     assert "--eval_keywords_only" not in speech.flags
     assert speech.flags[-2:] == ("--size", "standard")
-    assert "synthesised (--negatives gives others)" in resolved.summary()
+    assert "synthesised (--negatives gives others)" in resolved.summary(ALL)
     (project / "noise").mkdir()
     quick = plan("from_text=true", "keywords=hey orchard", "negatives=noise")
     assert quick.lists == Path("data/hey_orchard_quick")
     assert quick.overlays == (Path("conf/overlays/from_text_quick.yaml"),)
     assert "--eval_keywords_only" in quick.synthesis.flags
     expected = "noise (dev and test; the phonemes of transcribed ones are learnt)"
-    assert expected in quick.summary()
+    assert expected in quick.summary(ALL)
     assert quick.learns_transcripts and quick.base_sets == (Path("data/hey_orchard_quick/train"),)
     for changes in (["units=letters"], ["negatives_text=filler"]):
         without = plan("from_text=true", "keywords=hey orchard", "negatives=noise", *changes)
-        assert not without.learns_transcripts and "noise (dev and test)\n" in without.summary()
+        assert not without.learns_transcripts and "noise (dev and test)\n" in without.summary(ALL)
     assert plan("from_text=true", "keywords=嗨小问").lists == Path("data/嗨小问_quick")
 
 
@@ -268,7 +269,7 @@ def test_units_of_words(project, monkeypatch):
     made = plan("from_text=true", "keywords=hey orchard")
     lexicon = Path("data/hey_orchard_quick/dict/lexicon.txt")
     assert made.tokens.lexicon == lexicon and made.tokens.is_made
-    assert f"phonemes of espeak-ng -> {lexicon}" in made.summary()
+    assert f"phonemes of espeak-ng -> {lexicon}" in made.summary(ALL)
     touch(project / "A.pt")
     touch(project / "config.yaml")
     (project / "words.txt").write_text("HEY a b\nORCHARD c\n", encoding="utf-8")
@@ -293,7 +294,7 @@ def test_units_of_words(project, monkeypatch):
     assert plan("data_dir=mine", "keywords=嗨小问").tokens.lexicon is None
     made = plan("data_dir=mine", "keywords=嗨小问", "units=phonemes")
     assert made.tokens.is_made and made.synthesis is not None
-    assert "initials and finals -> data/mine/dict/lexicon.txt" in made.summary()
+    assert "initials and finals -> data/mine/dict/lexicon.txt" in made.summary(ALL)
     for options, message in (
         (
             ["data_dir=mine", "keywords=ПРИВЕТ", "units=phonemes"],
@@ -346,8 +347,8 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
     both = plan(*recordings, "synth_for=all", "synth_positives=300")
     assert both.synthesis.joins_recordings
     assert both.synthesis.flags[-2:] == ("--positives", "300")
-    assert "4202 utterances for the base, 618 of each keyword" in usual.summary()
-    assert "2040 utterances for the base, teacher and student" in both.summary()
+    assert "4202 utterances for the base, 618 of each keyword" in usual.summary(ALL)
+    assert "2040 utterances for the base, teacher and student" in both.summary(ALL)
     touch(project / "other/train/text")
     touch(project / "other/train/data.list")
     assert plan(*recordings, "extra_lists=other").base_sets[1] == Path("other/train")
@@ -357,7 +358,7 @@ def test_the_base_learns_phonemes_from_synthesised_speech_alone(project, monkeyp
     noisy = plan(*recordings)
     assert noisy.overlays[-1] == Path("conf/overlays/background.yaml")
     base, teacher = (of.config.dataset_conf.augment_conf for of in (noisy.base, noisy.teacher))
-    assert teacher.noise_snr_db == (0.0, 20.0) and teacher.noise_weights["background"] == 4
+    assert teacher.noise_weights["background"] == 4
     # The base hears synthesised speech: the noise that it has without that overlay.
     negatives, background = (path.resolve() for path in noisy.overlays)
     without = plan(*recordings, f"overlay={negatives}")
@@ -437,7 +438,7 @@ def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatc
         name = words.pop(0).removeprefix("--")
         is_bare = not words or words[0].startswith("--")
         options.append(f"{name}={'true' if is_bare else words.pop(0)}")
-    assert plan(*options).summary()
+    assert plan(*options).summary(ALL)
 
 
 def test_a_given_teacher_is_given_even_where_the_recipe_puts_its_own(project):
@@ -446,7 +447,18 @@ def test_a_given_teacher_is_given_even_where_the_recipe_puts_its_own(project):
     touch(path.with_name("config.yaml"))
     resolved = plan(f"teacher_checkpoint={path}", "teacher_epochs=4", "num_average=8")
     assert resolved.teacher_given and resolved.teacher_checkpoint == path
-    assert "teacher   given, not trained" in resolved.summary()
+    assert "teacher   given, not trained" in resolved.summary(ALL)
+
+
+@pytest.mark.parametrize(
+    ("stage", "trained"), [(1, []), (2, ["base", "teacher"]), (3, ["student"])]
+)
+def test_a_model_that_no_stage_trains_has_no_epochs_in_the_plan(project, stage, trained):
+    lines = plan().summary(range(stage, stage + 1)).splitlines()
+    models = {line.split()[0]: line for line in lines if "->" in line}
+    assert [name for name, line in models.items() if "80 epochs" in line] == trained
+    others = [line for name, line in models.items() if name not in trained]
+    assert all("not trained in these stages -> exp/synth_small/" in line for line in others)
 
 
 def test_paths_count_from_the_callers_folder_then_from_the_projects(project, tmp_path):
@@ -465,11 +477,11 @@ def test_a_feature_teacher_brings_its_overlay_below_the_users(project, feature_t
     resolved = plan(f"feature_teacher={feature_teacher}", "overlay=conf/overlays/speed.yaml")
     names = [path.stem for path in resolved.overlays]
     assert names == ["embedding", "speed"] and resolved.feature_teacher == feature_teacher
-    assert f"features  towards {feature_teacher}" in resolved.summary()
+    assert f"features  towards {feature_teacher}" in resolved.summary(ALL)
     name = Path(feature_teacher).name
     relative = plan(f"feature_teacher={name}", caller_dir=Path(feature_teacher).parent)
     assert Path(relative.feature_teacher).samefile(feature_teacher)
-    assert plan().feature_teacher == "" and "features" not in plan().summary()
+    assert plan().feature_teacher == "" and "features" not in plan().summary(ALL)
 
 
 @pytest.mark.parametrize(
