@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -177,10 +177,10 @@ class _Processes:
     """The processes of runs, each of which a thread waits for."""
 
     def __init__(self) -> None:
-        self._running: set[SpawnProcess] = set()
+        self._running: set[BaseProcess] = set()
         self._is_over = False
 
-    def run(self, process: SpawnProcess) -> int | None:
+    def run(self, process: BaseProcess) -> int | None:
         """Start a process and wait for its end; return its exit status."""
         process.start()
         self._running.add(process)
@@ -203,8 +203,10 @@ def _run_one(run: PlannedRun, free: "queue.SimpleQueue[RunDevice]", processes: _
     run.job.write(run.run_dir)
     device = free.get()
     try:
-        # A new interpreter: neither threads nor a GPU context come along.
-        context = multiprocessing.get_context("spawn")
+        # A fork of a process that has imported this module and no more: neither threads nor a GPU
+        # context come along, and torch, whose import takes seconds, is imported once for all runs.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         process = context.Process(target=_run_in_process, args=(run.run_dir, device))
         return processes.run(process) == 0
     finally:

@@ -74,8 +74,9 @@ class StepTimer:
         self._num_threads = threads_of_process(num_threads, num_processes)
         self._pool: ProcessPoolExecutor | None = None
         if device.type == "cpu" and num_processes > 1:
-            # New interpreters: threads do not come along.
-            context = multiprocessing.get_context("spawn")
+            # Forks of a process that has imported this module and no more: no threads come along.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
             barrier = context.Barrier(num_processes, timeout=_LONGEST_START_S)
             self._pool = ProcessPoolExecutor(
                 num_processes, context, _start_worker, (self._num_threads, barrier)

@@ -311,7 +311,8 @@ import multiprocessing, os, pathlib, signal, time
 from wekws.sweep import grid
 folder = pathlib.Path({str(tmp_path)!r})
 arguments = (folder, grid.RunDevice(None, 1))
-multiprocessing.get_context("spawn").Process(target=grid._run_in_process, args=arguments).start()
+context = multiprocessing.get_context("forkserver")
+context.Process(target=grid._run_in_process, args=arguments).start()
 while not (folder / "lock").exists():
     time.sleep(0.1)
 os.kill(os.getpid(), signal.SIGTERM)
