@@ -56,8 +56,8 @@ def test_negatives_join_training_thresholds_and_test(recipe, tmp_path):
     importlib.util.find_spec("espeakng_loader") is None,
     reason="espeakng_loader is not installed: pip install -e .[synth]",
 )
-def test_synthesised_speech_goes_the_same_way(tmp_path):
-    recipe = new_recipe(tmp_path / "synth")
+def test_synthesised_speech_goes_the_same_way(tmp_path, python_dir):
+    recipe = new_recipe(tmp_path / "synth", python_dir)
     options = ("--corpus", "synth", "--size", "tiny", "--num_tokens", 8, *CONFIGS, *SMALL)
     recipe.run("run_distill.sh", *options, "--stop_stage", 1)
     lists = recipe.folder / "data" / "synth_tiny"
@@ -81,8 +81,8 @@ def test_synthesised_speech_goes_the_same_way(tmp_path):
     importlib.util.find_spec("espeakng_loader") is None,
     reason="espeakng_loader is not installed: pip install -e .[synth]",
 )
-def test_a_wake_word_from_its_text_alone(tmp_path):
-    recipe = new_recipe(tmp_path / "text")
+def test_a_wake_word_from_its_text_alone(tmp_path, python_dir):
+    recipe = new_recipe(tmp_path / "text", python_dir)
     for split in ("train", "dev", "test"):
         write_split(tmp_path / "talk", f"{split}/negatives", ["C A", "A C"], seed=2)
     languages = "".join(f"{split}_negatives_00 nl\n" for split in ("train", "dev"))
@@ -154,7 +154,7 @@ def test_synthesised_positives_beside_recordings(recipe, tmp_path):
         read_yaml(folder / "config.yaml")["dataset_conf"]["augment_conf"] for folder in folders
     )
     assert of_base["noise_kinds"] == ["white", "pink", "brown", "babble"]
-    assert of_teacher["noise_kinds"]["background"] == 4 and of_teacher["noise_snr_db"] == [0, 20]
+    assert of_teacher["noise_kinds"]["background"] == 4
     trained_on = [read_json(folder / "run.json")["train_data"] for folder in folders]
     assert trained_on == [str(lists / name / "data.list") for name in ("base_train", "train")]
     words = (lists / "dict" / "lexicon.txt").read_text(encoding="utf-8").splitlines()
