@@ -1,7 +1,11 @@
-"""Shared fixtures: a corpus of tones, small enough to train on in a second."""
+"""Shared fixtures: a corpus of tones, small enough to train on in a second; a quick `python`."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from forked_python import forked_python
 from tiny_feature_teacher import write_feature_teacher
 from tones import ToneCorpus, make_tone_corpus
 
@@ -9,6 +13,13 @@ from tones import ToneCorpus, make_tone_corpus
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def python_dir(tmp_path_factory) -> Iterator[Path]:
+    """Folder of a `python` that starts in no time: forked_python."""
+    with forked_python(tmp_path_factory.mktemp("python")) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ class RecipeWorld:
             write_split(corpus, split, ["AB", "BA A", "CAB", "C BC", "BA A C"] * num, seed=seed)
             (negatives / split / "tv").mkdir(parents=True)
             write_tones(negatives / split / "tv" / "a.wav", "问问", np.random.default_rng(seed))
-        world = cls(new_recipe(root / "recipe"), root / "snapshots")
+        world = cls(new_recipe(root / "recipe", Path(sys.executable).parent), root / "snapshots")
         for name, words in world.commands(corpus, negatives):
             world.observe(name, words)
             if name == last:

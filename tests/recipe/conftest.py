@@ -8,9 +8,9 @@ from tones import write_split
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Recipe:
+def recipe(tmp_path_factory, python_dir) -> Recipe:
     """One copy for a module; its path has a space, as a user's may."""
-    return new_recipe(tmp_path_factory.mktemp("recipe") / "the recipe")
+    return new_recipe(tmp_path_factory.mktemp("recipe") / "the recipe", python_dir)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +20,21 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Folder of links to the project, in which its scripts write data and exp."""
+    """Folder of links to the project, in which its scripts write data and exp.
+
+    ``python_dir`` holds the ``python`` that they find first.
+    """
 
     folder: Path
+    python_dir: Path
 
     def run(self, script: str, *options: object, status: int = 0, cwd: Path | str = "/") -> str:
         """Run a script, from another folder; return its output, standard error included."""
-        paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+        path = f"{self.python_dir}:{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", str(self.folder / script), *map(str, options)],
             cwd=cwd,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": ":".join(paths)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -51,7 +54,7 @@ class Recipe:
         return {str(f.relative_to(self.folder)): f.stat().st_mtime_ns for f in files if f.is_file()}
 
 
-def new_recipe(folder: Path) -> Recipe:
+def new_recipe(folder: Path, python_dir: Path) -> Recipe:
     """Link the project's parts into a folder, with configurations of two tiny models."""
     folder.mkdir()
     for name in PARTS:
@@ -60,4 +63,4 @@ def new_recipe(folder: Path) -> Recipe:
     smaller = {"input_affine_dim": 12, "num_layers": 1, "linear_dim": 16, "proj_dim": 8}
     student = {"base": "teacher.yaml", "model": {"backbone": smaller}}
     (folder / "student.yaml").write_text(yaml.safe_dump(student))
-    return Recipe(folder)
+    return Recipe(folder, python_dir)

@@ -2,7 +2,9 @@
 
 import re
 import shutil
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -45,7 +47,8 @@ class Finished:
 @pytest.fixture(scope="module")
 def finished(recipe, tone_folder) -> Finished:
     options = ("--data_dir", tone_folder, *KEYWORDS, *CONFIGS, "--overlay", "none", *EPOCHS, *SMALL)
-    said = recipe.run("run_distill.sh", *options, "--student_epochs", 2)
+    as_users_start_it = replace(recipe, python_dir=Path(sys.executable).parent)
+    said = as_users_start_it.run("run_distill.sh", *options, "--student_epochs", 2)
     return Finished(recipe, options, frozenset(recipe.files("data", "exp")), said)
 
 

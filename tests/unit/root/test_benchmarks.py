@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,25 +14,33 @@ from wekws.model.model import KwsModel
 from wekws.yaml_files import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[3]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
 
+@pytest.fixture(scope="module")
+def printed_by(python_dir):
+    """Run a benchmark with some options and return what it prints."""
+
+    def run(name, *options):
+        command = [python_dir / "python", f"benchmarks/{name}.py", *map(str, options)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_benchmark_help(name):
-    command = [sys.executable, f"benchmarks/{name}.py", "--help"]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "ratio" in result.stdout
+def test_benchmark_help(printed_by, name):
+    assert "ratio" in printed_by(name, "--help")
 
 
-def test_det_benchmark_runs():
-    command = [sys.executable, "benchmarks/det.py", "--num_utterances", "200"]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert "operating points" in result.stdout, result.stderr
+def test_det_benchmark_runs(printed_by):
+    assert "operating points" in printed_by("det", "--num_utterances", 200)
 
 
-def test_transplant_benchmark_runs(tone_corpus, tmp_path):
+def test_transplant_benchmark_runs(printed_by, tone_corpus, tmp_path):
     content = read_yaml(tone_corpus.config_path)
     write_yaml(tmp_path / "teacher" / "config.yaml", content)
     config = read_model_config(tmp_path / "teacher" / "config.yaml")
@@ -42,19 +49,16 @@ def test_transplant_benchmark_runs(tone_corpus, tmp_path):
     save_weights(teacher.state_dict(), tmp_path / "teacher" / "final.pt")
     content["model"]["backbone"] |= {"num_layers": 1, "linear_dim": 12}
     write_yaml(tmp_path / "student.yaml", content)
-    command = [
-        *(sys.executable, "benchmarks/transplant_rules.py"),
+    said = printed_by(
+        "transplant_rules",
         *("--config", tmp_path / "student.yaml"),
         *("--teacher_checkpoint", tmp_path / "teacher" / "final.pt"),
         *("--train_data", tone_corpus.train_list, "--cv_data", tone_corpus.dev_list),
         *("--dict", tone_corpus.dict_path, "--keywords_file", tone_corpus.keywords_path),
         *("--cache_dir", tmp_path / "cache", "--num_threads", "1", "--seeds", "777"),
         *("--blocks", "1", "--only", "blocks 1: least_squares"),
-    ]
-    given = list(map(str, command))
-    result = subprocess.run(given, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    rows = [line.split(" | ") for line in result.stdout.splitlines()]
+    )
+    rows = [line.split(" | ") for line in said.splitlines()]
     names = [row[0].lstrip("| ") for row in rows[2:]]
     assert names == [
         "random", "constant output", "blocks 1: least_squares, projected head", "teacher",
@@ -63,7 +67,7 @@ def test_transplant_benchmark_runs(tone_corpus, tmp_path):
     assert rows[2][2] == "0.0 %" and rows[-1][2] == "100.0 %"
 
 
-def test_detector_cost_measures_a_checkpoint(tone_corpus, tmp_path):
+def test_detector_cost_measures_a_checkpoint(printed_by, tone_corpus, tmp_path):
     for name, source in (
         ("config.yaml", tone_corpus.config_path),
         ("dict.txt", tone_corpus.dict_path),
@@ -72,28 +76,18 @@ def test_detector_cost_measures_a_checkpoint(tone_corpus, tmp_path):
         (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     config = read_model_config(tmp_path / "config.yaml")
     save_weights(KwsModel(config).state_dict(), tmp_path / "final.pt")
-    command = [
-        *(sys.executable, "benchmarks/detector_cost.py", "--models", f"tones={tmp_path}/final.pt"),
-        *(
-            "--duration_s",
-            "1",
-            "--repeats",
-            "1",
-            "--no_peers",
-            "--out",
-            str(tmp_path / "cost.json"),
-        ),
-    ]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    said = printed_by(
+        *("detector_cost", "--models", f"tones={tmp_path}/final.pt", "--duration_s", 1),
+        *("--repeats", 1, "--no_peers", "--out", tmp_path / "cost.json"),
+    )
     (row,) = read_json(tmp_path / "cost.json")["systems"]
     # 2 blocks keep 3 + 1 frames of 12 channels, and the validity of 2 frames.
     assert row["name"] == "tones" and row["state_bytes"] == 4 * (2 * 4 * 12 + 2)
     assert 0 < row["chunk_ms"]["p50"] <= row["chunk_ms"]["p99"] and row["real_time_factor"] > 0
-    assert f"| tones | {row['params']:,} |" in result.stdout
+    assert f"| tones | {row['params']:,} |" in said
 
 
-def test_event_rule_compares_two_choices(tone_corpus, tmp_path):
+def test_event_rule_compares_two_choices(printed_by, tone_corpus, tmp_path):
     for name, source in (
         ("config.yaml", tone_corpus.config_path),
         ("dict.txt", tone_corpus.dict_path),
@@ -103,11 +97,11 @@ def test_event_rule_compares_two_choices(tone_corpus, tmp_path):
     torch.manual_seed(0)
     model = KwsModel(read_model_config(tmp_path / "config.yaml"))
     save_weights(model.state_dict(), tmp_path / "final.pt")
-    command = [sys.executable, "benchmarks/event_rule.py", "--checkpoint", f"{tmp_path}/final.pt"]
-    command += ["--list", str(tone_corpus.dev_list), "--cache_dir", str(tmp_path / "cache")]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[3:]]
+    said = printed_by(
+        *("event_rule", "--checkpoint", tmp_path / "final.pt"),
+        *("--list", tone_corpus.dev_list, "--cache_dir", tmp_path / "cache"),
+    )
+    rows = [line.strip("| ").split(" | ") for line in said.splitlines()[3:]]
     assert len(rows) == 9
     for _, highest_frr, frr, highest, alarms, *_ in rows:
         assert highest_frr == frr and int(highest) <= int(alarms) <= 2 * int(highest)

@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def commands():
     return found
 
 
-def options_of(target, capsys):
+def options_of(target, capsys, python_dir):
     """Text that names the options of a command: its help, or the head of a shell script."""
     if target.startswith("wekws.bin."):
         if target == "wekws.bin.NAME":
@@ -55,7 +54,7 @@ def options_of(target, capsys):
     if path.suffix == ".sh":
         names = re.findall(r"^(\w+)=", path.read_text(encoding="utf-8"), re.M)
         return " ".join(["--help", *(f"--{name}" for name in names)])
-    command = [sys.executable, str(path), "--help"]
+    command = [python_dir / "python", path, "--help"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -66,8 +65,8 @@ TARGETS = sorted({target for _, target, _ in commands()})
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_options_of_commands_exist(target, capsys):
-    known = set(re.findall(r"--\w+", options_of(target, capsys)))
+def test_options_of_commands_exist(target, capsys, python_dir):
+    known = set(re.findall(r"--\w+", options_of(target, capsys, python_dir)))
     used = {(name, flag) for name, other, flag in commands() if other == target}
     assert [(name, flag) for name, flag in sorted(used) if flag not in known] == []
 
