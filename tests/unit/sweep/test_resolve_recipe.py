@@ -420,8 +420,9 @@ def test_every_command_of_the_readme_can_be_planned(project, command, monkeypatc
     # Its models and services may not be installed here.
     monkeypatch.setattr("wekws.sweep.resolve_recipe.load_feature_teacher", lambda name: None)
     monkeypatch.setattr("wekws.sweep.recipe_options.trackers_from_text", lambda text: None)
-    own_base = ("exp/real/base/final.pt", "exp/real/base/dict.txt")
-    for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt", *own_base):
+    files = ("base/final.pt", "base/dict.txt")
+    own_bases = [f"exp/{name}/{file}" for name in ("real", "real781") for file in files]
+    for name in ("A.pt", "B.pt", "base/base.pt", "base/tokens.txt", *own_bases):
         touch(project / name)
         touch((project / name).with_name("config.yaml"))
     for name in ("DIR", "DIR2", "DIR3"):
