@@ -43,7 +43,7 @@ def forked_python(folder: Path) -> Iterator[Path]:
 
     Where the system has no ``pidfd_open`` (macOS), yield the folder of the Python that runs.
     """
-    if not hasattr(os, "pidfd_open"):
+    if not _has_pidfd():
         yield Path(sys.executable).parent
         return
     place, own = str(folder / "socket"), shlex.quote(sys.executable)
@@ -61,6 +61,14 @@ def forked_python(folder: Path) -> Iterator[Path]:
     finally:
         server.terminate()
         server.wait()
+
+
+def _has_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # OSError: a kernel without the call
+        return False
+    return True
 
 
 def call(python: str, place: str, words: list[str]) -> int:
