@@ -17,7 +17,6 @@ import json
 import multiprocessing.process
 import os
 import runpy
-import selectors
 import shlex
 import signal
 import socket
@@ -41,9 +40,9 @@ OF_THEIR_OWN = {"wekws.bin.hold_folder"}
 def forked_python(folder: Path) -> Iterator[Path]:
     """Write ``folder/python``, which works until the context ends; yield the folder.
 
-    Where the system has no ``pidfd_open`` (macOS), yield the folder of the Python that runs.
+    On macOS, where forks of such a process are not safe, yield the folder of the Python that runs.
     """
-    if not _has_pidfd():
+    if sys.platform == "darwin":
         yield Path(sys.executable).parent
         return
     place, own = str(folder / "socket"), shlex.quote(sys.executable)
@@ -61,14 +60,6 @@ def forked_python(folder: Path) -> Iterator[Path]:
     finally:
         server.terminate()
         server.wait()
-
-
-def _has_pidfd() -> bool:
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):  # OSError: a kernel without the call
-        return False
-    return True
 
 
 def call(python: str, place: str, words: list[str]) -> int:
@@ -94,42 +85,32 @@ def call(python: str, place: str, words: list[str]) -> int:
 def serve(listener: socket.socket) -> dict[str, Any]:
     """Fork for each call, for ever; return in the forks alone, with what was called.
 
-    A fork whose caller is gone is ended.
+    Between this process and the call is another fork, which waits for its end.
     """
-    with selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                if key.fileobj is listener:
-                    caller, _ = listener.accept()
-                    request, handles = _receive(caller)
-                    pid = os.fork()
-                    if pid == 0:
-                        for other in list(selector.get_map().values()):
-                            _close(other.fileobj)
-                        caller.close()
-                        for number, handle in enumerate(handles):
-                            os.dup2(handle, number)
-                            os.close(handle)
-                        return request
-                    for handle in handles:
-                        os.close(handle)
-                    ended = os.pidfd_open(pid)
-                    selector.register(ended, selectors.EVENT_READ, (pid, caller))
-                    selector.register(caller, selectors.EVENT_READ, (pid, ended))
-                elif isinstance(key.fileobj, socket.socket):  # the caller is gone
-                    selector.unregister(key.fileobj)
-                    os.kill(key.data[0], signal.SIGTERM)
-                else:
-                    pid, caller = key.data
-                    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                    with contextlib.suppress(OSError):
-                        caller.send(str(status).encode())
-                    with contextlib.suppress(KeyError):
-                        selector.unregister(caller)
-                    selector.unregister(key.fileobj)
-                    caller.close()
-                    _close(key.fileobj)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those
+    while True:
+        caller, _ = listener.accept()
+        request, handles = _receive(caller)
+        if os.fork() == 0:
+            break
+        caller.close()
+        for handle in handles:
+            os.close(handle)
+    listener.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid:
+        for handle in handles:
+            os.close(handle)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with contextlib.suppress(OSError):  # the caller is gone
+            caller.send(str(status).encode())
+        os._exit(0)
+    caller.close()
+    for number, handle in enumerate(handles):
+        os.dup2(handle, number)
+        os.close(handle)
+    return request
 
 
 def _receive(caller: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -138,13 +119,6 @@ def _receive(caller: socket.socket) -> tuple[dict[str, Any], list[int]]:
     while len(request) < size:
         request += caller.recv(MOST_BYTES)
     return json.loads(request), handles
-
-
-def _close(handle: Any) -> None:
-    if isinstance(handle, int):
-        os.close(handle)
-    else:
-        handle.close()
 
 
 def run(request: dict[str, Any]) -> None:
