@@ -286,8 +286,8 @@ def _lengths(options: RecipeOptions, data: _Data, configs: _Configurations) -> _
 def _noise_without_background(configs: _Configurations) -> tuple[str, ...]:
     """Return overrides that give a base the noise of the other overlays.
 
-    Louder noise makes a base of synthesised speech worse (examples/PEOPLE.md, "From text"), and
-    that speech has no recordings as background.
+    Synthesised speech has no recordings of people as background, and the bases of the figures in
+    examples/PEOPLE.md were trained with that noise.
     """
     background = BACKGROUND_OVERLAY.resolve()
     others = [path for path in configs.overlays if path.resolve() != background]
