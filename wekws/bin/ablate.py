@@ -32,8 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(words)
     if args.num_jobs < 0:
         raise ConfigError(f"--num_jobs {args.num_jobs}: expected >= 0")
-    for path in args.plan:
-        UserPaths(Path()).find(str(path), "--plan")
+    given = [("--plan", path) for path in args.plan]
+    given += [("--overlay", path) for path in args.overlay]
+    given += [("--lexicon", args.lexicon)] if args.lexicon else []
+    for flag, path in given:
+        UserPaths(Path()).find(str(path), flag)
     plans = [(path, read_plan(path).shortened(args.seeds, args.epochs)) for path in args.plan]
     planned = [(path, plan, _runs(plan, args)) for path, plan in plans]
     for path, plan, runs in planned:

@@ -19,14 +19,13 @@ from wekws.machine import threads_of_process
 from wekws.model.checkpoint import read_model_config
 from wekws.report.document import Block, to_markdown
 from wekws.score.det import budgets_from_text
+from wekws.sweep.preset_files import preset_paths, preset_purpose
 from wekws.sweep.preset_info import (
     PresetContext,
     choose,
     format_presets,
     preset_info,
     preset_infos,
-    preset_paths,
-    preset_purpose,
     preset_row,
     read_corpus,
 )

@@ -1,27 +1,24 @@
 """The presets of ``conf/presets``, with their size, arithmetic and training time."""
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wekws.config import load_yaml_with_base
 from wekws.dataset.dataset_conf import FilterConfig
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.schedule import Scheduled, as_schedule
-from wekws.errors import ConfigError, did_you_mean
+from wekws.errors import ConfigError
 from wekws.model.cost import model_cost
 from wekws.model.model_conf import ModelConfig
 from wekws.report.format import duration
+from wekws.sweep.preset_files import SHORT_TEACHERS, preset_paths
 from wekws.sweep.step_time import StepTimer, TimedStep
 from wekws.train.train_config import TrainConfig, load_train_config
 
 DEFAULT = "balanced"
-# Epochs of base and teacher for a preset that is short from nothing to report.
-SHORT_TEACHERS = {"quick": (2, 4)}
 # Durations on which a step is measured as long as there is no corpus: short commands.
 USUAL_DURATIONS_S = (1.5, 2.0, 2.5, 3.0)
 
@@ -101,46 +98,6 @@ class PresetInfo:
         """Time of all steps; without a corpus, with 1,000 utterances per epoch."""
         num = 1000 if self.num_trained is None else self.num_trained
         return self.step_s * num * self.config.training_config.max_epoch
-
-
-def preset_paths(folder: Path) -> dict[str, Path]:
-    """Return the presets by name, the shortest training first.
-
-    Raises: ConfigError if there are none.
-    """
-    paths = sorted(folder.glob("*.yaml"), key=lambda path: (_max_epoch(path), path.stem))
-    if not paths:
-        raise ConfigError(f"{folder}: no presets in it; expected NAME.yaml")
-    return {path.stem: path for path in paths}
-
-
-def _max_epoch(path: Path) -> int:
-    training: Mapping[str, Any] = load_yaml_with_base(path).get("training_config") or {}
-    return int(training.get("max_epoch") or 0)
-
-
-def find_preset(folder: Path, text: str) -> Path:
-    """Return the preset of a name, or of a number as ``--preset list`` shows it.
-
-    Raises: ConfigError for another text, with a suggestion.
-    """
-    known = preset_paths(folder)
-    names = list(known)
-    if text.isdigit() and 1 <= int(text) <= len(names):
-        text = names[int(text) - 1]
-    if text in known:
-        return known[text]
-    raise ConfigError(
-        f"--preset {text}: expected one of {', '.join(names)}, their number 1 to {len(names)}, "
-        f"list, ask{did_you_mean(text, names)}"
-    )
-
-
-def preset_purpose(path: Path) -> str:
-    """Return what a preset is for: the first sentence of the comment at its head."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    head = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    return " ".join(line.lstrip("# ") for line in head).partition(". ")[0].rstrip(".")
 
 
 def preset_info(

@@ -14,7 +14,7 @@ from wekws.report.model_folder import TrainedModel, read_model
 from wekws.score.det import Budget
 from wekws.score.results import read_result
 from wekws.sweep.plan_table import FIGURES_NAME
-from wekws.sweep.preset_info import SHORT_TEACHERS
+from wekws.sweep.preset_files import SHORT_TEACHERS
 from wekws.sweep.speed_record import known_speed
 
 TEACHER = "teacher"

@@ -13,7 +13,7 @@ from wekws.errors import ConfigError, raise_all
 from wekws.runlog.trackers import trackers_from_text
 from wekws.score.det import budgets_from_text
 from wekws.score.thresholds import SharedThreshold, ThresholdRule, category_hours_from_text
-from wekws.train.options import MAX_SEED
+from wekws.train.seeds import MAX_SEED
 
 LAST_STAGE = 6
 """The last stage of ``run_distill.sh``."""

@@ -13,6 +13,7 @@ from wekws.train.run_record import RUN_NAME
 
 TEACHER_STAGE, STUDENT_STAGE = 2, 3
 """Stages of ``run_distill.sh`` that train; the base is trained in the teacher's."""
+_REPORT_STAGES = {5, 6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,8 @@ class RecipePlan:
     def summary(self, stages: range) -> str:
         """Return the plan in a few lines: models, epochs and who set them, where results go.
 
-        stages: those that run; of a model that none of them trains, only its place is said.
+        stages: those that run; of a model that none of them trains, only its place is said, and
+        nothing of a report that none writes.
         """
         idle = "not trained in these stages"
         base = teacher = student = idle
@@ -176,9 +178,11 @@ class RecipePlan:
             "base": base,
             "teacher": f"{teacher} -> {self.teacher_checkpoint}",
             "student": f"{student} -> {self.student_checkpoint}",
-            "weights": self.weighting,
-            "report": str(self.report_dir / "report.html"),
         }
+        if STUDENT_STAGE in stages:
+            rows["weights"] = self.weighting
+        if _REPORT_STAGES.intersection(stages):
+            rows["report"] = str(self.report_dir / "report.html")
         if self.without_effect:
             rows["ignored"] = "; ".join(self.without_effect)
         if self.num_teachers > 1 and TEACHER_STAGE in stages:

@@ -3,10 +3,9 @@
 One rule decides each value: the flag, then an overlay, preset or configuration, then the default.
 """
 
-import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from wekws.dataset.manifest import SPLITS
 from wekws.dataset.negatives import language_of
 from wekws.dataset.vocabulary import Vocabulary, parse_keywords
 from wekws.distill.methods import DistillConfig
-from wekws.errors import ConfigError, raise_all
+from wekws.errors import ConfigError
 from wekws.machine import has_bf16_instructions, usable_cores
 from wekws.model.checkpoint import config_beside
 from wekws.shell import UserPaths
-from wekws.sweep.preset_info import SHORT_TEACHERS, find_preset
-from wekws.sweep.recipe_options import RecipeOptions, check_options
+from wekws.sweep.given_options import preset_path
+from wekws.sweep.preset_files import SHORT_TEACHERS
+from wekws.sweep.recipe_options import RecipeOptions
 from wekws.sweep.recipe_plan import RecipePlan
 from wekws.sweep.synthesis_plan import SynthesisOptions, SynthesisPlan, corpus_name
 from wekws.sweep.token_plan import TokenPlan, plan_tokens
@@ -37,9 +37,7 @@ from wekws.sweep.training_length import (
     teacher_lengths,
 )
 from wekws.train.distributed import choose_device
-from wekws.train.train_config import load_distill_config
 
-PRESET_DIR = Path("conf/presets")
 BACKGROUND_OVERLAY = Path("conf/overlays/background.yaml")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
 TEXT_OVERLAY = Path("conf/overlays/from_text.yaml")
@@ -51,21 +49,6 @@ DEFAULT_OVERLAYS: dict[str, tuple[str, ...]] = {
     "kaldi": ("conf/overlays/own_word.yaml",),
     "mobvoi": (),
 }
-_FILE_OPTIONS = (
-    "teacher_config",
-    "student_config",
-    "overlay",
-    "student_overlay",
-    "word_list",
-    "lexicon",
-    "voices",
-    "extra_lists",
-    "base_checkpoint",
-    "base_dict",
-    "teacher_checkpoint",
-    "more_teachers",
-    "baseline",
-)
 _CHOICES = {"true": True, "false": False}  # of options that may also be auto
 _WITHOUT_KEYWORD_TERM = ("keyword_conf.weight=0", "keyword_conf.mined_share=0")
 _TOKEN_STAGE, _BASE_STAGE = 0, 2
@@ -76,16 +59,10 @@ _WITHOUT_JOINS = ("dataset_conf.join_prob=0",)
 def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
     """Resolve every option and check what the stages will read.
 
+    options: what ``check_given`` lets pass.
     Raises: ConfigError for files that are missing, a configuration that cannot be used, or fewer
     epochs than are to be averaged.
     """
-    raise_all(
-        [
-            lambda: check_options(options),
-            lambda: _preset_path(options.preset),
-            *_file_checks(options, paths),
-        ]
-    )
     device = choose_device(options.device, 0, options.num_processes or 1)
     speech = _synthesis_options(options, paths)
     data = _data(options, paths, speech)
@@ -219,7 +196,7 @@ class _Configurations:
 def _configurations(
     options: RecipeOptions, paths: UserPaths, speech: SynthesisOptions, data: _Data
 ) -> _Configurations:
-    preset = _preset_path(options.preset)
+    preset = preset_path(options.preset)
     suffix = f"_{preset.stem}" if preset else ""
     short = _short_teacher(options, preset)
     names = options.overlay or _default_overlay(options, data.corpus, speech)
@@ -298,27 +275,6 @@ def _noise_without_background(configs: _Configurations) -> tuple[str, ...]:
     return tuple(
         f"dataset_conf.augment_conf.{name}={json.dumps(usual[name])}" for name in sorted(changed)
     )
-
-
-def _file_checks(options: RecipeOptions, paths: UserPaths) -> list[Callable[[], object]]:
-    """Return checks of the files that the options name, and of the student's weights."""
-    checks: list[Callable[[], object]] = [
-        functools.partial(paths.find, path, f"--{name}")
-        for name in _FILE_OPTIONS
-        for path in _as_tuple(getattr(options, name))
-        if path not in ("", "none")
-    ]
-    weights = {"alpha": options.alpha, "temperature": options.temperature}
-    # What a weight may be does not depend on the model: a missing student hides no wrong weight.
-    models = (paths.place(options.student_config), paths.place(options.teacher_config))
-    found = [path for path in models if path.is_file()]
-    if any(weights.values()) and found:
-        checks.append(functools.partial(load_distill_config, found[0], **weights))
-    return checks
-
-
-def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
 
 
 def _without_effect(options: RecipeOptions, lists: Path) -> tuple[str, ...]:
@@ -476,12 +432,6 @@ def _feature_teacher(name: str, paths: UserPaths) -> str:
     if name:
         load_feature_teacher(name)
     return name
-
-
-def _preset_path(preset: str) -> Path | None:
-    if preset in ("", "list", "ask"):
-        return None
-    return find_preset(PRESET_DIR, preset)
 
 
 def _short_teacher(options: RecipeOptions, preset: Path | None) -> tuple[int, int] | None:

@@ -7,10 +7,9 @@ from typing import Literal
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import require_other_folder
 from wekws.runlog.trackers import TrackerName, require_trackers
+from wekws.train.seeds import MAX_SEED
 from wekws.train.train_config import TrainConfig
 
-MAX_SEED = 1 << 63
-"""Seeds are below this number."""
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 

@@ -270,6 +270,14 @@ def test_a_folder_without_recordings_is_refused_before_the_first_run(place, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("flag", ["--lexicon", "--overlay"])
+def test_a_missing_file_is_named_before_the_first_run(place, tmp_path, flag):
+    missing = str(tmp_path / "nope.txt")
+    with pytest.raises(ConfigError, match=f"{flag} .*nope.txt: no such file"):
+        run(place, flag, missing, "--out_dir", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_run_begins_after_an_interrupt(monkeypatch):
     """Ctrl-C ends the runs that are going on, and none of those that wait is begun."""
 

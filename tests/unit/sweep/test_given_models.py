@@ -11,6 +11,7 @@ from dry_runs import ROOT, defaults, write_model
 from wekws.bin import plan_recipe
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import load_weights, save_weights
+from wekws.sweep import plan_variables
 
 TOKENS = "<blank> <filler> 嗨 小 问 你 好".split()
 BASE, TEACHER = Path("given/base.pt"), Path("taught/avg_2.pt")
@@ -21,7 +22,7 @@ def project(tmp_path, monkeypatch) -> Path:
     """Folder with lists of seven tokens, a teacher and a base for them, and files that are not."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan_recipe, "time_lines", lambda *_: [])
+    monkeypatch.setattr(plan_variables, "time_lines", lambda *_: [])
     write_model(TEACHER, "fsmn_ctc_teacher.yaml", len(TOKENS))
     write_model(BASE, "fsmn_ctc_teacher.yaml", len(TOKENS) + 2)
     write_dict(TEACHER.with_name("dict.txt"), TOKENS)

@@ -10,6 +10,7 @@ from dry_runs import ROOT, defaults, write_model, write_noise, write_recordings
 
 from wekws.bin import check_budgets, plan_recipe
 from wekws.errors import ConfigError, DataError
+from wekws.sweep import plan_variables
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def project(tmp_path, monkeypatch) -> Path:
     """Folder with the shipped configurations."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan_recipe, "time_lines", lambda *_: [])
+    monkeypatch.setattr(plan_variables, "time_lines", lambda *_: [])
     return tmp_path
 
 

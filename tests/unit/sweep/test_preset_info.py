@@ -14,16 +14,14 @@ from wekws.distill.methods import build_objective
 from wekws.errors import ConfigError
 from wekws.model.checkpoint import read_model_config
 from wekws.model.model_conf import ModelConfig
+from wekws.sweep.preset_files import find_preset, preset_paths, preset_purpose
 from wekws.sweep.preset_info import (
     Corpus,
     PresetContext,
     choose,
-    find_preset,
     format_presets,
     preset_info,
     preset_infos,
-    preset_paths,
-    preset_purpose,
     preset_row,
     read_corpus,
 )

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from dry_runs import ROOT, defaults, transcript, without_times
 
-from wekws.bin import plan_recipe
 from wekws.dataset.manifest import SPLITS
 from wekws.shell import UserPaths
-from wekws.sweep import recipe_time, synthesis_plan
+from wekws.sweep import plan_variables, recipe_time, synthesis_plan
 from wekws.sweep.recipe_options import read_options
 from wekws.sweep.recipe_time import time_lines
 from wekws.sweep.resolve_recipe import resolve
@@ -161,6 +160,6 @@ def test_stages_that_compute_no_features_and_no_scores_say_so(project):
 
 
 def test_the_transcript_is_what_the_commands_print_now(monkeypatch):
-    monkeypatch.setattr(plan_recipe, "time_lines", lambda *_: [])
+    monkeypatch.setattr(plan_variables, "time_lines", lambda *_: [])
     written = (ROOT / "examples/DRY_RUNS.md").read_text(encoding="utf-8")
     assert without_times(transcript()) == without_times(written)

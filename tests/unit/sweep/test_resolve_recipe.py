@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from wekws.dataset.manifest import SPLITS
 from wekws.errors import ConfigError, DataError
 from wekws.shell import UserPaths
 from wekws.sweep import resolve_recipe
+from wekws.sweep.given_options import check_given
 from wekws.sweep.recipe_options import LAST_STAGE, RecipeOptions, read_options
 from wekws.sweep.recipe_plan import RecipePlan
 from wekws.sweep.resolve_recipe import resolve
@@ -40,7 +42,9 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def plan(*options: str, caller_dir: Path = Path()) -> RecipePlan:
-    return resolve(read_options([*defaults(), *options]), UserPaths(caller_dir))
+    given, paths = read_options([*defaults(), *options]), UserPaths(caller_dir)
+    check_given(given, paths)
+    return resolve(given, paths)
 
 
 ALL = range(-2, LAST_STAGE + 1)
@@ -142,11 +146,14 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
             ["student_overlay=conf/overlays/gates.yaml"],
             "--student_overlay conf/overlays/gates.yaml",
         ),
-        (["alpha=cosine_grwoth"], "distill_conf.alpha: found 'cosine_grwoth'"),
+        (["alpha=cosine_grwoth"], "^--alpha: found 'cosine_grwoth'"),
         (["alpha=cosine_grwoth", "student_config=no.yaml"], "did you mean 'cosine_growth'"),
         (["alpha=0.5", "student_overlay=conf/overlays/stages_three.yaml"], "leave out --alpha"),
         (["more_teachers=nofile.pt"], "--more_teachers nofile.pt: no such file or folder"),
-        (["alpha=x"], "^--alpha: distill_conf.alpha: found 'x'"),
+        (["alpha=x", "temperature=0"], "^--alpha: found 'x'"),
+        (["alpha={shape: linear"], "^--alpha {shape: linear: "),
+        (["alpha=1.5"], "^--alpha: found 1.5; expected 0 to 1"),
+        (["alpha=0.01"], "alpha: at most 0.01, below alpha_floor 0.05"),
         (["keywords=!"], "^--keywords: '!' has no letters"),
         (["category_hours=x"], "^--category_hours: found 'x'"),
         (["budgets=x"], "^--budgets: found 'x'"),
@@ -158,6 +165,41 @@ def test_base_and_teacher_keep_to_an_overlay_of_both(project):
 def test_a_wrong_option_is_refused_before_the_first_stage(project, options, message):
     with pytest.raises(ConfigError, match=message):
         plan(*options)
+
+
+def test_a_weight_below_the_usual_floor_needs_an_overlay_that_lowers_it(project):
+    (project / "low.yaml").write_text("distill_conf: {alpha_floor: 0.0}\n")
+    assert plan("alpha=0.01", "student_overlay=low.yaml").weighting.startswith("alpha 0.01")
+
+
+WRONG_OPTIONS = [
+    "budgets=abc",
+    "student_config=conf/nope.yaml",
+    "student_overlay=nope.yaml",
+    "alpha=cosine_grwoth",
+    "preset=balence",
+    "decoder=foo",
+]
+
+
+def test_wrong_options_are_all_named_without_importing_torch():
+    """Importing torch takes seconds, and a typo should be answered in the first."""
+    given = ["--", *defaults(), *WRONG_OPTIONS]
+    program = f"""
+import sys
+from wekws.bin import plan_recipe
+from wekws.errors import ConfigError
+try:
+    plan_recipe.main({given!r})
+except ConfigError as error:
+    print(error)
+print("torch" in sys.modules)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    *errors, has_torch = done.stdout.splitlines()
+    assert all(any(option.split("=")[1] in e for e in errors) for option in WRONG_OPTIONS)
+    assert has_torch == "False"
 
 
 def test_recordings_have_lengths_and_losses_of_their_own(project, tmp_path):
@@ -460,6 +502,20 @@ def test_a_model_that_no_stage_trains_has_no_epochs_in_the_plan(project, stage, 
     assert [name for name, line in models.items() if "80 epochs" in line] == trained
     others = [line for name, line in models.items() if name not in trained]
     assert all("not trained in these stages -> exp/synth_small/" in line for line in others)
+
+
+@pytest.mark.parametrize(
+    ("stages", "named"),
+    [
+        (range(-2, 3), set()),
+        (range(3, 5), {"weights"}),
+        (range(5, 6), {"report"}),
+        (range(3, 7), {"weights", "report"}),
+    ],
+)
+def test_the_plan_names_the_weights_and_the_report_of_stages_that_use_them(project, stages, named):
+    rows = {line.split()[0] for line in plan().summary(stages).splitlines()}
+    assert rows & {"weights", "report"} == named
 
 
 def test_paths_count_from_the_callers_folder_then_from_the_projects(project, tmp_path):
