@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside
 from wekws.distill.output_surgery import cut_outputs, token_coverage
 from wekws.log import run
 from wekws.model.model import num_parameters
@@ -30,11 +30,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--text", type=path, help="training transcripts; prints the share of tokens that are kept"
     )
     parser.add_argument(
-        "--lexicon", type=path, help="pronunciation lexicon (WORD unit unit ...) for --text"
+        "--lexicon",
+        type=path,
+        help="pronunciation lexicon (WORD unit unit ...) [lexicon.txt beside the checkpoint]",
     )
     parser.add_argument(
         "--out_dir", type=path, required=True,
-        help="folder for init.pt, config.yaml and dict.txt; not the checkpoint's own",
+        help="folder for init.pt, config.yaml, dict.txt and lexicon.txt; not the checkpoint's own",
     )  # fmt: skip
     return parser.parse_args(argv)
 
@@ -42,9 +44,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Cut the outputs and print what was kept."""
     args = parse_arguments(argv)
-    coverage = None
+    lexicon, coverage = args.lexicon or lexicon_beside(args.checkpoint), None
     if args.text:
-        tokenizer, kept = Tokenizer(args.lexicon), Vocabulary.load(args.dict)
+        tokenizer, kept = Tokenizer(lexicon), Vocabulary.load(args.dict)
         coverage = token_coverage(args.text, tokenizer, kept)
     cut = cut_outputs(
         args.checkpoint,
@@ -52,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         dictionary=args.dict,
         out_dir=args.out_dir,
         config=args.config,
+        lexicon=lexicon,
     )
     num_tokens = cut.before.config.output_dim
     print(f"tokens kept      {cut.vocabulary.size:,} of {num_tokens:,}: {listed(cut.vocabulary)}")

@@ -1,6 +1,7 @@
 """Output-layer surgery: the same model with a smaller vocabulary."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from wekws.config import load_yaml_with_base, merge
 from wekws.dataset.manifest import read_kaldi_table
-from wekws.dataset.vocabulary import Tokenizer, Vocabulary
+from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside
 from wekws.errors import DataError
+from wekws.files import atomic_path
 from wekws.model.checkpoint import (
     config_beside,
     load_model,
@@ -88,12 +90,14 @@ def cut_outputs(
     dictionary: str | os.PathLike[str],
     out_dir: str | os.PathLike[str],
     config: str | os.PathLike[str] | None = None,
+    lexicon: str | os.PathLike[str] | None = None,
 ) -> CutCheckpoint:
     """Cut the output layer of a checkpoint down to the tokens of a smaller dictionary.
 
-    Writes ``init.pt``, ``config.yaml`` and ``dict.txt`` to ``out_dir``.
+    Writes ``init.pt``, ``config.yaml``, ``dict.txt`` and a copy of the lexicon to ``out_dir``.
     source_dict: dictionary of the checkpoint. dictionary: tokens to keep. config: configuration of
-    the checkpoint; None: the ``config.yaml`` beside it.
+    the checkpoint; None: the ``config.yaml`` beside it. lexicon: pronunciations; None: the
+    ``lexicon.txt`` beside the checkpoint, if there is one.
     Raises: ConfigError if ``out_dir`` is the checkpoint's own folder, whose files it would
     replace; DataError, see ``select_outputs``.
     """
@@ -108,6 +112,11 @@ def cut_outputs(
     save_weights(smaller.state_dict(), out_dir / "init.pt")
     write_yaml(out_dir / "config.yaml", content)
     target.save(out_dir / "dict.txt")
+    if lexicon := lexicon or lexicon_beside(checkpoint):
+        with atomic_path(out_dir / "lexicon.txt") as temporary:
+            shutil.copyfile(lexicon, temporary)
+    else:
+        (out_dir / "lexicon.txt").unlink(missing_ok=True)  # that of an earlier surgery
     return CutCheckpoint(path=out_dir / "init.pt", before=model, after=smaller, vocabulary=target)
 
 

@@ -144,6 +144,19 @@ def test_outputs_are_cut_from_python(base_dir):
     assert torch.equal(load_model(cut.path)(x), cut.after(x))
 
 
+def test_the_lexicon_goes_along(base_dir):
+    given, beside = base_dir / "given.txt", base_dir / "base/lexicon.txt"
+    given.write_text("BE B E\n")
+    written = base_dir / "cut/lexicon.txt"
+    cut(base_dir, "--lexicon", str(given))
+    assert written.read_text() == "BE B E\n"
+    cut(base_dir)
+    assert not written.exists()
+    beside.write_text("BE E B\n")
+    cut(base_dir)
+    assert written.read_text() == "BE E B\n"
+
+
 def test_command_refuses_text_without_tokens(base_dir):
     (base_dir / "text").write_text("u1\n")
     with pytest.raises(DataError, match="no tokens"):
