@@ -9,6 +9,7 @@ start from the first teacher; conf/ablation/teachers.yaml asks for a second one.
 """
 
 import argparse
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from wekws.config import parse_section
 from wekws.dataset.dataset_conf import DatasetConfig
-from wekws.errors import ConfigError
+from wekws.errors import ConfigError, raise_all
 from wekws.log import run
 from wekws.score.det import budgets_from_text
 from wekws.shell import UserPaths
@@ -35,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     given = [("--plan", path) for path in args.plan]
     given += [("--overlay", path) for path in args.overlay]
     given += [("--lexicon", args.lexicon)] if args.lexicon else []
-    for flag, path in given:
-        UserPaths(Path()).find(str(path), flag)
+    paths = UserPaths(Path())
+    raise_all([functools.partial(paths.find, str(path), flag) for flag, path in given])
     plans = [(path, read_plan(path).shortened(args.seeds, args.epochs)) for path in args.plan]
     planned = [(path, plan, _runs(plan, args)) for path, plan in plans]
     for path, plan, runs in planned:

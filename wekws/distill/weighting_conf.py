@@ -1,4 +1,4 @@
-"""How much labels and teacher weigh; without torch, for checks before it is imported."""
+"""Weights of labels and teacher, without torch: options are checked before it is imported."""
 
 from dataclasses import dataclass
 

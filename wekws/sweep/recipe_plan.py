@@ -154,8 +154,8 @@ class RecipePlan:
     def summary(self, stages: range) -> str:
         """Return the plan in a few lines: models, epochs and who set them, where results go.
 
-        stages: those that run; of a model that none of them trains, only its place is said, and
-        nothing of a report that none writes.
+        stages: those that run; of a model that none of them trains, only its place is said. Weights
+        and report are left out where no student is trained and no report is written.
         """
         idle = "not trained in these stages"
         base = teacher = student = idle
