@@ -44,5 +44,13 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return the line for a package that this environment lacks, and what to do."""
+    return (
+        f"error: {error.name} is not installed, and this command needs it: pip install -e . "
+        "(or, after make: . .venv/bin/activate)"
+    )
+
+
 PEER_LOST = 75
 """Exit status of a process whose peers are lost: it is not the one that failed."""

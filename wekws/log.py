@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from wekws.errors import PEER_LOST, ConfigError, DataError, PeerLost
+from wekws.errors import PEER_LOST, ConfigError, DataError, PeerLost, missing_package
 
 
 def configure(level: str = "INFO") -> None:
@@ -99,6 +99,9 @@ def run(main: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("wekws"):
+            print(missing_package(error), file=sys.stderr)
+            return 2
         if level == "DEBUG":
             traceback.print_exc()
         print(f"error: {_describe_defect(error)}", file=sys.stderr)

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from wekws.errors import missing_package
+
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -14,8 +16,7 @@ def _say_why(kind: type[BaseException], error: BaseException, trace: TracebackTy
         if isinstance(error, KeyboardInterrupt):
             text = "interrupted"
         elif isinstance(error, ModuleNotFoundError):
-            text = f"error: {error.name} is not installed, and this command needs it"
-            text += ": pip install -e ."
+            text = missing_package(error)
         elif isinstance(error, OSError):
             text = f"error: {error}; a package cannot be loaded, install it again: pip install -e ."
     if text is None:

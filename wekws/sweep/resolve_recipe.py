@@ -5,6 +5,7 @@ One rule decides each value: the flag, then an overlay, preset or configuration,
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from wekws.sweep.training_length import (
     teacher_lengths,
 )
 from wekws.train.distributed import choose_device
+
+logger = logging.getLogger(__name__)
 
 BACKGROUND_OVERLAY = Path("conf/overlays/background.yaml")
 EMBEDDING_OVERLAY = Path("conf/overlays/embedding.yaml")
@@ -117,7 +120,7 @@ def resolve(options: RecipeOptions, paths: UserPaths) -> RecipePlan:
         baseline=paths.find(options.baseline, "--baseline") if options.baseline else None,
         report_dir=exp / f"report{report_suffix}",
         num_workers=usable_cores() if options.num_workers is None else options.num_workers,
-        num_processes=options.num_processes or _usual_processes(options, device),
+        num_processes=_num_processes(options, device),
         # From text, dev has another kind of speech than train: its loss does not choose epochs.
         average_best=_CHOICES.get(options.average_best, not options.from_text),
         bf16=_CHOICES.get(options.bf16),
@@ -418,11 +421,22 @@ def _default_overlay(
     return DEFAULT_OVERLAYS[corpus]
 
 
-def _usual_processes(options: RecipeOptions, device: torch.device) -> int:
-    """Return the processes of a training: threads of one process share its steps poorly."""
+def _num_processes(options: RecipeOptions, device: torch.device) -> int:
+    """Return the processes of a training; warn of more than there are cores for.
+
+    By default several on the CPU: threads of one process share its steps poorly.
+    """
     if device.type != "cpu":
-        return 1
-    return min(_MOST_CPU_PROCESSES, max(1, usable_cores() // (options.num_threads or 1)))
+        return options.num_processes or 1
+    fitting = max(1, usable_cores() // (options.num_threads or 1))
+    if options.num_processes and options.num_processes > fitting:
+        logger.warning(
+            "--num_processes %d: on %d cores more than %d processes slow each other down",
+            options.num_processes,
+            usable_cores(),
+            fitting,
+        )
+    return options.num_processes or min(_MOST_CPU_PROCESSES, fitting)
 
 
 def _feature_teacher(name: str, paths: UserPaths) -> str:

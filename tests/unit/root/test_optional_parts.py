@@ -56,6 +56,12 @@ def test_what_ends_a_script_of_the_recipe_while_it_starts_is_one_line(tmp_path):
     [
         ("onnx", "", "__import__('wekws.export')", "onnx is not installed, and the export needs"),
         (
+            "soundfile",
+            "",
+            "__import__('wekws.dataset.negatives')",
+            "soundfile is not installed, and this command needs it: pip install -e .",
+        ),
+        (
             "onnxruntime",
             "from wekws.stream.onnx_network import open_session",
             "open_session('x.onnx')",

@@ -241,9 +241,16 @@ def test_bfloat16_where_it_is_faster_unless_a_model_began_otherwise(
     ("options", "processes"),
     [(["device=cpu"], 4), (["device=cpu", "num_threads=3"], 2), (["num_processes=3"], 3)],
 )
-def test_a_training_on_the_cpu_has_a_process_per_core(project, monkeypatch, options, processes):
+def test_a_training_on_the_cpu_has_a_process_per_core(
+    project, monkeypatch, caplog, options, processes
+):
     monkeypatch.setattr(resolve_recipe, "usable_cores", lambda: 8)
     assert plan(*options).num_processes == processes
+    assert not caplog.messages
+    assert plan("device=cpu", "num_processes=9").num_processes == 9
+    assert caplog.messages == [
+        "--num_processes 9: on 8 cores more than 8 processes slow each other down"
+    ]
     monkeypatch.setattr(resolve_recipe, "choose_device", lambda *_: torch.device("cuda"))
     assert plan().num_processes == 1
 
