@@ -68,6 +68,7 @@ def _require_base(plan: RecipePlan, vocabulary: Vocabulary | None) -> None:
     try:
         source = Vocabulary.load(plan.base_dict)
         source.check_output_dim(model.config.output_dim)
+        _require_own_dict(source, _dict_of(path))
         if vocabulary is not None:
             select_outputs(model.state_dict(), source, vocabulary)
     except (ConfigError, DataError) as error:
@@ -80,6 +81,22 @@ def _require_base(plan: RecipePlan, vocabulary: Vocabulary | None) -> None:
             f"--base_checkpoint {path}: is not of the sizes in {plan.teacher_config}; give its "
             f"configuration with --teacher_config: {' '.join(str(error).split())}"
         ) from error
+
+
+def _require_own_dict(given: Vocabulary, beside: Path) -> None:
+    """Raise ConfigError if a dictionary differs from one of the same size beside the model.
+
+    beside: may not exist.
+    """
+    own = Vocabulary.load(beside).tokens if beside.is_file() else ()
+    if len(own) != given.size:
+        return
+    for number, (found, expected) in enumerate(zip(given.tokens, own, strict=True)):
+        if found != expected:
+            raise ConfigError(
+                f"output {number} is '{found}', but '{expected}' in {beside}; leave --base_dict "
+                "out, or remove that file if it belongs to another model"
+            )
 
 
 def _teacher(flag: str, path: Path, plan: RecipePlan, vocabulary: Vocabulary | None) -> KwsModel:

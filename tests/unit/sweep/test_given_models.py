@@ -27,6 +27,7 @@ def project(tmp_path, monkeypatch) -> Path:
     write_model(BASE, "fsmn_ctc_teacher.yaml", len(TOKENS) + 2)
     write_dict(TEACHER.with_name("dict.txt"), TOKENS)
     write_dict(BASE.with_name("dict.txt"), [*TOKENS, "早", "上"])
+    write_dict(Path("other.txt"), [*TOKENS, "晚", "上"])
     lists = Path("data/synth_small")
     for folder in ("train", "dict"):
         (lists / folder).mkdir(parents=True)
@@ -49,6 +50,7 @@ def check(*options):
 def test_models_that_fit_are_taken(project):
     assert check(f"teacher_checkpoint={TEACHER}", f"more_teachers={TEACHER}") == 0
     assert check(f"base_checkpoint={BASE}") == 0
+    assert check(f"base_checkpoint={BASE}", f"base_dict={BASE.with_name('dict.txt')}") == 0
     assert check(f"teacher_checkpoint={TEACHER}", "name=new", "num_tokens=9") == 0
 
 
@@ -72,6 +74,9 @@ def test_models_that_fit_are_taken(project):
          "given/base.pt: has 9 tokens, among them '早'; the run's dictionary has 7; give the "),
         ([f"base_checkpoint={BASE}", "base_dict=taught/dict.txt", "keywords=嗨早上"],
          "--base_dict taught/dict.txt: does not fit given/base.pt"),
+        ([f"base_checkpoint={BASE}", "base_dict=other.txt"],
+         "--base_dict other.txt: does not fit given/base.pt: output 7 is '晚', but '早' in "
+         "given/dict.txt; leave --base_dict out"),
         ([f"base_checkpoint={BASE}", "teacher_config=conf/fsmn_ctc_student_mini.yaml"],
          "--base_checkpoint given/base.pt: is not of the sizes in conf/fsmn_ctc_student_mini.yaml; "
          "give its configuration with --teacher_config"),
