@@ -273,7 +273,8 @@ def _falling(standing: Standing) -> str:
                 f"{whose} cv loss still fell by {-100 * moved[1]:.1f} % per epoch at the end: "
                 "**train it longer**, such as with "
                 f"`{flags_for_epochs(model, 2 * model.num_epochs)}` added to the command that "
-                "trained it (a new folder: the schedules follow the number of epochs)."
+                "trained it (a new folder: the schedules follow the number of epochs). Keep it if "
+                "`wekws.bin.compare_runs` finds fewer misses: a lower cv loss does not promise it."
             )
     return ""
 

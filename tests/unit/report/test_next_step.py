@@ -217,6 +217,7 @@ def test_a_longer_training_is_a_command_that_trains_nothing_else_anew(tmp_path, 
     for name, flags in expected.items():
         (text,) = advice([run_of(Path("exp/word") / name)], None, "1/h")
         assert f"**train it longer**, such as with `{flags}` added to the command" in text
+        assert "Keep it if `wekws.bin.compare_runs` finds fewer misses" in text
 
 
 def test_an_unfinished_teacher_needs_another_student(tmp_path):
