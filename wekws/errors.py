@@ -48,7 +48,7 @@ def missing_package(error: ModuleNotFoundError) -> str:
     """Return the line for a package that this environment lacks, and what to do."""
     return (
         f"error: {error.name} is not installed, and this command needs it: pip install -e . "
-        "(or, after make: . .venv/bin/activate)"
+        "(or, if make installed the project: . .venv/bin/activate)"
     )
 
 

@@ -431,7 +431,7 @@ def _num_processes(options: RecipeOptions, device: torch.device) -> int:
     fitting = max(1, usable_cores() // (options.num_threads or 1))
     if options.num_processes and options.num_processes > fitting:
         logger.warning(
-            "--num_processes %d: on %d cores more than %d processes slow each other down",
+            "--num_processes %d: %d cores run %d at a time; more slow each other down",
             options.num_processes,
             usable_cores(),
             fitting,

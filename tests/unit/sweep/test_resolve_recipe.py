@@ -249,7 +249,7 @@ def test_a_training_on_the_cpu_has_a_process_per_core(
     assert not caplog.messages
     assert plan("device=cpu", "num_processes=9").num_processes == 9
     assert caplog.messages == [
-        "--num_processes 9: on 8 cores more than 8 processes slow each other down"
+        "--num_processes 9: 8 cores run 8 at a time; more slow each other down"
     ]
     monkeypatch.setattr(resolve_recipe, "choose_device", lambda *_: torch.device("cuda"))
     assert plan().num_processes == 1
