@@ -32,8 +32,8 @@ from wekws.distill.kd import KdConfig
 from wekws.distill.keyword_loss import KeywordConfig
 from wekws.distill.methods import DistillConfig, build_objective
 from wekws.distill.weight_average import WeightAverage
-from wekws.model.checkpoint import read_model_config
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 from wekws.train.build import mix_teachers
 from wekws.train.distributed import Process
 from wekws.train.gradient_probe import GradientProbe

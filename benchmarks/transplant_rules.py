@@ -32,9 +32,9 @@ from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import TransplantConfig, transplant
 from wekws.distill.transplant.sample import compute_activations, draw_sample
 from wekws.log import run as run_command
-from wekws.model.checkpoint import load_model, model_of, read_model_config
+from wekws.model.checkpoint import load_model, model_of
 from wekws.model.model import KwsModel
-from wekws.model.model_conf import ModelConfig
+from wekws.model.model_conf import ModelConfig, read_model_config
 
 FIRST = TransplantConfig()
 ACTIVATION = TransplantConfig(channels="activation")

@@ -25,8 +25,9 @@ import torch
 from wekws.bin import plan_recipe
 from wekws.config import load_yaml_with_base
 from wekws.errors import ConfigError, DataError
-from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.checkpoint import save_weights
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 from wekws.yaml_files import write_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

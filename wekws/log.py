@@ -24,6 +24,8 @@ def configure(level: str = "INFO") -> None:
 
 logger = logging.getLogger(__name__)
 
+_DEFECT, _MISTAKE, _INTERRUPTED, _READER_GONE = 1, 2, 130, 141  # exit status
+
 _ADVICE = {
     errno.ENOENT: "check the path",
     errno.EISDIR: "expected a file",
@@ -58,6 +60,24 @@ def _describe_defect(error: Exception) -> str:
     )
 
 
+def _outcome(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
+    """Return the message of what ended a command, and the exit status that says the same."""
+    match error:
+        case KeyboardInterrupt():
+            return "interrupted", _INTERRUPTED
+        case ConfigError() | DataError():
+            return f"error: {error}", _MISTAKE
+        case PeerLost():
+            return f"error: {error}", PEER_LOST
+        case OSError():
+            return f"error: {describe_os_error(error)}", _MISTAKE
+        case MemoryError():
+            return f"error: out of memory: {error}", _MISTAKE
+        case ModuleNotFoundError() if not str(error.name).startswith("wekws"):
+            return missing_package(error), _MISTAKE
+    return f"error: {_describe_defect(error)}", _DEFECT
+
+
 def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
     """Log an error that ended a thread of a library, such as TensorBoard's writer."""
     error, name = failed.exc_value, failed.thread.name if failed.thread else "?"
@@ -79,30 +99,13 @@ def run(main: Callable[[], int | None]) -> int:
     threading.excepthook = _log_thread_error
     try:
         return main() or 0
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except PeerLost as error:
-        print(f"error: {error}", file=sys.stderr)
-        return PEER_LOST
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing more may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        print(f"error: {describe_os_error(error)}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        print(f"error: out of memory: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("wekws"):
-            print(missing_package(error), file=sys.stderr)
-            return 2
-        if level == "DEBUG":
+        return _READER_GONE
+    except (Exception, KeyboardInterrupt) as error:
+        message, status = _outcome(error)
+        if status == _DEFECT and level == "DEBUG":
             traceback.print_exc()
-        print(f"error: {_describe_defect(error)}", file=sys.stderr)
-        return 1
+        print(message, file=sys.stderr)
+        return status

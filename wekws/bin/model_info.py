@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     # Imported here: they bring torch, which --help does without.
     from wekws.dataset.dataset_conf import load_dataset_config
-    from wekws.model.checkpoint import read_model_config
     from wekws.model.cost import model_cost
+    from wekws.model.model_conf import read_model_config
 
     config = read_model_config(args.config)
     if args.num_tokens is not None:

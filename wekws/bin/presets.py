@@ -16,7 +16,7 @@ from wekws.dataset.vocabulary import Vocabulary
 from wekws.errors import ConfigError
 from wekws.log import run
 from wekws.machine import threads_of_process
-from wekws.model.checkpoint import read_model_config
+from wekws.model.model_conf import read_model_config
 from wekws.report.document import Block, to_markdown
 from wekws.score.det import budgets_from_text
 from wekws.sweep.preset_files import preset_paths, preset_purpose

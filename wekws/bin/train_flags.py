@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from wekws.machine import usable_cores
-from wekws.model.checkpoint import config_beside, read_model_config
 from wekws.model.model import num_parameters, skeleton
+from wekws.model.model_conf import config_beside, read_model_config
 from wekws.runlog.trackers import trackers_from_text
 from wekws.train.fake_quant import FINE_TUNING_LR
 from wekws.train.options import TrainOptions

@@ -13,15 +13,10 @@ from wekws.dataset.manifest import read_kaldi_table
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside
 from wekws.errors import DataError
 from wekws.files import atomic_path
-from wekws.model.checkpoint import (
-    config_beside,
-    load_model,
-    model_of,
-    require_other_folder,
-    save_weights,
-)
+from wekws.model.checkpoint import load_model, model_of, require_other_folder, save_weights
 from wekws.model.fsmn import OUT_LINEAR2
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import config_beside
 from wekws.yaml_files import write_yaml
 
 

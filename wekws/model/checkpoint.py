@@ -1,5 +1,6 @@
 """Checkpoints: plain state dicts with WeKWS's keys, and the models that they belong to."""
 
+import dataclasses
 import io
 import os
 import pickle
@@ -11,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wekws.config import load_config, parse_config
 from wekws.errors import ConfigError, DataError
 from wekws.files import atomic_path
 from wekws.model.cmvn import CMVN_KEYS
 from wekws.model.fsmn import OUT_LINEAR2
 from wekws.model.model import KwsModel
-from wekws.model.model_conf import ModelConfig
+from wekws.model.model_conf import ModelConfig, config_beside, read_model_config
 from wekws.yaml_files import read_yaml
 
 
@@ -81,32 +81,6 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def read_model_config(path: str | os.PathLike[str]) -> ModelConfig:
-    """Read the ``model`` section of a configuration file; other sections are not checked."""
-    raw = load_config(path)
-    if "model" not in raw.content:
-        raise ConfigError(f"{path}: has no section `model`")
-    return parse_config(ModelConfig, raw, "model")
-
-
-def config_beside(checkpoint_path: str | os.PathLike[str]) -> Path:
-    """Return the ``config.yaml`` in a checkpoint's directory.
-
-    Raises: ConfigError if there is none.
-    """
-    path = Path(checkpoint_path).parent / "config.yaml"
-    if not path.is_file():
-        if not Path(checkpoint_path).exists():
-            raise ConfigError(
-                f"{checkpoint_path}: no such file, and no config.yaml beside it; expected a "
-                "checkpoint, such as avg_30.pt"
-            )
-        raise ConfigError(
-            f"{path}: no such file; a model's configuration lies beside it ({checkpoint_path})"
-        )
-    return path
-
-
 def require_other_folder(out_dir: Path, checkpoint: Path) -> None:
     """Raise ConfigError if ``out_dir`` is the folder of ``checkpoint``."""
     if out_dir.resolve() == checkpoint.parent.resolve():
@@ -135,6 +109,25 @@ def load_model(
     head = state.get(f"{OUT_LINEAR2}.weight")
     if config.output_dim == 0 and head is not None:
         config = config.with_output_dim(len(head))
+    return model_of(config, state, source=str(checkpoint_path))
+
+
+def load_scored_model(
+    checkpoint_path: str | os.PathLike[str], config_path: str | os.PathLike[str] | None = None
+) -> KwsModel:
+    """Load a model whose softmax gives the posteriors that are scored, as `load_model` does.
+
+    Its last layer is divided by the configuration's ``score_temperature``, so that scoring, streams
+    and exported files need not know of it.
+    """
+    model = load_model(checkpoint_path, config_path)
+    temperature = model.config.score_temperature
+    if temperature == 1.0:
+        return model
+    state = model.state_dict()
+    for name in ("weight", "bias"):
+        state[f"{OUT_LINEAR2}.{name}"] = state[f"{OUT_LINEAR2}.{name}"] / temperature
+    config = dataclasses.replace(model.config, score_temperature=1.0)
     return model_of(config, state, source=str(checkpoint_path))
 
 

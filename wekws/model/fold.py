@@ -11,16 +11,10 @@ import torch
 
 from wekws.config import load_yaml_with_base, merge
 from wekws.files import atomic_path, read_json
-from wekws.model.checkpoint import (
-    config_beside,
-    load_model,
-    model_of,
-    require_other_folder,
-    save_weights,
-)
+from wekws.model.checkpoint import load_model, model_of, require_other_folder, save_weights
 from wekws.model.fsmn import OUT_LINEAR1, OUT_LINEAR2
 from wekws.model.model import KwsModel, num_parameters
-from wekws.model.model_conf import FSMNConfig
+from wekws.model.model_conf import FSMNConfig, config_beside
 from wekws.yaml_files import write_yaml
 
 # Files that scoring reads from the folder of a checkpoint, beside its config.yaml.

@@ -1,9 +1,13 @@
 """The ``model`` section of a configuration, under WeKWS's names. It is read without torch."""
 
 import dataclasses
+import math
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from wekws.config import load_config, parse_config
 from wekws.errors import ConfigError
 
 # Far above any wake-word model; a larger number is a slip that would take all memory.
@@ -124,6 +128,9 @@ class ModelConfig:
     """Feature normalisation."""
     backbone: FSMNConfig
     """Sizes of the network."""
+    score_temperature: float = 1.0
+    """Temperature of the posteriors that are scored, > 0; above 1 they are less sure. Training does
+    not know it."""
     hidden_dim: int = 128
     """Without effect; WeKWS's files have it."""
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
@@ -145,6 +152,10 @@ class ModelConfig:
                 f"input_dim {self.input_dim}, output_dim {self.output_dim}; expected at most "
                 f"{_MAX_SIZE}"
             )
+        if not 0 < self.score_temperature < math.inf:
+            raise ConfigError(
+                f"score_temperature: found {self.score_temperature:g}; expected a number above 0"
+            )
 
     def with_output_dim(self, output_dim: int) -> "ModelConfig":
         """Return the same model for a vocabulary of another size."""
@@ -163,3 +174,29 @@ def ignored_keys(config: ModelConfig) -> list[str]:
     if config.classifier.dropout != defaults.dropout:
         ignored.append("classifier.dropout")
     return ignored
+
+
+def read_model_config(path: str | os.PathLike[str]) -> ModelConfig:
+    """Read the ``model`` section of a configuration file; other sections are not checked."""
+    raw = load_config(path)
+    if "model" not in raw.content:
+        raise ConfigError(f"{path}: has no section `model`")
+    return parse_config(ModelConfig, raw, "model")
+
+
+def config_beside(checkpoint_path: str | os.PathLike[str]) -> Path:
+    """Return the ``config.yaml`` in a checkpoint's directory.
+
+    Raises: ConfigError if there is none.
+    """
+    path = Path(checkpoint_path).parent / "config.yaml"
+    if not path.is_file():
+        if not Path(checkpoint_path).exists():
+            raise ConfigError(
+                f"{checkpoint_path}: no such file, and no config.yaml beside it; expected a "
+                "checkpoint, such as avg_30.pt"
+            )
+        raise ConfigError(
+            f"{path}: no such file; a model's configuration lies beside it ({checkpoint_path})"
+        )
+    return path

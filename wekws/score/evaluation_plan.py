@@ -10,7 +10,8 @@ from wekws.dataset.manifest import audio_status, read_data_list
 from wekws.dataset.vocabulary import contains_keyword, read_keywords
 from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
-from wekws.files import file_sha256, read_json
+from wekws.files import read_json
+from wekws.model.identity import model_identity
 from wekws.score.det import Budget, budgets_from_text
 from wekws.score.negative_hours import hours_by_category
 from wekws.score.sets import transcript
@@ -88,10 +89,10 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Return the folders of an evaluation, and what is left to do.
 
-    A result counts as done if it was made with the same checkpoint (by its bytes), decoder,
-    longest duration, list, audio (by size and time of its files) and keywords, after the list was
-    written; figures also depend on the
-    budgets (such as ``0.5,1``) and on how thresholds are chosen.
+    A result counts as done if it was made with the same checkpoint (by its bytes), temperature
+    of its posteriors, decoder, longest duration, list, audio (by size and time of its files) and
+    keywords, after the list was written; figures also depend on the budgets (such as ``0.5,1``) and
+    on how thresholds are chosen.
     lists: None for the lists that the checkpoint was trained on.
     Raises: ConfigError for budgets that are none, and if nothing says where the lists are.
     """
@@ -103,7 +104,7 @@ def plan_evaluation(
     dev_dir = model_dir / f"dev_{tag}" if dataset != "dev" and dev_list.is_file() else None
     keywords_file = model_dir / "keywords.txt"
     made_with = {
-        "checkpoint_sha256": file_sha256(checkpoint),
+        **model_identity(checkpoint),
         "decoder": decoder,
         "max_duration_s": max_duration_s if decoder == "keyword" else 0.0,
         "keywords": read_keywords(keywords_file),
@@ -180,7 +181,8 @@ def _is_scored(result_dir: Path, data_list: Path, made_with: Mapping[str, object
     if not (data_list.is_file() and _is_newer(info_path, data_list)):
         return False
     try:
-        info = {"max_duration_s": 0.0} | read_json(info_path)  # older scores have no limit
+        # older scores have no limit and no temperature
+        info = {"max_duration_s": 0.0, "score_temperature": 1.0} | read_json(info_path)
     except DataError:
         return False
     same_list = os.path.realpath(str(info.get("data_list"))) == os.path.realpath(data_list)

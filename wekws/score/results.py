@@ -10,7 +10,8 @@ import numpy as np
 
 from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import DataError
-from wekws.files import file_sha256, named_if_no_text, read_json
+from wekws.files import named_if_no_text, read_json
+from wekws.model.identity import is_of_model
 from wekws.score.det import budget_from_label
 from wekws.score.intervals import wilson
 from wekws.score.summary_file import validate_summary
@@ -151,8 +152,7 @@ def thresholds_beside(checkpoint: str | os.PathLike[str]) -> ScoredThresholds | 
     if not (result_dir / "summary.json").is_file() or not (result_dir / "score.json").is_file():
         return None
     info = read_json(result_dir / "score.json")
-    is_this = info.get("checkpoint_sha256") == file_sha256(checkpoint)
-    if not is_this or info.get("decoder") != "keyword":
+    if not is_of_model(info, checkpoint) or info.get("decoder") != "keyword":
         return None
     result = read_result(checkpoint.stem, result_dir)
     budget = headline_budget([result])

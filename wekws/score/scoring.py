@@ -23,7 +23,8 @@ from wekws.decode.keyword import KeywordScorer
 from wekws.decode.path_code import MAX_LIMIT_FRAMES
 from wekws.decode.prefix_beam import PrefixBeamDecoder
 from wekws.errors import ConfigError, DataError
-from wekws.files import file_sha256, write_json
+from wekws.files import write_json
+from wekws.model.identity import model_identity
 from wekws.model.model import KwsModel
 from wekws.score.long_scoring import LongRecordingScorer, score_long
 from wekws.score.scores import SCORE_INFO_NAME, ScoredUtterance, write_scores
@@ -146,7 +147,7 @@ def score_list(
     write_scores(result_dir, (by_key[u.key] for u in scored_utterances), system.hop_s)
     info = {
         "checkpoint": str(checkpoint),
-        "checkpoint_sha256": file_sha256(checkpoint),
+        **model_identity(checkpoint, config),
         "params": system.num_params,
         "decoder": decoder,
         "data_list": str(data_list),

@@ -12,6 +12,7 @@ import numpy as np
 from wekws.dataset.manifest import read_data_list
 from wekws.dataset.vocabulary import keyword_id
 from wekws.errors import ConfigError, DataError
+from wekws.model.identity import MODEL_IDENTITY
 from wekws.score.det import Budget, budget_from_label, det_points, write_stats
 from wekws.score.intervals import poisson_exact, wilson
 from wekws.score.scores import SCORE_INFO_NAME, SCORES_NAME, read_score_info, read_scores
@@ -126,9 +127,9 @@ def read_scored_folder(
 
 def _require_same_system(info: Mapping[str, Any], dev_info: Mapping[str, Any]) -> None:
     """Refuse thresholds of another model, decoder or search: they are not comparable."""
-    # keyword_durations_s is missing from older scores, and null where there is no limit
-    for name in ("checkpoint_sha256", "decoder", "refractory_s", "keyword_durations_s"):
-        found, expected = dev_info.get(name), info.get(name)
+    # Older scores have no temperature and no durations, which are null where there is no limit.
+    for name in (*MODEL_IDENTITY, "decoder", "refractory_s", "keyword_durations_s"):
+        found, expected = (x.get(name, MODEL_IDENTITY.get(name)) for x in (dev_info, info))
         if isinstance(found, dict) and isinstance(expected, dict):
             shared = found.keys() & expected.keys()
             found, expected = ({k: d[k] for k in sorted(shared)} for d in (found, expected))

@@ -15,8 +15,9 @@ from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary, lexicon_beside, read_keywords
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
-from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.checkpoint import load_scored_model
 from wekws.model.model import KwsModel, num_parameters
+from wekws.model.model_conf import config_beside
 from wekws.stream.onnx_network import ONNX_SUFFIX, OnnxNetwork
 
 StrPath = str | os.PathLike[str]
@@ -80,7 +81,7 @@ def load_system(
     if checkpoint.suffix == ONNX_SUFFIX:
         return _load_exported(checkpoint, dict_path, lexicon, keywords_file)
     config = config or config_beside(checkpoint)
-    model = load_model(checkpoint, config)
+    model = load_scored_model(checkpoint, config)
     system = System(
         model=model,
         dataset_config=load_dataset_config(config),

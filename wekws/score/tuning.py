@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wekws.errors import ConfigError
-from wekws.files import file_sha256
+from wekws.model.identity import is_of_model
 from wekws.score.det import Budget
 from wekws.score.intervals import UPPER_CONFIDENCE
 from wekws.score.sets import KeywordSet
@@ -58,15 +58,15 @@ def tune_thresholds(
     """
     dev = read_scored_folder(dev_result_dir)
     model_path = Path(checkpoint or dev.info["checkpoint"])
-    checksum = dev.info.get("checkpoint_sha256")
     beside = Path(dev_result_dir).resolve().parent / model_path.name
-    if not checkpoint and beside.is_file() and file_sha256(beside) == checksum:
+    if not checkpoint and beside.is_file() and is_of_model(dev.info, beside):
         model_path = beside
     if not model_path.is_file():
         raise ConfigError(f"{model_path}: no such file; name the scored model with --checkpoint")
-    if file_sha256(model_path) != checksum:
+    if not is_of_model(dev.info, model_path):
         raise ConfigError(
-            f"{model_path}: is not the model that {dev_result_dir} was scored with; score dev again"
+            f"{model_path}: is not the model that {dev_result_dir} was scored with, or its "
+            "score_temperature has changed; score dev again"
         )
     set_name = _TEST if Path(dev.info["data_list"]).parent.name == _TEST else "dev"
     if set_name == _TEST:

@@ -5,7 +5,8 @@ It is ``avg_30.thresholds.json`` for ``avg_30.pt``, and ``avg_30.int8.onnx.thres
 
 `wekws.bin.tune_threshold` writes it; export and detectors read it. Its content:
 
-    checkpoint_sha256   SHA-256 of the model file that the thresholds belong to
+    checkpoint_sha256, score_temperature  the model that the thresholds belong to: SHA-256 of its
+                        file, and the temperature of its posteriors
     chosen_on           {data_list, hours}: the scored set
     budget, rule        the false alarms per hour that are allowed, and of which figure
     refractory_s        shortest time between two events of one keyword
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from wekws.errors import DataError
-from wekws.files import file_sha256, read_json, write_json
+from wekws.files import read_json, write_json
+from wekws.model.identity import is_of_model, model_identity
 
 SUFFIX = ".thresholds.json"
 
@@ -35,10 +37,10 @@ def threshold_path(model_path: str | os.PathLike[str]) -> Path:
 def write_threshold_file(model_path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
     """Write the thresholds of a model file; return their path.
 
-    content: all but ``checkpoint_sha256``.
+    content: all but what says which model they belong to.
     """
     path = threshold_path(model_path)
-    write_json(path, {"checkpoint_sha256": file_sha256(model_path), **content})
+    write_json(path, {**model_identity(model_path), **content})
     return path
 
 
@@ -51,10 +53,11 @@ def read_thresholds(model_path: str | os.PathLike[str]) -> dict[str, float]:
     if not path.is_file():
         return {}
     content = read_json(path)
-    if content.get("checkpoint_sha256") != file_sha256(model_path):
+    if not is_of_model(content, model_path):
         raise DataError(
-            f"{path}: made for another {Path(model_path).name} than the one beside it; choose the "
-            "thresholds again with wekws.bin.tune_threshold, or remove the file"
+            f"{path}: made for another {Path(model_path).name} than the one beside it, or another "
+            "score_temperature; choose the thresholds again with wekws.bin.tune_threshold, or "
+            "remove the file"
         )
     entries = content.get("keywords")
     if not isinstance(entries, list):

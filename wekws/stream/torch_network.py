@@ -15,8 +15,9 @@ from wekws.dataset.label_set import LabelSet, require_trained_vocabulary
 from wekws.dataset.vocabulary import lexicon_beside
 from wekws.errors import ConfigError
 from wekws.front_end import FrontEnd
-from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.checkpoint import load_scored_model
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import config_beside
 from wekws.stream.network import NetworkState, SpotterModel, new_keyword
 from wekws.stream.threshold_file import read_thresholds
 
@@ -123,7 +124,7 @@ def load_checkpoint(
         require_trained_vocabulary(checkpoint.parent, labels)
     front_end = load_dataset_config(config).front_end
     model = SpotterModel(
-        network=TorchNetwork(load_model(checkpoint, config), front_end),
+        network=TorchNetwork(load_scored_model(checkpoint, config), front_end),
         tokens=labels.vocabulary.tokens,
         keywords=tuple(new_keyword(text, labels.tokenizer) for text in labels.keywords),
         refractory_s=refractory_s,

@@ -6,8 +6,9 @@ from pathlib import Path
 from wekws.dataset.vocabulary import Tokenizer, Vocabulary
 from wekws.distill.output_surgery import select_outputs
 from wekws.errors import ConfigError, DataError
-from wekws.model.checkpoint import config_beside, load_model, model_of
+from wekws.model.checkpoint import load_model, model_of
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import config_beside
 from wekws.stream.onnx_network import ONNX_SUFFIX
 from wekws.sweep.recipe_plan import RecipePlan
 from wekws.train.build import cmvn_of

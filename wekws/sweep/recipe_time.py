@@ -15,8 +15,7 @@ from pathlib import Path
 
 from wekws.dataset.vocabulary import parse_keywords
 from wekws.machine import usable_cores
-from wekws.model.checkpoint import config_beside, read_model_config
-from wekws.model.model_conf import ModelConfig
+from wekws.model.model_conf import ModelConfig, config_beside, read_model_config
 from wekws.report.format import duration
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.sweep.audio_amount import AudioAmounts, audio_amounts

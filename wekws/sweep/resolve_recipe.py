@@ -22,7 +22,7 @@ from wekws.dataset.vocabulary import Vocabulary, parse_keywords
 from wekws.distill.methods import DistillConfig
 from wekws.errors import ConfigError
 from wekws.machine import has_bf16_instructions, usable_cores
-from wekws.model.checkpoint import config_beside
+from wekws.model.model_conf import config_beside
 from wekws.shell import UserPaths
 from wekws.sweep.given_options import preset_path
 from wekws.sweep.preset_files import SHORT_TEACHERS

@@ -7,8 +7,9 @@ import torch
 
 from wekws.dataset.dataset_conf import load_dataset_config
 from wekws.files import read_json, write_json
-from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.checkpoint import load_model
 from wekws.model.model import num_parameters
+from wekws.model.model_conf import config_beside
 from wekws.model.speed import forward_ms
 
 NAME = "speed.json"

@@ -19,10 +19,10 @@ from wekws.distill.transplant import TransplantConfig
 from wekws.errors import ConfigError, DataError
 from wekws.files import hold_folder
 from wekws.machine import has_bf16_instructions
-from wekws.model.checkpoint import config_beside, load_model
+from wekws.model.checkpoint import load_model
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel
-from wekws.model.model_conf import ModelConfig, ignored_keys
+from wekws.model.model_conf import ModelConfig, config_beside, ignored_keys
 from wekws.runlog.metrics_writer import MetricsWriter
 from wekws.train import distributed
 from wekws.train.compatibility import (

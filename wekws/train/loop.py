@@ -429,7 +429,8 @@ def evaluate(
         )
         values = run.objective.terms(outputs, inputs.targets, 1.0, ("ctc", *names))
         if confidences is not None:
-            confidences.add(batch.keys, outputs.student.logits, inputs.lengths)
+            scored = outputs.student.logits / model.config.score_temperature
+            confidences.add(batch.keys, scored, inputs.lengths)
         is_keyword = batch.is_keyword.to(run.process.device)
         sums.add(outputs.student.logits, inputs, is_keyword, values)
     model.train(was_training)

@@ -12,9 +12,9 @@ from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import TensorReport, TransplantConfig, transplant
 from wekws.distill.transplant.sample import draw_sample
 from wekws.errors import ConfigError
-from wekws.model.checkpoint import config_beside, load_model, load_weights
+from wekws.model.checkpoint import load_model, load_weights
 from wekws.model.model import KwsModel
-from wekws.model.model_conf import ModelConfig
+from wekws.model.model_conf import ModelConfig, config_beside
 from wekws.train.compatibility import (
     Cmvn,
     require_same_cmvn,

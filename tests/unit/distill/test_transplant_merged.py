@@ -14,9 +14,10 @@ from wekws.distill.output_surgery import select_outputs
 from wekws.distill.transplant import Sample, TransplantConfig, transplant
 from wekws.distill.transplant.head import split_head
 from wekws.errors import DataError
-from wekws.model.checkpoint import model_of, read_model_config
+from wekws.model.checkpoint import model_of
 from wekws.model.fold import fold_head
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 
 CONF = Path(__file__).parents[3] / "conf"
 HEAD = "backbone.out_linear2.linear"

@@ -8,8 +8,9 @@ import torch
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.checkpoint import save_weights
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 
 
 @pytest.fixture(scope="session")

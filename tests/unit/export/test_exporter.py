@@ -1,6 +1,7 @@
 """Exported files: they run alone, detect like their checkpoint, and are scored like it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ from wekws.dataset.manifest import read_data_list
 from wekws.errors import ConfigError, DataError
 from wekws.export import exporter
 from wekws.export.exporter import export_checkpoint
-from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.checkpoint import save_weights
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 from wekws.score.scores import read_scores
 from wekws.score.scoring import score_list
 from wekws.stream import onnx_network
@@ -26,6 +28,7 @@ from wekws.stream.load import load_model
 from wekws.stream.metadata import PRECISIONS
 from wekws.stream.spotter import KeywordSpotter
 from wekws.stream.threshold_file import write_threshold_file
+from wekws.yaml_files import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[3]
 THRESHOLDS = {"keywords": [{"keyword": "嗨小问", "threshold": 0.001}]}
@@ -131,6 +134,26 @@ def test_scores_of_an_exported_file_are_those_of_the_checkpoint(
     assert infos[0]["vocabulary"] == infos[1]["vocabulary"]
     # The head of 16 x 24 + 16 and 5 x 16 + 5 becomes 5 x 24 + 5.
     assert infos[0]["params"] - infos[1]["params"] == 485 - 125
+
+
+def test_an_exported_file_has_the_temperature_of_its_checkpoint(checkpoint, tone_corpus, tmp_path):
+    shutil.copytree(checkpoint.parent, tmp_path / "soft")
+    soft = tmp_path / "soft" / checkpoint.name
+    config = read_yaml(soft.with_name("config.yaml"))
+    config["model"]["score_temperature"] = 2.0
+    write_yaml(soft.with_name("config.yaml"), config)
+    exported = export_checkpoint(soft, tmp_path / "soft.onnx", data_list=tone_corpus.dev_list)
+    best = {}
+    for name, path in (("hard", checkpoint), ("soft", soft), ("exported", exported.path)):
+        score_list(path, tone_corpus.dev_list, tmp_path / name, cache_dir=tmp_path / "cache")
+        best[name] = read_scores(tmp_path / name / "score.txt").best("嗨小问")
+    np.testing.assert_allclose(best["exported"], best["soft"], atol=1e-4)
+    assert np.abs(best["soft"] - best["hard"]).max() > 0.01
+    samples = read_audio(read_data_list(tone_corpus.dev_list)[0].wav, 16000)
+    found = [
+        detections(load_model(x).with_thresholds(0.001), samples) for x in (soft, exported.path)
+    ]
+    assert found[0] and len(found[0]) == len(found[1])
 
 
 def test_a_student_in_int8_is_below_200_kb(checkpoint, tone_corpus, tmp_path):

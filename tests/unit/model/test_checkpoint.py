@@ -3,9 +3,9 @@ import torch
 
 from wekws.config import parse_section, to_mapping
 from wekws.errors import ConfigError, DataError
-from wekws.model.checkpoint import load_model, load_weights, read_model_config, save_weights
+from wekws.model.checkpoint import load_model, load_scored_model, load_weights, save_weights
 from wekws.model.model import KwsModel
-from wekws.model.model_conf import ModelConfig, ignored_keys
+from wekws.model.model_conf import ModelConfig, ignored_keys, read_model_config
 from wekws.yaml_files import write_yaml
 
 BACKBONE = {
@@ -172,3 +172,19 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     save_weights({"a": torch.ones(2), "b": torch.tensor([1.0, torch.nan])}, tmp_path / "x.pt")
     with pytest.raises(DataError, match="b holds numbers that are not finite"):
         load_weights(tmp_path / "x.pt")
+
+
+def test_scored_posteriors_have_the_temperature_of_the_configuration(tmp_path):
+    trained = saved(tmp_path, score_temperature=2.0)
+    feats = torch.randn(1, 20, 10)
+    with torch.no_grad():
+        logits = trained(feats)
+        torch.testing.assert_close(load_model(tmp_path / "7.pt")(feats), logits)
+        scored = load_scored_model(tmp_path / "7.pt")(feats).softmax(-1)
+    torch.testing.assert_close(scored, (logits / 2).softmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+def test_no_temperature(temperature):
+    with pytest.raises(ConfigError, match="score_temperature"):
+        model_config(score_temperature=temperature)

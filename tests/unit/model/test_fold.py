@@ -6,11 +6,10 @@ import torch
 
 from wekws.config import load_yaml_with_base
 from wekws.dataset.dataset_conf import DatasetConfig
-from wekws.model.checkpoint import read_model_config
 from wekws.model.cost import model_cost
 from wekws.model.fold import fold_head, why_larger
 from wekws.model.model import KwsModel, num_parameters
-from wekws.model.model_conf import FSMNConfig, ModelConfig
+from wekws.model.model_conf import FSMNConfig, ModelConfig, read_model_config
 
 CONF = Path(__file__).parents[3] / "conf"
 SIZES = FSMNConfig(

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from wekws.files import read_json
-from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.checkpoint import save_weights
 from wekws.model.cmvn import load_cmvn
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 from wekws.yaml_files import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[3]

@@ -2,13 +2,18 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
+from wekws.config import load_yaml_with_base
 from wekws.dataset.manifest import Utterance, audio_status, write_data_list
 from wekws.errors import ConfigError, DataError
 from wekws.files import file_sha256
 from wekws.score.evaluation_plan import plan_evaluation
+from wekws.yaml_files import write_yaml
+
+CONF = Path(__file__).parents[3] / "conf"
 
 
 @pytest.fixture
@@ -85,6 +90,15 @@ def test_scores_of_anything_else_are_not(model, change):
     else:
         score_json.write_text("{")
     assert not plan(model).is_scored
+
+
+def test_another_temperature_is_scored_again(model):
+    config = load_yaml_with_base(CONF / "fsmn_ctc_student_mini.yaml")
+    write_yaml(model.parent / "config.yaml", {"model": config["model"]})
+    assert plan(model).is_scored
+    config["model"]["score_temperature"] = 2.0
+    write_yaml(model.parent / "config.yaml", {"model": config["model"]})
+    assert not plan(model).is_scored and not plan(model).is_dev_scored
 
 
 def test_without_a_record_of_training_the_lists_must_be_named(model):

@@ -11,8 +11,9 @@ from tones import SMALL_CONFIG
 from wekws.dataset import features
 from wekws.dataset.manifest import Utterance, write_data_list
 from wekws.errors import DataError
-from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.checkpoint import save_weights
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 from wekws.score import scoring
 from wekws.score.scores import read_score_info, read_timed_events
 from wekws.yaml_files import write_yaml

@@ -11,8 +11,9 @@ from wekws.bin import score_recordings as command
 from wekws.dataset.audio import AudioError
 from wekws.dataset.references import COLUMNS, Reference, write_references
 from wekws.errors import DataError
-from wekws.model.checkpoint import read_model_config, save_weights
+from wekws.model.checkpoint import save_weights
 from wekws.model.model import KwsModel
+from wekws.model.model_conf import read_model_config
 from wekws.score.det import Budget
 from wekws.score.recordings import (
     Matching,

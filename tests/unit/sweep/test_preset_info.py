@@ -12,8 +12,7 @@ from wekws.config import load_yaml_with_base, parse_section
 from wekws.dataset.dataset_conf import FilterConfig
 from wekws.distill.methods import build_objective
 from wekws.errors import ConfigError
-from wekws.model.checkpoint import read_model_config
-from wekws.model.model_conf import ModelConfig
+from wekws.model.model_conf import ModelConfig, read_model_config
 from wekws.sweep.preset_files import find_preset, preset_paths, preset_purpose
 from wekws.sweep.preset_info import (
     Corpus,
