@@ -359,6 +359,7 @@ def build_summary(
         "checkpoint": test.info["checkpoint"],
         "params": test.info.get("params"),
         "decoder": test.info["decoder"],
+        "score_temperature": test.info.get("score_temperature", 1.0),
         "dataset": test.info["data_list"],
         "utterances": test.scores.num_utterances,
         "hours": test.scores.hours,

@@ -4,6 +4,7 @@ summary.json (every rate with its 95 % interval `low`, `high`):
 
     checkpoint, params      the model file and its trainable parameters (null if unknown)
     decoder                 keyword | prefix_beam
+    score_temperature *     temperature of the posteriors
     dataset                 the data list
     utterances, hours       what was scored
     not_scored              utterances of the list without a score
@@ -81,6 +82,7 @@ SCHEMA = {
     "checkpoint": str,
     "params": (int, type(None)),
     "decoder": str,
+    "score_temperature": float,
     "dataset": str,
     "utterances": int,
     "hours": float,
@@ -97,8 +99,8 @@ SCHEMA = {
 
 # Missing from files of earlier versions, or where they do not apply.
 OPTIONAL = {
-    "threshold_rule", "shared_threshold", "category_hours", "categories", "by_category", "in_use",
-    "rule", "shared_by", "dev_false_alarms", "dev_upper_per_hour",
+    "score_temperature", "threshold_rule", "shared_threshold", "category_hours", "categories",
+    "by_category", "in_use", "rule", "shared_by", "dev_false_alarms", "dev_upper_per_hour",
 }  # fmt: skip
 
 
@@ -115,10 +117,13 @@ def summary_to_markdown(summary: Mapping[str, Any]) -> str:
     params = "?" if summary["params"] is None else f"{summary['params']:,}"
     dev = summary["dev"]
     chosen = f"chosen on {dev['dataset']} ({dev['hours']:.2f} h)" if dev else "chosen on this set"
+    temperature = summary.get("score_temperature", 1.0)
+    softened = "" if temperature == 1.0 else f", posteriors at temperature {temperature:g}"
     lines = [
         f"# {summary['dataset']}",
         "",
-        f"Checkpoint {summary['checkpoint']} ({params} parameters), decoder {summary['decoder']}.",
+        f"Checkpoint {summary['checkpoint']} ({params} parameters), decoder {summary['decoder']}"
+        f"{softened}.",
         f"{summary['utterances']:,} utterances, {summary['hours']:.2f} h scored, "
         f"{summary['not_scored']} not scored. Thresholds {chosen}. Intervals are 95 %.",
         "",

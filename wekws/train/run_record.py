@@ -35,6 +35,7 @@ _RESUMABLE_CHANGES = frozenset(
     (
         *(f"training_config.{key}" for key in ("max_epoch", "log_interval", "gradient_interval")),
         "model.cmvn.cmvn_file",
+        "model.score_temperature",  # of scoring alone
     )
 )
 # Entries that must be the same when a run is resumed, and the flags that they come from.

@@ -207,6 +207,9 @@ def test_the_table_says_which_model_was_scored():
     summary = summary_of(scored())
     for params, text in ((1234567, "(1,234,567 parameters)"), (None, "(? parameters)")):
         assert text in summary_to_markdown({**summary, "params": params})
+    assert "decoder keyword." in summary_to_markdown(summary)
+    soft = summary_to_markdown({**summary, "score_temperature": 2.0})
+    assert "decoder keyword, posteriors at temperature 2." in soft
 
 
 def test_false_alarms_per_category():

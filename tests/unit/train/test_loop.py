@@ -16,6 +16,7 @@ import torch
 from wekws.bin import train, train_distill
 from wekws.errors import PEER_LOST, ConfigError, DataError
 from wekws.files import hold_folder
+from wekws.model.model_conf import read_model_config
 from wekws.runlog.metrics_reader import read_metrics
 from wekws.yaml_files import read_yaml, write_yaml
 
@@ -241,6 +242,17 @@ def test_a_resume_with_another_configuration_is_refused(train_arguments, tmp_pat
     assert train.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
     with pytest.raises(ConfigError, match="differs in optim_conf.lr"):
         train.main([*flags, "--resume", "--override", "optim_conf.lr=0.1"])
+
+
+def test_a_resume_may_change_the_temperature_of_scores(train_arguments, tmp_path):
+    flags = [*train_arguments, "--model_dir", str(tmp_path / "run")]
+    once = ("--override", "training_config.max_epoch=1")
+    assert train.main([*flags, *once]) == 0
+    before = (tmp_path / "run" / "0.pt").read_bytes()
+    soft = ("--override", "model.score_temperature=2")
+    assert train.main([*flags, *once, "--resume", *soft]) == 0
+    assert (tmp_path / "run" / "0.pt").read_bytes() == before
+    assert read_model_config(tmp_path / "run" / "config.yaml").score_temperature == 2.0
 
 
 def with_flag(arguments, name, value):
