@@ -146,7 +146,7 @@ class RecipePlan:
     def _negatives(self) -> str:
         if not self.negatives:
             return "only those of the corpus"
-        where = " (dev and test)" if self.from_text else ""
+        where = " (dev and test alone, none in training)" if self.from_text else ""
         if self.learns_transcripts:
             where = " (dev and test; the phonemes of transcribed ones are learnt)"
         return " ".join(map(str, self.negatives)) + where
