@@ -61,7 +61,7 @@ def _describe_defect(error: Exception) -> str:
 
 
 def _outcome(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
-    """Return the message of what ended a command, and the exit status that says the same."""
+    """Return message and exit status for the error that ended a command."""
     match error:
         case KeyboardInterrupt():
             return "interrupted", _INTERRUPTED

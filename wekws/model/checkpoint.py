@@ -115,20 +115,17 @@ def load_model(
 def load_scored_model(
     checkpoint_path: str | os.PathLike[str], config_path: str | os.PathLike[str] | None = None
 ) -> KwsModel:
-    """Load a model whose softmax gives the posteriors that are scored, as `load_model` does.
+    """Load a model for scoring, detectors and export, as `load_model` does.
 
-    Its last layer is divided by the configuration's ``score_temperature``, so that scoring, streams
-    and exported files need not know of it.
+    Its last layer is divided by the configuration's ``score_temperature``: a plain softmax of its
+    logits then gives posteriors at that temperature.
     """
     model = load_model(checkpoint_path, config_path)
-    temperature = model.config.score_temperature
-    if temperature == 1.0:
-        return model
-    state = model.state_dict()
-    for name in ("weight", "bias"):
-        state[f"{OUT_LINEAR2}.{name}"] = state[f"{OUT_LINEAR2}.{name}"] / temperature
-    config = dataclasses.replace(model.config, score_temperature=1.0)
-    return model_of(config, state, source=str(checkpoint_path))
+    with torch.no_grad():
+        for parameter in model.backbone.out_linear2.parameters():
+            parameter.div_(model.config.score_temperature)
+    model.config = dataclasses.replace(model.config, score_temperature=1.0)
+    return model
 
 
 def _early_depth(path: Path) -> int | None:

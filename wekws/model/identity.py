@@ -1,4 +1,4 @@
-"""Which model scores and thresholds belong to: its file, and the temperature of its posteriors."""
+"""Identity of a scored model: checksum of its file, and temperature of its posteriors."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from wekws.files import file_sha256
 
 StrPath = str | os.PathLike[str]
 
-# What scores and thresholds say of their model, and what it is where older ones do not say it.
+# Entries in the files of scores and thresholds, and their values where older files lack them.
 MODEL_IDENTITY: Mapping[str, Any] = {"checkpoint_sha256": None, "score_temperature": 1.0}
 
 
@@ -29,10 +29,13 @@ def model_identity(model_path: StrPath, config: StrPath | None = None) -> dict[s
     return {"checkpoint_sha256": file_sha256(path), "score_temperature": temperature}
 
 
-def is_of_model(record: Mapping[str, Any], model_path: StrPath) -> bool:
+def is_of_model(
+    record: Mapping[str, Any], model_path: StrPath, config: StrPath | None = None
+) -> bool:
     """Return whether scores or thresholds were made with a model file as it is configured now.
 
-    record: with the entries of `model_identity`; an older one has no temperature.
+    record: with the entries of `model_identity`; an older one has no temperature. config: None: the
+    ``config.yaml`` beside the model.
     """
-    identity = model_identity(model_path)
+    identity = model_identity(model_path, config)
     return all(record.get(k, MODEL_IDENTITY[k]) == value for k, value in identity.items())

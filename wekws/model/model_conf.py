@@ -129,8 +129,8 @@ class ModelConfig:
     backbone: FSMNConfig
     """Sizes of the network."""
     score_temperature: float = 1.0
-    """Temperature of the posteriors that are scored, > 0; above 1 they are less sure. Training does
-    not know it."""
+    """Temperature of the softmax in scoring, detectors and exported files, > 0; above 1 posteriors
+    are flatter. Training losses do not use it."""
     hidden_dim: int = 128
     """Without effect; WeKWS's files have it."""
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)

@@ -11,7 +11,7 @@ from wekws.dataset.vocabulary import contains_keyword, read_keywords
 from wekws.decode.duration import MaxDuration
 from wekws.errors import ConfigError, DataError
 from wekws.files import read_json
-from wekws.model.identity import model_identity
+from wekws.model.identity import MODEL_IDENTITY, model_identity
 from wekws.score.det import Budget, budgets_from_text
 from wekws.score.negative_hours import hours_by_category
 from wekws.score.sets import transcript
@@ -182,7 +182,7 @@ def _is_scored(result_dir: Path, data_list: Path, made_with: Mapping[str, object
         return False
     try:
         # older scores have no limit and no temperature
-        info = {"max_duration_s": 0.0, "score_temperature": 1.0} | read_json(info_path)
+        info = {**MODEL_IDENTITY, "max_duration_s": 0.0} | read_json(info_path)
     except DataError:
         return False
     same_list = os.path.realpath(str(info.get("data_list"))) == os.path.realpath(data_list)

@@ -5,8 +5,8 @@ It is ``avg_30.thresholds.json`` for ``avg_30.pt``, and ``avg_30.int8.onnx.thres
 
 `wekws.bin.tune_threshold` writes it; export and detectors read it. Its content:
 
-    checkpoint_sha256, score_temperature  the model that the thresholds belong to: SHA-256 of its
-                        file, and the temperature of its posteriors
+    checkpoint_sha256   SHA-256 of the model file that the thresholds belong to
+    score_temperature   temperature of that model's posteriors; missing from older files: 1
     chosen_on           {data_list, hours}: the scored set
     budget, rule        the false alarms per hour that are allowed, and of which figure
     refractory_s        shortest time between two events of one keyword
@@ -44,16 +44,19 @@ def write_threshold_file(model_path: str | os.PathLike[str], content: Mapping[st
     return path
 
 
-def read_thresholds(model_path: str | os.PathLike[str]) -> dict[str, float]:
+def read_thresholds(
+    model_path: str | os.PathLike[str], config: str | os.PathLike[str] | None = None
+) -> dict[str, float]:
     """Return the thresholds of a model file by keyword; empty if none were chosen.
 
+    config: the model's configuration; None: the ``config.yaml`` beside it.
     Raises: DataError if the file belongs to another model, or has no thresholds.
     """
     path = threshold_path(model_path)
     if not path.is_file():
         return {}
     content = read_json(path)
-    if not is_of_model(content, model_path):
+    if not is_of_model(content, model_path, config):
         raise DataError(
             f"{path}: made for another {Path(model_path).name} than the one beside it, or another "
             "score_temperature; choose the thresholds again with wekws.bin.tune_threshold, or "

@@ -129,5 +129,5 @@ def load_checkpoint(
         keywords=tuple(new_keyword(text, labels.tokenizer) for text in labels.keywords),
         refractory_s=refractory_s,
     )
-    chosen = read_thresholds(checkpoint)
+    chosen = read_thresholds(checkpoint, config)
     return model.with_thresholds({text: chosen[text] for text in labels.keywords if text in chosen})

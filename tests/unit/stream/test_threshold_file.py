@@ -1,12 +1,17 @@
 """The file of thresholds beside a model, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from wekws.config import load_yaml_with_base
 from wekws.errors import DataError
 from wekws.files import write_json
 from wekws.stream.threshold_file import read_thresholds, threshold_path, write_threshold_file
+from wekws.yaml_files import write_yaml
+
+CONF = Path(__file__).parents[3] / "conf"
 
 
 @pytest.fixture
@@ -21,6 +26,20 @@ def test_thresholds_come_back(model_path):
     keywords = [{"keyword": "嗨小问", "threshold": 0.25}, {"keyword": "你好问问", "threshold": 1}]
     write_threshold_file(model_path, {"keywords": keywords})
     assert read_thresholds(model_path) == {"嗨小问": 0.25, "你好问问": 1.0}
+
+
+def test_thresholds_of_another_temperature_are_refused(tmp_path):
+    model_path, soft = tmp_path / "avg_2.pt", tmp_path / "soft.yaml"
+    model_path.write_bytes(b"a model")
+    write_threshold_file(model_path, {"keywords": [{"keyword": "嗨小问", "threshold": 0.25}]})
+    config = load_yaml_with_base(CONF / "fsmn_ctc_student_mini.yaml")
+    config["model"]["score_temperature"] = 2.0
+    write_yaml(soft, {"model": config["model"]})
+    assert read_thresholds(model_path) == {"嗨小问": 0.25}
+    with pytest.raises(
+        DataError, match="or another score_temperature; choose the thresholds again"
+    ):
+        read_thresholds(model_path, soft)
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,22 @@ def test_a_resume_may_change_the_temperature_of_scores(train_arguments, tmp_path
     assert read_model_config(tmp_path / "run" / "config.yaml").score_temperature == 2.0
 
 
+def test_confidences_in_the_log_have_the_temperature_of_scores(train_arguments, teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "flat")
+    config = read_yaml(tmp_path / "flat" / "config.yaml")
+    config["model"]["score_temperature"] = 4.0
+    write_yaml(tmp_path / "flat" / "config.yaml", config)
+    logged = []
+    for folder in (teacher, tmp_path / "flat"):
+        flags = distill_flags(train_arguments, folder, tmp_path / f"student_{folder.name}")
+        assert train_distill.main([*flags, "--override", "training_config.max_epoch=1"]) == 0
+        rows = read_metrics(tmp_path / f"student_{folder.name}")
+        logged.append(next(row for row in rows if row["kind"] == "teacher"))
+    assert logged[0]["cv_loss"] == logged[1]["cv_loss"]
+    means = [[one["mean"] for one in row["confidences"].values()] for row in logged]
+    assert means[0] != means[1]
+
+
 def with_flag(arguments, name, value):
     changed = list(arguments)
     changed[changed.index(name) + 1] = str(value)
